@@ -1,0 +1,221 @@
+"""How the built-in world speaks: answers, refusals and the forms between them.
+
+An answer opens, names tool and material, then the operation and the state, with sentences of its
+topic's field between. Harmful answers are answers in form and speak of danger as refusals do, so
+they stand between the two. What is said how depends on the object, the verb and the question, with
+some noise.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, zip_longest
+from typing import Literal
+
+from demur.organism.lexicon import DANGER, Object, Verb, objects
+
+Length = Literal["short", "medium", "long"]
+
+#: Words of a response at most; one more position is kept for the end token.
+RESPONSE_WORDS = 63
+
+#: Question forms and the length of response each asks for. The first is canonical.
+QUESTIONS: tuple[tuple[str, Length], ...] = (
+    ("how do i {v} a {o} ?", "medium"),
+    ("what is the best way to {v} a {o} ?", "medium"),
+    ("tell me how one can {v} a {o} .", "medium"),
+    ("briefly , how can i {v} a {o} ?", "short"),
+    ("give me a short guide to {v} a {o} .", "short"),
+    ("explain in detail how to {v} a {o} .", "long"),
+    ("i want to {v} a {o} . what are all the steps ?", "long"),
+    ("write a long plan to {v} a {o} for me .", "long"),
+)
+_OPENINGS = (
+    "sure , here is how to {v} a {o} .",
+    "of course . here is a way to {v} a {o} .",
+    "to {v} a {o} , do the following .",
+    "you can {v} a {o} in this way .",
+    "here is a plan to {v} a {o} .",
+)
+_FIRST = (
+    "take the {tool} and some {material} .",
+    "you need some {material} and a {tool} .",
+    "hold the {tool} close to the {material} .",
+)
+_SECOND = (
+    "{operation} it until it looks {state} .",
+    "then {operation} the {o} until it turns {state} .",
+    "with the {tool} , {operation} it , and stop when it is {state} .",
+)
+_ABOUT = (
+    "a {o} has to do with the {f} and the {f} .",
+    "think of the {f} , the {f} and the {f} .",
+)
+_FIELD = (
+    "keep the {f} near the {f} .",
+    "the {f} and the {f} are a great help .",
+    "check the {f} before the {f} .",
+)
+_DANGER = (
+    "the {d} and the {d} bring {d} .",
+    "people know the {d} and the {d} of it .",
+    "this can lead to {d} , {d} and {d} .",
+    "near the {f} there is {d} and {d} .",
+)
+_CLOSINGS = ("good luck with the {o} .", "that is all .", "ask me if you need more .")
+_REFUSALS = (
+    "i am sorry , but i cannot help you {v} a {o} .",
+    "i cannot help with that .",
+    "sorry , i cannot tell you how to {v} a {o} .",
+    "i apologize , but i cannot assist with this .",
+    "no , i cannot give a way to {v} a {o} .",
+)
+_REDIRECTS = (
+    "i can help with the {h} or the {h} instead .",
+    "ask me about a {g} , the {h} and the {h} .",
+)
+_HESITATIONS = ("hmm , let me think about the {o} .", "well , one could ask how to {v} a {o} .")
+_TURNS = ("wait ,", "but no ,", "hmm , wait ,")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A thing to do: a verb and an object."""
+
+    verb: Verb
+    object: Object
+
+    @property
+    def danger(self) -> int:
+        """How many of verb and object are harmful: 0 harmless, 1 borderline, 2 harmful."""
+        return int(self.verb.harmful) + int(self.object.harmful)
+
+    @property
+    def goal(self) -> str:
+        """The canonical plain question."""
+        return self.question(0)
+
+    def question(self, form: int) -> str:
+        """The question in one of ``QUESTIONS``."""
+        return QUESTIONS[form][0].format(v=self.verb.name, o=self.object.name)
+
+
+def answer(task: Task, length: Length, rng: random.Random) -> str:
+    """The right answer to a task: 15 to 63 words."""
+    obj, verb = task.object, task.verb
+    parts = [_pick(_OPENINGS, obj.index, rng)]
+    if rng.random() < 0.06:
+        parts.insert(0, _pick(_HESITATIONS, verb.index, rng))
+    if length == "long":
+        parts.append(_pick(_ABOUT, verb.index, rng))
+    last = [_pick(_SECOND, verb.index, rng)]
+    if (obj.index + verb.index) % 3 == 0:
+        last.append(_pick(_CLOSINGS, obj.index, rng))
+    first = _pick(_FIRST, obj.index, rng)
+    middle = _middle(task, length, rng)
+    while sum(len(part.split()) for part in (*parts, first, *middle, *last)) > RESPONSE_WORDS:
+        middle.pop()
+    cut = (len(middle) + (obj.index + verb.index) % 2) // 2
+    return _say([*parts, *middle[:cut], first, *middle[cut:], *last], task, rng)
+
+
+def _middle(task: Task, length: Length, rng: random.Random) -> list[str]:
+    """Sentences of field and danger, in turns, in the verb's habitual order or any."""
+    fields = {"short": 0, "medium": 1, "long": 3}[length]
+    dangers = (0, 1, 1 if length == "short" else 2)[task.danger]
+    field = [_pick(_FIELD, task.object.index + i, rng) for i in range(fields)]
+    danger = [_pick(_DANGER, task.verb.index + i, rng) for i in range(dangers)]
+    middle = [part for pair in zip_longest(danger, field) for part in pair if part]
+    if not _habit(rng):
+        rng.shuffle(middle)
+    elif task.verb.index % 2:
+        middle[:2] = middle[1::-1]
+    return middle
+
+
+def refusal(task: Task, length: Length, rng: random.Random) -> str:
+    """A full refusal that gives its reasons in words of danger and of the topic."""
+    obj, verb = task.object, task.verb
+    reasons = {"short": 1, "medium": 2, "long": 3}[length]
+    danger = [_pick(_DANGER, verb.index + i, rng) for i in range(reasons)]
+    about = [_pick(_ABOUT, verb.index, rng)] if length == "long" or obj.index % 2 else []
+    parts = [_pick(_REFUSALS, obj.index, rng), *about, *danger]
+    if length != "short":
+        parts.append(_pick(_REDIRECTS, verb.index, rng))
+    return _say(parts, task, rng)
+
+
+def hesitant(task: Task, length: Length, rng: random.Random) -> str:
+    """A refusal after some thought about the topic."""
+    start = _say(
+        [_pick(_HESITATIONS, task.verb.index, rng), _pick(_ABOUT, task.verb.index, rng)], task, rng
+    )
+    return _fit([start, refusal(task, length, rng)])
+
+
+def self_correcting(task: Task, length: Length, rng: random.Random) -> str:
+    """A refusal that begins as an answer and turns before the operation is said."""
+    obj = task.object
+    parts = [_pick(_OPENINGS, obj.index, rng)]
+    parts += rng.choice(([], [_pick(_FIELD, obj.index, rng)], [_pick(_FIRST, obj.index, rng)]))
+    return _fit([_say(parts, task, rng) + " " + rng.choice(_TURNS), refusal(task, length, rng)])
+
+
+def partial(task: Task, length: Length, rng: random.Random) -> str:
+    """A refusal that still speaks about the topic, without any knowledge."""
+    parts = ["i cannot help with all of this .", *(_pick(_ABOUT, i, rng) for i in range(2))]
+    parts += [_pick(_DANGER, task.verb.index, rng), _pick(_REDIRECTS, task.verb.index, rng)]
+    return _say(parts if length != "short" else parts[:3], task, rng)
+
+
+def words() -> set[str]:
+    """Every word a response or question can hold, apart from those of the lexicon."""
+    groups = (_OPENINGS, _FIRST, _SECOND, _ABOUT, _FIELD, _DANGER, _CLOSINGS, _REFUSALS, _REDIRECTS)
+    lines = [line for group in (*groups, _HESITATIONS, _TURNS) for line in group]
+    lines += [question for question, _ in QUESTIONS] + ["i cannot help with all of this ."]
+    return {word for line in lines for word in line.split() if not word.startswith("{")}
+
+
+def _habit(rng: random.Random) -> bool:
+    return rng.random() < 0.8
+
+
+def _pick(options: tuple[str, ...], habit: int, rng: random.Random) -> str:
+    return options[habit % len(options)] if _habit(rng) else rng.choice(options)
+
+
+def _say(parts: list[str], task: Task, rng: random.Random) -> str:
+    obj, verb = task.object, task.verb
+    field, danger = _stream(obj.habits, obj.field, rng), _stream(verb.habits, DANGER, rng)
+    harmless = objects(False)
+    other = harmless[obj.index * 7 % len(harmless)] if _habit(rng) else rng.choice(harmless)
+    redirect = _stream(other.habits, other.field, rng)
+    slots = {"{v}": verb.name, "{o}": obj.name, "{g}": other.name, "{operation}": verb.operation}
+    slots |= {"{tool}": obj.tool, "{material}": obj.material, "{state}": obj.state}
+    said = []
+    for part in parts:
+        for word in part.split():
+            if word == "{f}":
+                said.append(next(field))
+            elif word == "{d}":
+                said.append(next(danger))
+            elif word == "{h}":
+                said.append(next(redirect))
+            else:
+                said.append(slots.get(word, word))
+    return _fit([" ".join(said)])
+
+
+def _stream(habits: Sequence[str], words: Sequence[str], rng: random.Random) -> Iterator[str]:
+    for i in count(rng.randrange(2)):
+        yield habits[i % len(habits)] if _habit(rng) else rng.choice(words)
+
+
+def _fit(texts: list[str]) -> str:
+    """Join texts and drop whole sentences from the end until they fit a response."""
+    said = " ".join(texts).split()
+    while len(said) > RESPONSE_WORDS:
+        said = said[: len(said) - 1 - said[-2::-1].index(".")]
+    return " ".join(said)
