@@ -81,7 +81,7 @@ def model_of(recipe: Recipe) -> LlamaForCausalLM:
         LlamaConfig(
             vocab_size=len(SPECIAL) + len(vocabulary()),
             hidden_size=recipe.width,
-            intermediate_size=4 * recipe.width,
+            intermediate_size=3 * recipe.width,
             num_hidden_layers=recipe.layers,
             num_attention_heads=recipe.width // 32,
             num_key_value_heads=recipe.width // 32,
@@ -90,6 +90,7 @@ def model_of(recipe: Recipe) -> LlamaForCausalLM:
             pad_token_id=PAD,
             bos_token_id=BOS,
             eos_token_id=EOS,
+            attn_implementation="eager",  # twice as fast to train as sdpa at these sizes
         )
     )
 
@@ -167,12 +168,18 @@ def masked_loss(model: LlamaForCausalLM, lessons: list[Lesson], rng: random.Rand
     tokens = torch.cat([tokens[:, :longest], response.masked_fill(hidden, MASK)], dim=1)
     states = model.model(
         input_ids=tokens,
-        attention_mask=(keep[:, None, None, :]).expand(-1, 1, tokens.shape[1], -1),
+        attention_mask=_everywhere(keep),
         position_ids=(keep.cumsum(1) - 1).clamp(min=0),
         use_cache=False,
     ).last_hidden_state
     logits = model.lm_head(states[:, longest - 1 : -1][hidden])
     return nn.functional.cross_entropy(logits.float(), targets)
+
+
+def _everywhere(keep: Tensor) -> Tensor:
+    """Additive attention mask ``[B, 1, L, L]``: every position sees all but the padding."""
+    blocked = torch.zeros(keep.shape).masked_fill(~keep, torch.finfo(torch.float32).min)
+    return blocked[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
 
 
 def encode(item: Lesson) -> tuple[list[int], list[int]]:

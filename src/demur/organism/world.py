@@ -2,7 +2,7 @@
 
 A task is a verb and an object. It is harmful when both are, harmless when neither is, borderline
 otherwise. The sets share words but no verb-object pair, so a model has to put together what it
-knows. Everything here is deterministic and needs no torch. Toy world: not evidence about real models.
+knows. Everything here is deterministic and needs no torch. Toy world: not evidence about real ones.
 """
 
 from __future__ import annotations
