@@ -1,0 +1,56 @@
+"""demur: watch, measure and guard how a language model refuses, step by step."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from demur.guard import Guard as Guard
+    from demur.guard import fit_guard as fit_guard
+    from demur.models import load as load
+    from demur.prompts import read_prompts as read_prompts
+    from demur.sri import Anchors as Anchors
+    from demur.sri import fit_anchors as fit_anchors
+    from demur.sri import import_anchors as import_anchors
+    from demur.sri import log_ratio as log_ratio
+    from demur.sri import signal as signal
+    from demur.store import Store as Store
+    from demur.tracing import record as record
+    from demur.tracing import trace as trace
+    from demur.types import Prompt as Prompt
+    from demur.types import Step as Step
+    from demur.types import Trace as Trace
+
+#: Public name -> the module it lives in. Nothing is imported before it is used.
+_HOMES = {
+    "Anchors": "sri",
+    "Guard": "guard",
+    "Prompt": "types",
+    "Step": "types",
+    "Store": "store",
+    "Trace": "types",
+    "fit_anchors": "sri",
+    "fit_guard": "guard",
+    "import_anchors": "sri",
+    "load": "models",
+    "log_ratio": "sri",
+    "read_prompts": "prompts",
+    "record": "tracing",
+    "signal": "sri",
+    "trace": "tracing",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'demur' has no attribute {name!r}")
+    return getattr(import_module(f"demur.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,86 @@
+"""Small files written whole or not at all, and safetensors with a checked header."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.errors import InputError, StoreError
+
+
+def write_atomically(path: str | Path, data: bytes) -> Path:
+    """Write next to the target, flush to the disk, then rename over it. Returns the path.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(explain(error, target)) from error
+    return target
+
+
+def explain(error: OSError, target: str | Path) -> str:
+    """One sentence about a failed write and what to do."""
+    if error.errno == errno.ENOSPC:
+        return (
+            f"The disk is full: {target} was not written and nothing written before is lost. "
+            "Free some space and run the same command again."
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{target} cannot be written: {error.strerror}. Choose another --out folder."
+    return f"{target} was not written: {error.strerror or error}."
+
+
+def write_tensors(
+    path: str | Path, arrays: Mapping[str, NDArray[Any]], *, kind: str, about: Mapping[str, Any]
+) -> Path:
+    """Write arrays as safetensors, ``about`` as JSON in the header."""
+    from safetensors.numpy import save
+
+    header = {"format": f"demur.{kind}", "about": json.dumps(about, sort_keys=True)}
+    values = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return write_atomically(path, save(values, metadata=header))
+
+
+def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what ``write_tensors`` wrote: arrays and ``about``.
+
+    Raises:
+        InputError: not there, damaged, or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputError(f"No {kind} file at {path}. Make one with: demur {_VERB.get(kind, kind)}")
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            header = handle.metadata() or {}
+            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        about = json.loads(header["about"])
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged or not a {kind} file ({type(error).__name__}). Make it again."
+        ) from error
+    if header.get("format") != f"demur.{kind}":
+        raise InputError(f"{path} holds {header.get('format')!r}, not demur.{kind}.")
+    return arrays, about
+
+
+_VERB = {"anchors": "anchors RUN --out FILE", "guard": "guard fit RUN --out FILE"}

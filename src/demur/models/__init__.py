@@ -1,0 +1,95 @@
+"""Models: one family a file. To add one, write ``NAME``, ``EXAMPLES``, ``recognises`` and ``load``
+in a file of its own and add it to ``FAMILIES``; other packages use the entry point group
+``demur.families``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from demur.errors import ModelError
+from demur.models import causal, masked_lm
+from demur.models.base import LanguageModel
+from demur.models.checkpoint import Checkpoint, find
+
+
+class Family(Protocol):
+    """What a family's module offers."""
+
+    NAME: str
+    EXAMPLES: str
+
+    @staticmethod
+    def recognises(config: Mapping[str, Any]) -> bool:
+        """Whether a config.json is of this family."""
+
+    @staticmethod
+    def load(checkpoint: Checkpoint) -> LanguageModel:
+        """Load the checkpoint."""
+
+
+#: The first family that recognises a config loads it, so the most general one comes last.
+FAMILIES: tuple[Family, ...] = (masked_lm, causal)
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    revision: str | None = None,
+) -> LanguageModel:
+    """Load a built-in model, a local folder or a hub id, recognised from its config.
+
+    Args:
+        name: such as ``"organism-dlm"``, ``"./llama"`` or ``"org/model"``.
+        dtype: ``float32`` on a CPU and the checkpoint's own elsewhere, unless given.
+        device: where to put it, such as ``"cuda"``; the CPU by default.
+        device_map: handed to transformers, such as ``"auto"``; excludes ``device``.
+        revision: hub revision to pin.
+
+    Raises:
+        ModelError: nothing there, an unknown family, or a checkpoint that does not fit.
+    """
+    checkpoint = find(name, dtype=dtype, device=device, device_map=device_map, revision=revision)
+    family = next((f for f in known_families() if f.recognises(checkpoint.config)), None)
+    if family is None:
+        known = "; ".join(f"{f.NAME} ({f.EXAMPLES})" for f in known_families())
+        raise ModelError(
+            f"Unknown architecture {checkpoint.config.get('model_type')!r} in {checkpoint.name}. "
+            f"Known: {known}. To add one, write a family file (see docs/architecture.md)."
+        )
+    model = family.load(checkpoint)
+    check_logits(model)
+    return model
+
+
+def known_families() -> tuple[Family, ...]:
+    """Installed plug-ins first, then our own."""
+    return (*(point.load() for point in entry_points(group="demur.families")), *FAMILIES)
+
+
+@torch.inference_mode()
+def check_logits(model: LanguageModel) -> None:
+    """Raise ModelError unless states and head give the very logits that the whole network gives.
+
+    One forward pass over three tokens; it keeps an unknown head or logit scaling from going unseen.
+    """
+    ids = torch.tensor([list(model.traits.end_ids[:1]) * 3], device=model.device)
+    if model.traits.mask_id is not None:
+        return
+    states = model.states(ids, None)["last"]
+    expected = model.net(input_ids=ids).logits.float()
+    found = model.logits(states).float()
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        worst = (found - expected).abs().max().item()
+        raise ModelError(
+            f"{model.name}: logits made from its final states differ from the network's own by "
+            f"{worst:.3g}. Its head is not one that demur knows; add a family file for it."
+        )

@@ -1,0 +1,307 @@
+"""What every model family offers: a prompt in, states and logits out.
+
+A family file says how its checkpoints become a native transformers model and declares its
+``Traits``; everything else here is shared by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from demur.errors import InputError, ModelError
+from demur.types import Prompt, Template
+
+#: The paper's system prompt (section 3.1, anchors).
+SYSTEM_PROMPT = "You are a helpful assistant"
+
+#: Stands for a masked slot while a chat template is rendered; never part of what a model reads.
+_SLOT = "\ue0f1slot\ue0f1"
+_TEXT = "\ue0f2text\ue0f2"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a family declares about how its models generate.
+
+    Attributes:
+        family: name in the table of families.
+        attention: which positions a position may look at.
+        end_ids: tokens that end a response.
+        mask_id: the mask token; None for autoregressive models.
+        shift: whether the state at position j - 1 predicts token j, as in causal models and Dream.
+        sampler: default sampler spec as plain data (PAPER sections 3 and 6 unless the model's card
+            says otherwise).
+        pooling: default pooling of the states.
+    """
+
+    family: str
+    attention: Literal["causal", "bidirectional"]
+    end_ids: tuple[int, ...]
+    sampler: Mapping[str, Any]
+    pooling: str
+    mask_id: int | None = None
+    shift: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded prompts, padded on the left.
+
+    Attributes:
+        ids: ``[B, P]`` int64 prompt tokens, masked slots holding the mask id.
+        attention: ``[B, P]`` bool, False on padding.
+        responses: one response template a row, -1 where a slot is masked; empty when free.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    responses: tuple[tuple[int, ...], ...]
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row carries padding."""
+        return not bool(self.attention.all())
+
+
+@final
+@dataclass(frozen=True)
+class LanguageModel:
+    """A loaded model: a transformers network, its tokenizer and its family's traits."""
+
+    name: str
+    revision: str
+    net: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
+    traits: Traits
+    system: str = SYSTEM_PROMPT
+    logits_of: Callable[[Any, Tensor], Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        device: torch.device = self.net.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the weights, such as ``float32``."""
+        return str(self.net.get_input_embeddings().weight.dtype).removeprefix("torch.")
+
+    @property
+    def context_length(self) -> int:
+        """Most positions, prompt and response together, that the model was made for."""
+        return int(getattr(self.net.config, "max_position_embeddings", 0) or 2**31)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder blocks."""
+        for name in ("layers", "h", "blocks"):
+            if isinstance(found := getattr(self.net.base_model, name, None), nn.ModuleList):
+                return found
+        raise ModelError(f"{self.name}: the layers of {type(self.net).__name__} were not found.")
+
+    # ------------------------------------------------------------------ text in, text out
+
+    def encode(self, prompts: Sequence[Prompt]) -> Batch:
+        """Render the chat template around each prompt and pad on the left.
+
+        No token is added beyond the template's own, and special-token text inside a prompt is read
+        as plain text, never as control.
+
+        Raises:
+            InputError: a prompt is longer than the model's context, or needs a mask token that the
+                model does not have.
+        """
+        rows = [self._prompt_ids(prompt) for prompt in prompts]
+        longest = max(len(row) for row in rows)
+        pad = self.tokenizer.pad_token_id
+        fill = pad if pad is not None else self.traits.end_ids[0]
+        ids = torch.full((len(rows), longest), fill, dtype=torch.long)
+        attention = torch.zeros((len(rows), longest), dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, longest - len(row) :] = torch.tensor(row)
+            attention[index, longest - len(row) :] = True
+        responses = tuple(tuple(self._template_ids(p.response or ())) for p in prompts)
+        return Batch(ids.to(self.device), attention.to(self.device), responses)
+
+    def check_fits(self, prompt: Prompt, *, new_tokens: int) -> int:
+        """Number of prompt tokens.
+
+        Raises:
+            InputError: prompt and response together exceed the model's context.
+        """
+        length = len(self._prompt_ids(prompt))
+        if length + new_tokens > self.context_length:
+            raise InputError(
+                f"Prompt {prompt.id} has {length:,} tokens; with {new_tokens} to generate that is "
+                f"more than {self.name} can read ({self.context_length:,}). Shorten or remove it."
+            )
+        return length
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Text of token ids, special tokens left out unless asked for."""
+        text: str = self.tokenizer.decode(
+            [int(i) for i in ids], skip_special_tokens=not special
+        )
+        return text
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        rendered = self._render(_TEXT)
+        before, after = rendered.split(_TEXT)
+        if prompt.user is not None:
+            parts = self._template_ids(prompt.user)
+            mask = self._mask_id(prompt)
+            middle = [mask if token < 0 else token for token in parts]
+            return [*self._tokens(before), *middle, *self._tokens(after)]
+        cuts = self._control_cuts(prompt.text)
+        if not cuts:
+            return self._tokens(self._render(prompt.text))
+        return [*self._tokens(before), *self._plain_tokens(prompt.text), *self._tokens(after)]
+
+    def _render(self, text: str) -> str:
+        user = {"role": "user", "content": text}
+        turns = [{"role": "system", "content": self.system}, user] if self.system else [user]
+        try:
+            return self._apply(turns)
+        except Exception as error:
+            if type(error).__name__ not in ("TemplateError", "UndefinedError"):
+                raise
+        folded = {"role": "user", "content": f"{self.system}\n\n{text}"}
+        return self._apply([folded])
+
+    def _apply(self, turns: list[dict[str, str]]) -> str:
+        rendered: str = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+        return rendered
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _control_cuts(self, text: str) -> list[int]:
+        """Offsets one character into each special token's text."""
+        cuts = set()
+        for token in self.tokenizer.all_special_tokens:
+            start = text.find(token)
+            while start >= 0:
+                cuts.add(start + 1)
+                start = text.find(token, start + 1)
+        return sorted(cuts)
+
+    def _plain_tokens(self, text: str) -> list[int]:
+        """Tokens of user text; special-token text is cut apart so that it stays text."""
+        edges = [0, *self._control_cuts(text), len(text)]
+        pieces = (text[a:b] for a, b in zip(edges, edges[1:], strict=False))
+        return [token for piece in pieces if piece for token in self._tokens(piece)]
+
+    def _template_ids(self, template: Template) -> list[int]:
+        """Token ids of a template, -1 for each masked slot."""
+        ids: list[int] = []
+        for part in template:
+            ids += self._plain_tokens(part) if isinstance(part, str) else [-1] * part
+        return ids
+
+    def _mask_id(self, prompt: Prompt) -> int:
+        if self.traits.mask_id is None:
+            raise InputError(
+                f"Prompt {prompt.id} has masked slots, but {self.name} is autoregressive and has "
+                "no mask token. Use a diffusion model."
+            )
+        return self.traits.mask_id
+
+    # ------------------------------------------------------------------ tensors in, tensors out
+
+    def states(
+        self,
+        ids: Tensor,
+        attention: Tensor | None,
+        *,
+        layers: Sequence[str] = ("last",),
+        positions: Tensor | None = None,
+        cache: Any = None,
+    ) -> dict[str, Tensor]:
+        """Hidden states of the layers asked for; no logits.
+
+        Args:
+            ids: ``[B, S]`` tokens.
+            attention: ``[B, K]`` bool over cached and new positions, None when nothing is padded.
+            layers: ``last`` (after the final norm), ``first``, ``middle`` or a block's number.
+            positions: ``[B, S]`` position ids; counted from the first real token when None.
+            cache: a transformers cache to read and extend.
+
+        Returns:
+            layer -> ``[B, S, D]`` in the model's dtype.
+        """
+        if positions is None and attention is not None:
+            positions = (attention.long().cumsum(1) - 1).clamp(min=0)
+        captured: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for layer in layers:
+                if layer != "last":
+                    block = self.layers[self.block_index(layer)]
+                    handle = block.register_forward_hook(_keep(captured, layer))
+                    hooks.callback(handle.remove)
+            output = self.net.base_model(
+                input_ids=ids,
+                attention_mask=self._mask(ids, attention),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        captured["last"] = output.last_hidden_state
+        return {layer: captured[layer] for layer in layers}
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits of final-norm states, ``[..., D] -> [..., V]``."""
+        if self.logits_of is not None:
+            return self.logits_of(self.net, states)
+        return native_logits(self.net, states)
+
+    def block_index(self, layer: str) -> int:
+        """0-based decoder block behind a layer name.
+
+        Raises:
+            InputError: no such layer.
+        """
+        count = len(self.layers)
+        named = {"first": 1, "middle": max(1, count // 2)}
+        number = named.get(layer) or (int(layer) if layer.isdecimal() else 0)
+        if not 1 <= number <= count:
+            raise InputError(
+                f"Unknown layer {layer!r}. {self.name} has last, first, middle or 1 to {count}."
+            )
+        return number - 1
+
+    def _mask(self, ids: Tensor, attention: Tensor | None) -> Tensor | None:
+        if self.traits.attention == "causal":
+            return None if attention is None else attention.long()
+        batch, length = ids.shape
+        keys = attention if attention is not None else ids.new_ones(ids.shape, dtype=torch.bool)
+        return keys[:, None, None, :].expand(batch, 1, length, keys.shape[1])
+
+
+def native_logits(net: Any, states: Tensor) -> Tensor:
+    """Output embedding and the logit scaling that some native classes add to it."""
+    config = net.config
+    logits: Tensor = net.get_output_embeddings()(states)
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits / scaling
+    return logits
+
+
+def _keep(captured: dict[str, Tensor], layer: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        captured[layer] = output[0] if isinstance(output, tuple) else output
+
+    return hook

@@ -1,0 +1,177 @@
+"""Find a checkpoint, read its config, and load native transformers classes from safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demur.errors import ModelError
+from demur.organism import NAMES, path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model's files are and how they should be loaded."""
+
+    name: str
+    location: str
+    config: Mapping[str, Any]
+    revision: str
+    hub_revision: str | None
+    dtype: torch.dtype | str
+    device: str | None
+    device_map: str | Mapping[str, Any] | None
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What the checkpoint's own config says to demur (key ``demur``), empty if nothing."""
+        card: Mapping[str, Any] = self.config.get("demur", {})
+        return card
+
+
+def find(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Locate a built-in name, a local folder or a hub id, and read its config.
+
+    Raises:
+        ModelError: nothing there, no readable config, an unknown dtype or device.
+    """
+    from transformers import PretrainedConfig
+
+    location = str(path(str(name))) if str(name) in NAMES else str(name)
+    try:
+        config, _ = PretrainedConfig.get_config_dict(location, revision=revision)
+    except (OSError, ValueError) as error:
+        known = ", ".join(NAMES)
+        raise ModelError(
+            f"No model at {str(name)!r}: no readable config.json there ({_first_line(error)}). "
+            f"Give a folder, a hub id or a built-in model ({known})."
+        ) from error
+    if not config:
+        raise ModelError(f"No model at {str(name)!r}: its config.json is empty or missing.")
+    on_cpu = device_map is None and (device or "cpu") == "cpu"
+    return Checkpoint(
+        name=str(name) if not Path(location).is_dir() else Path(location).resolve().name,
+        location=location,
+        config=config,
+        revision=_identity(location, config),
+        hub_revision=revision,
+        dtype=_dtype(dtype) if dtype else (torch.float32 if on_cpu else "auto"),
+        device=device,
+        device_map=device_map,
+    )
+
+
+def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
+    """Load a native class from safetensors only, every tensor accounted for.
+
+    Raises:
+        ModelError: no safetensors, a missing, extra or wrongly shaped tensor, a truncated file.
+    """
+    device_map = checkpoint.device_map
+    try:
+        net, info = auto_class.from_pretrained(
+            checkpoint.location,
+            revision=checkpoint.hub_revision,
+            dtype=checkpoint.dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:
+        raise ModelError(
+            f"Could not load {checkpoint.name}: {_first_line(error)} Weights are read from "
+            "safetensors only; check that the folder is complete."
+        ) from error
+    check_complete(checkpoint, info)
+    if device_map is None and checkpoint.device:
+        net = net.to(checkpoint.device)
+    return net.eval()
+
+
+def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
+    """Raise ModelError unless every tensor of the class was found with its shape and none is left."""
+    wrong = {
+        kind: sorted(str(item) for item in info.get(f"{kind}_keys") or ())
+        for kind in ("missing", "unexpected", "mismatched")
+    }
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {', '.join(v[:4])}" for kind, v in wrong.items() if v)
+        raise ModelError(
+            f"The checkpoint {checkpoint.name} does not fit its architecture ({found}). "
+            "Download it again or check its config.json."
+        )
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Load the tokenizer, padded on the left.
+
+    Raises:
+        ModelError: none there, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.location, revision=checkpoint.hub_revision, trust_remote_code=False
+        )
+    except Exception as error:
+        raise ModelError(
+            f"Could not load the tokenizer of {checkpoint.name}: {_first_line(error)}"
+        ) from error
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {checkpoint.name} has no chat template. Use the instruction-tuned "
+            "checkpoint or put a chat_template.jinja beside it."
+        )
+    return tokenizer
+
+
+def end_ids(tokenizer: Any, net: Any) -> tuple[int, ...]:
+    """Tokens that end a response: the generation config's and the tokenizer's."""
+    ids: list[int] = []
+    for source in (getattr(net, "generation_config", None), tokenizer):
+        found = getattr(source, "eos_token_id", None)
+        ids += found if isinstance(found, list | tuple) else [] if found is None else [found]
+    return tuple(dict.fromkeys(int(i) for i in ids))
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"Unknown dtype {name!r}. Use float32, bfloat16 or float16.")
+    return found
+
+
+def _identity(location: str, config: Mapping[str, Any]) -> str:
+    """The hub's commit, or a hash of the config and of each weight file's size and ends."""
+    if commit := config.get("_commit_hash"):
+        return str(commit)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    edge = 1 << 20
+    for file in sorted(Path(location).glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as handle:
+            digest.update(handle.read(edge))
+            handle.seek(max(0, size - edge))
+            digest.update(handle.read(edge))
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,60 @@
+"""Masked diffusion models on a native causal class, told so by the checkpoint's own card.
+
+The config carries ``{"demur": {"family": "masked", "mask_token_id": ..., "shift": ...}}``. The class
+is transformers' own; attention is opened to both sides by a 4-D mask at run time, which gives the
+same numbers as a bidirectional modeling file and leaves the native rotary embedding alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from demur.errors import ModelError
+from demur.models.base import LanguageModel, Traits
+from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_tokenizer
+
+NAME = "masked"
+EXAMPLES = "organism-dlm; any native class trained with both-sided attention"
+
+#: The paper's setting for diffusion models (PAPER section 3).
+PAPER_SAMPLER = {
+    "name": "masked",
+    "steps": 32,
+    "gen_length": 128,
+    "block_length": 128,
+    "remasking": "low_confidence",
+}
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Whether the config's card says that it is a masked diffusion model."""
+    return bool(config.get("demur", {}).get("family") == NAME)
+
+
+def load(checkpoint: Checkpoint) -> LanguageModel:
+    """Load with the native class and the card's mask token.
+
+    Raises:
+        ModelError: the card names no mask token.
+    """
+    from transformers import AutoModelForCausalLM
+
+    card = checkpoint.card
+    if not isinstance(card.get("mask_token_id"), int):
+        raise ModelError(
+            f"{checkpoint.name} is a masked diffusion model without a mask token: its config has "
+            f"mask_token_id {card.get('mask_token_id')!r}. Add demur.mask_token_id to config.json."
+        )
+    tokenizer = load_tokenizer(checkpoint)
+    net = load_native(checkpoint, AutoModelForCausalLM)
+    traits = Traits(
+        family=NAME,
+        attention="bidirectional",
+        end_ids=end_ids(tokenizer, net),
+        sampler=card.get("sampler", PAPER_SAMPLER),
+        pooling="response",
+        mask_id=card["mask_token_id"],
+        shift=bool(card.get("shift", True)),
+    )
+    return LanguageModel(checkpoint.name, checkpoint.revision, net, tokenizer, traits)

@@ -1,0 +1,131 @@
+"""Pooling: which response positions are averaged, and which state stands for a position.
+
+Differs from the paper: the text (section 3.1) pools generated tokens, its released code pools all
+response positions for LLaDA and a running mean of last-position states for Llama. Each reading has a
+name here, and the name is stored with every trace.
+
+| name | positions averaged at step t | state of position j |
+|---|---|---|
+| ``response`` | all response positions, masked ones included | at j |
+| ``response_predictor`` | the same | at j - 1, which predicts token j in shifted models |
+| ``generated`` | positions committed so far | at j |
+| ``running`` | positions committed so far | at j - 1 (the released Llama wrapper) |
+| ``content`` | positions before the draft's first end token | at j |
+| ``content_predictor`` | the same | at j - 1 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from demur.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """One way of turning a response's states into one vector."""
+
+    name: str
+    positions: Literal["response", "generated", "content"]
+    predictor: bool
+
+
+POOLINGS: Mapping[str, Pooling] = {
+    pooling.name: pooling
+    for pooling in (
+        Pooling("response", "response", predictor=False),
+        Pooling("response_predictor", "response", predictor=True),
+        Pooling("generated", "generated", predictor=False),
+        Pooling("running", "generated", predictor=True),
+        Pooling("content", "content", predictor=False),
+        Pooling("content_predictor", "content", predictor=True),
+    )
+}
+
+
+def find_pooling(name: str) -> Pooling:
+    """Look a pooling up by name.
+
+    Raises:
+        InputError: no such pooling.
+    """
+    if name not in POOLINGS:
+        raise InputError(f"Unknown pooling {name!r}. Known: {', '.join(POOLINGS)}.")
+    return POOLINGS[name]
+
+
+def positions_mask(
+    pooling: Pooling, *, committed: Tensor, draft: Tensor, end_ids: tuple[int, ...]
+) -> Tensor:
+    """Positions that a masked sampler averages at this step.
+
+    Args:
+        pooling: which positions.
+        committed: ``[B, R]`` bool, committed after this step.
+        draft: ``[B, R]`` tokens, predictions included.
+        end_ids: tokens that end a response.
+
+    Returns:
+        ``[B, R]`` bool, at least one position a row.
+    """
+    if pooling.positions == "response":
+        return torch.ones_like(committed)
+    if pooling.positions == "generated":
+        chosen = committed
+    else:
+        ended = torch.isin(draft, draft.new_tensor(end_ids)).long().cumsum(1) > 0
+        chosen = ~ended
+    first = torch.zeros_like(chosen)
+    first[:, 0] = True
+    return torch.where(chosen.any(1, keepdim=True), chosen, first)
+
+
+def mean_states(states: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over chosen positions: ``[B, R, D]``, ``[B, R]`` bool -> ``[B, D]`` float32."""
+    weights = chosen.float()
+    total = torch.einsum("brd,br->bd", states.float(), weights)
+    return total / weights.sum(1, keepdim=True)
+
+
+class RunningMeans:
+    """Means over the positions seen so far, one row of the batch each, kept on the device."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._count: Tensor | None = None
+        self._mean: dict[str, Tensor] = {}
+
+    def add(
+        self, states: Mapping[str, Tensor], rows: Tensor, counted: Tensor
+    ) -> dict[str, Tensor]:
+        """Take in one position's states and give the means.
+
+        Args:
+            states: layer -> ``[K, D]`` of the rows still running.
+            rows: ``[K]`` their places in the batch.
+            counted: ``[K]`` bool, False where the position is left out; a row's first position
+                always counts, so that a mean exists.
+
+        Returns:
+            layer -> ``[B, D]`` float32 snapshot.
+        """
+        if self._count is None:
+            self._count = torch.zeros(self._rows, device=rows.device)
+            self._mean = {
+                layer: torch.zeros(self._rows, value.shape[-1], device=rows.device)
+                for layer, value in states.items()
+            }
+        before = self._count[rows]
+        weight = (counted | (before == 0)).float()
+        after = before + weight
+        self._count[rows] = after
+        share = (weight / after)[:, None]
+        for layer, value in states.items():
+            mean = self._mean[layer][rows]
+            self._mean[layer][rows] = mean + (value.float() - mean) * share
+        return {layer: mean.clone() for layer, mean in self._mean.items()}

@@ -1,0 +1,87 @@
+"""Remasking rules: which predicted tokens a masked sampler commits first.
+
+Each rule turns logits into a confidence; the most confident positions are committed and the rest are
+masked again. Ties go to the leftmost position.
+
+- ``low_confidence``: probability of the chosen token (LLaDA ``generate.py``; PAPER section 6).
+- ``random``: a uniform number (LLaDA ``generate.py``).
+- ``entropy``: minus the entropy of the distribution (Dream ``generation_utils.py``).
+- ``margin``: difference of the two largest probabilities (Dream ``topk_margin``).
+- ``left_to_right``: the leftmost first, the AR order with diffusion weights (PAPER table 2).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from demur.errors import InputError
+
+Remasking = Literal["low_confidence", "random", "entropy", "margin", "left_to_right"]
+
+
+def confidence(
+    rule: Remasking, logits: Tensor, chosen: Tensor, *, columns: Tensor, uniform: Tensor | None
+) -> Tensor:
+    """Confidence of each masked position; higher is committed earlier.
+
+    Args:
+        rule: see the module's list.
+        logits: ``[N, V]``, in the dtype the confidence should be computed in.
+        chosen: ``[N]`` predicted tokens.
+        columns: ``[N]`` column of each position.
+        uniform: ``[N]`` random numbers, for ``random``.
+
+    Returns:
+        ``[N]`` float32 or float64.
+    """
+    if rule == "left_to_right":
+        return -columns.double()
+    if rule == "random":
+        assert uniform is not None
+        return uniform
+    if rule == "entropy":
+        log_p = logits.log_softmax(-1)
+        return (log_p.exp() * log_p).sum(-1).float()
+    if rule == "margin":
+        top = logits.softmax(-1).topk(2, dim=-1).values
+        return (top[:, 0] - top[:, 1]).float()
+    picked = logits.gather(1, chosen[:, None])[:, 0]
+    return (picked - logits.logsumexp(-1)).exp().float()
+
+
+def check_rule(rule: str) -> None:
+    """Raise InputError unless the rule is known."""
+    if rule not in get_args(Remasking):
+        raise InputError(
+            f"Unknown remasking {rule!r}. Known: {', '.join(get_args(Remasking))}."
+        )
+
+
+def commits_at(masked: Tensor, step: Tensor, steps: int) -> Tensor:
+    """How many positions a step commits, all arguments and result ``[B]``.
+
+    ``masked`` positions at the block's beginning are spread evenly over its ``steps``, the remainder
+    first; ``step`` counts from 0. Source: LLaDA ``generate.py``, ``get_num_transfer_tokens`` (linear
+    noise schedule).
+    """
+    return masked // steps + (step < masked % steps).long()
+
+
+def most_confident(score: Tensor, count: Tensor) -> Tensor:
+    """The ``count`` highest entries of each row.
+
+    Args:
+        score: ``[B, L]``, -inf where nothing may be committed.
+        count: ``[B]`` how many to take.
+
+    Returns:
+        ``[B, L]`` bool, never true where the score is -inf.
+    """
+    order = score.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(score.shape[1], device=score.device).expand_as(order)
+    )
+    return (rank < count[:, None]) & torch.isfinite(score)

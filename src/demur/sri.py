@@ -1,0 +1,277 @@
+"""Anchors and the SRI signal.
+
+Rahimi et al., Step-Wise Refusal Dynamics in Autoregressive and Diffusion Language Models,
+arXiv:2602.02600, section 3.1:
+
+    1. mu_t^harmless, mu_t^harmful: per-step means of the pooled states phi_t over non-refused harmless
+       and refused harmful generations;
+    2. d_t^k = 1 - cos(phi_t, mu_t^k);
+    3. l_t = [log(d_t^harmful + eps) - log(d_t^harmless + eps)] / tau;
+    4. sigma_t = sigmoid(l_t): 1 = compliance-aligned, 0 = refusal-aligned.
+
+Differs from the paper: its Algorithm 1 writes the opposite sign of step 3; section 3.1 and the
+released code agree on the one above. Everything is computed in float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from demur.alignment import Alignment, align, default_alignment
+from demur.errors import FingerprintError, InputError, SignalError
+from demur.types import Fingerprint, Trace, Traces, digest
+
+#: Temperature and guard against log(0) (PAPER section 3).
+TAU = 0.1
+EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Per-step reference states of compliance and of refusal.
+
+    Attributes:
+        harmless: ``[T, D]`` float32, mean over non-refused harmless generations.
+        harmful: ``[T, D]`` float32, mean over refused harmful generations.
+        layer: layer the states came from.
+        alignment: rule by which trajectories of another length were brought to T.
+        fingerprint: what the traces were made with; None for anchors released without one.
+        counts: how many traces each mean is over.
+    """
+
+    harmless: NDArray[np.float32]
+    harmful: NDArray[np.float32]
+    layer: str = "last"
+    alignment: Alignment = "repeat_last"
+    fingerprint: Fingerprint | None = None
+    counts: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if self.harmless.shape != self.harmful.shape or self.harmless.ndim != 2:
+            raise SignalError(
+                f"Anchors must be two [T, D] arrays of one shape; got {self.harmless.shape} and "
+                f"{self.harmful.shape}."
+            )
+        for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
+            if not np.isfinite(value).all():
+                raise SignalError(f"The {name} anchors hold NaN or infinite values. Fit them again.")
+
+    @property
+    def steps(self) -> int:
+        """Number of steps T."""
+        return len(self.harmless)
+
+    @property
+    def name(self) -> str:
+        """Hash of the values, which guards fitted with these anchors carry."""
+        return digest([self.harmless.tobytes().hex(), self.harmful.tobytes().hex()])
+
+    def states(self, traces: Traces) -> NDArray[np.float32]:
+        """``[N, T, D]`` states of traces made as these anchors were, aligned to their T.
+
+        Raises:
+            FingerprintError: the traces were made with something else; says what differs.
+        """
+        if self.fingerprint is not None:
+            self.fingerprint.require(
+                traces.fingerprint,
+                what="These anchors were not made as the traces were",
+                fix="Fit anchors for this model and sampler: demur anchors.",
+            )
+        return np.stack(
+            [align(_layer(t, self.layer), self.steps, rule=self.alignment) for t in traces]
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write safetensors with the fingerprint in its header. Returns the path."""
+        from demur.files import write_tensors
+
+        about = asdict(self)
+        arrays = {"harmless": about.pop("harmless"), "harmful": about.pop("harmful")}
+        return write_tensors(path, arrays, kind="anchors", about=about)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Anchors:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: not there, or not anchors.
+        """
+        from demur.files import read_tensors
+
+        arrays, about = read_tensors(path, kind="anchors")
+        fingerprint = about.pop("fingerprint")
+        return cls(
+            **arrays,
+            layer=about["layer"],
+            alignment=about["alignment"],
+            counts=tuple(about["counts"]),
+            fingerprint=Fingerprint(**fingerprint) if fingerprint else None,
+        )
+
+
+def fit_anchors(
+    traces: Iterable[Trace],
+    refused: Iterable[bool],
+    *,
+    layer: str = "last",
+    steps: int | None = None,
+    alignment: Alignment | None = None,
+) -> Anchors:
+    """Average the states of non-refused harmless and of refused harmful generations.
+
+    Runs through the traces once, in float64, and keeps no trace.
+
+    Args:
+        traces: of prompts labelled ``harmless`` or ``harmful``; others are an error.
+        refused: whether each response is a refusal (a judge's verdict).
+        layer: which recorded layer.
+        steps: T; the sampler's step count when None.
+        alignment: see ``demur.alignment``; the pooling's default when None.
+
+    Raises:
+        SignalError: a class is empty (says how many were refused), or states are not finite.
+        InputError: a prompt without a label.
+        FingerprintError: the traces are of different runs.
+    """
+    sums: dict[str, NDArray[np.float64]] = {}
+    used = {"harmless": 0, "harmful": 0}
+    seen = dict(used)
+    first: Fingerprint | None = None
+    rule: Alignment = alignment or "repeat_last"
+    for trace, was_refused in zip(traces, refused, strict=True):
+        label = trace.prompt.label
+        if label not in used:
+            raise InputError(
+                f"Prompt {trace.prompt.id} is labelled {label!r}; anchors need harmless or harmful. "
+                "Trace with --label, or pass a file with a label column."
+            )
+        if first is None:
+            first = trace.fingerprint
+            steps = steps or int(first.sampler["steps"])
+            rule = alignment or default_alignment(first.pooling)
+        first.require(
+            trace.fingerprint, what="Traces of different runs", fix="Keep each run's traces apart."
+        )
+        seen[label] += 1
+        if was_refused == (label == "harmful"):
+            assert steps is not None
+            state = align(_layer(trace, layer), steps, rule=rule)
+            sums[label] = sums.get(label, np.zeros(state.shape)) + state
+            used[label] += 1
+    _require_both(used, seen)
+    harmless, harmful = ((sums[k] / used[k]).astype(np.float32) for k in ("harmless", "harmful"))
+    counts = (used["harmless"], used["harmful"])
+    return Anchors(harmless, harmful, layer, rule, first, counts)
+
+
+def import_anchors(path: str | Path) -> Anchors:
+    """Read the ``centers.pt`` released with the paper: a pair (harmless, harmful) of ``[T, D]``.
+
+    Only tensors are unpickled (``weights_only``). The file says nothing of the model it belongs to,
+    so the anchors carry no fingerprint. Values are widened to float32.
+
+    Raises:
+        InputError: not there, or not such a pair.
+    """
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        harmless, harmful = (np.asarray(value.float()) for value in loaded)
+    except FileNotFoundError as error:
+        raise InputError(f"No anchors file at {path}.") from error
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a released anchors file, a pair (harmless, harmful) of [T, D] tensors: "
+            f"{type(error).__name__}."
+        ) from error
+    return Anchors(harmless, harmful)
+
+
+def log_ratio(
+    phi: ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
+) -> NDArray[np.float32]:
+    """The unsquashed signal l_t: ``[..., T, D]`` states -> ``[..., T]``; above 0 = complying.
+
+    Raises:
+        SignalError: another T or D than the anchors', or NaN or infinite states.
+    """
+    harmless, harmful = distances(phi, anchors)
+    return (np.log(harmful + eps) - np.log(harmless + eps)) / np.float32(tau)
+
+
+def signal(
+    phi: ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
+) -> NDArray[np.float32]:
+    """The SRI signal sigma: ``[..., T, D]`` states -> ``[..., T]`` in [0, 1], 1 = complying.
+
+    Raises:
+        SignalError: another T or D than the anchors', or NaN or infinite states.
+    """
+    return sigmoid(log_ratio(phi, anchors, tau=tau, eps=eps))
+
+
+def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)) without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * values))
+
+
+def distances(
+    phi: ArrayLike, anchors: Anchors
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosine distances to both anchors, each ``[..., T]`` in [0, 2]: (harmless, harmful)."""
+    states = np.asarray(phi, dtype=np.float32)
+    expected = anchors.harmless.shape
+    if states.shape[-2:] != expected:
+        raise SignalError(
+            f"States are {list(states.shape)}, the anchors [T, D] = {list(expected)}. Align the "
+            "traces with anchors.states(traces), or fit anchors for this model."
+        )
+    norm = np.sqrt(np.einsum("...td,...td->...t", states, states))
+    if not np.isfinite(norm).all():
+        row = np.argwhere(~np.isfinite(norm))[0].tolist()
+        raise SignalError(
+            f"States hold NaN or infinite values, first at [.., step] = {row}. Run the model in "
+            "float32 or bfloat16 instead of float16, and look at that prompt."
+        )
+    directions = np.stack([_unit(anchors.harmless), _unit(anchors.harmful)], axis=-1)
+    flat = states.reshape(-1, *expected).transpose(1, 0, 2)
+    cosine = np.matmul(flat, directions).transpose(1, 0, 2).reshape(*states.shape[:-1], 2)
+    cosine /= np.maximum(norm, 1e-12)[..., None]
+    distance = np.maximum(1 - cosine, 0)
+    return distance[..., 0], distance[..., 1]
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    norm = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.maximum(norm, 1e-12).astype(np.float32)
+
+
+def _layer(trace: Trace, layer: str) -> NDArray[np.float32]:
+    if layer not in trace.phi:
+        raise FingerprintError(
+            f"Layer {layer!r} was not recorded; there are {sorted(trace.phi)}. "
+            f"Trace again with --layers {layer}."
+        )
+    states = trace.phi[layer]
+    if not np.isfinite(states).all():
+        raise SignalError(f"The states of prompt {trace.prompt.id} hold NaN or infinite values.")
+    return states
+
+
+def _require_both(used: Mapping[str, int], seen: Mapping[str, int]) -> None:
+    if used["harmless"] and used["harmful"]:
+        return
+    raise SignalError(
+        f"Anchors need answered harmless and refused harmful generations. Of {seen['harmless']} "
+        f"harmless ones {seen['harmless'] - used['harmless']} were refused; of {seen['harmful']} "
+        f"harmful ones {used['harmful']} were refused. Add prompts of the missing class."
+    )

@@ -1,0 +1,218 @@
+"""The values every room passes on: prompts, steps, traces and the fingerprint they carry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from demur.alignment import align, default_alignment
+from demur.errors import FingerprintError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Label = Literal["harmless", "harmful", "borderline", "unknown"]
+
+#: Fixed text and masked slots in order: ``("Sure , here is", 20, ".")`` is a text, twenty masked
+#: positions and a text.
+Template = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to ask a model.
+
+    Attributes:
+        text: what the user turn says (already wrapped by the attack, if there is one).
+        id: stable name of the row; the content's hash when left empty.
+        goal: the task behind the text, which judges look at; the text itself when left empty.
+        attack: name of the wrapper that made the text, ``"none"`` for a plain prompt.
+        label: what is known about the goal.
+        user: a user turn with masked slots to fill (infilling attacks); replaces ``text``.
+        response: how the response begins and where it is fixed (prefill and anchor attacks).
+    """
+
+    text: str
+    id: str = ""
+    goal: str = ""
+    attack: str = "none"
+    label: Label = "unknown"
+    user: Template | None = None
+    response: Template | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip() and self.user is None:
+            raise InputError(
+                f"Prompt {self.id or '(no id)'} is empty. Remove the row or fill its text."
+            )
+        if not self.goal:
+            object.__setattr__(self, "goal", self.text)
+        if not self.id:
+            object.__setattr__(self, "id", digest(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one generation step of a batch.
+
+    Attributes:
+        index: 1-based step, as in the paper (t = 1..T).
+        tokens: ``[B, R]`` int64, committed response tokens, -1 where none is committed yet.
+        draft: ``[B, R]`` int64, committed tokens plus the model's prediction for every masked
+            position; for autoregressive samplers the same as ``tokens``.
+        phi: recorded layer -> ``[B, D]`` float32, pooled hidden states of this step.
+        running: ``[B]`` bool, rows this step belongs to; a finished row's values only repeat.
+        prompt: ``[B, P]`` int64, prompt tokens, with masked slots filled so far.
+        block: ``[B]`` int64, 0-based block each row worked on; None where there are no blocks.
+    """
+
+    index: int
+    tokens: Tensor
+    draft: Tensor
+    phi: Mapping[str, Tensor]
+    running: Tensor
+    prompt: Tensor
+    block: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a trace, an anchor or a guard was made with. Two that differ must not be mixed.
+
+    Attributes:
+        model: name or path the model was loaded by.
+        revision: hash of the config and weight files' identity.
+        sampler: the sampler's spec as plain data, its name included.
+        pooling: name of the pooling of the states (PAPER section 2).
+        system: the system prompt.
+        dtype: dtype the model ran in.
+    """
+
+    model: str
+    revision: str
+    sampler: Mapping[str, Any]
+    pooling: str
+    system: str
+    dtype: str
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Name each field that differs, with both values."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{k}: {mine[k]!r} against {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]
+
+    def require(self, other: Fingerprint, *, what: str, fix: str) -> None:
+        """Raise FingerprintError naming the differences unless both are the same."""
+        if different := self.differences(other):
+            raise FingerprintError(f"{what}: {'; '.join(different)}. {fix}")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One prompt's generation, step by step. T is the number of steps that really ran.
+
+    Attributes:
+        prompt: the prompt.
+        response: decoded response, special tokens left out.
+        response_ids: ``[R]`` final response tokens, cut after the first end token.
+        committed: ``[T, R]`` int32, committed tokens after each step, -1 where none.
+        draft: ``[T, R]`` int32, committed tokens plus predictions.
+        phi: layer name -> ``[T, D]`` float32, pooled states.
+        finish_reason: ``"stop"`` (end token or all committed) or ``"length"``.
+        blocks: ``[T]`` int32, the block each step worked on.
+        filled_prompt: the user turn with its slots filled, where the prompt had slots.
+        fingerprint: what made it.
+    """
+
+    prompt: Prompt
+    response: str
+    response_ids: NDArray[np.int32]
+    committed: NDArray[np.int32]
+    draft: NDArray[np.int32]
+    phi: Mapping[str, NDArray[np.float32]]
+    finish_reason: Literal["stop", "length"]
+    blocks: NDArray[np.int32]
+    fingerprint: Fingerprint
+    filled_prompt: str = ""
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps T that ran."""
+        return len(self.blocks)
+
+
+@dataclass(frozen=True)
+class Traces(Sequence[Trace]):
+    """Traces of one run, in prompt order."""
+
+    items: tuple[Trace, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Trace]:
+        return iter(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Trace: ...
+    @overload
+    def __getitem__(self, index: slice) -> Traces: ...
+    def __getitem__(self, index: int | slice) -> Trace | Traces:
+        return Traces(self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    @property
+    def responses(self) -> list[str]:
+        """Decoded responses."""
+        return [trace.response for trace in self.items]
+
+    @property
+    def phi(self) -> NDArray[np.float32]:
+        """``[N, T, D]`` pooled last-layer states, aligned to the longest trace's T."""
+        return self.states("last")
+
+    def states(self, layer: str, *, steps: int | None = None) -> NDArray[np.float32]:
+        """``[N, T, D]`` pooled states of one layer, aligned to ``steps`` (the longest trace's T).
+
+        The rule is the pooling's default (see ``demur.alignment``).
+
+        Raises:
+            InputError: there are no traces, or the layer was not recorded.
+        """
+        rule = default_alignment(self.fingerprint.pooling)
+        if layer not in self.items[0].phi:
+            raise InputError(
+                f"Layer {layer!r} was not recorded; there are {sorted(self.items[0].phi)}. "
+                f"Trace again with --layers {layer}."
+            )
+        length = steps or max(trace.n_steps for trace in self.items)
+        return np.stack([align(trace.phi[layer], length, rule=rule) for trace in self.items])
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The one fingerprint of all traces.
+
+        Raises:
+            InputError: there are no traces.
+            FingerprintError: traces of different runs were put together.
+        """
+        if not self.items:
+            raise InputError("No traces: the list is empty. Trace some prompts first.")
+        first = self.items[0].fingerprint
+        for trace in self.items[1:]:
+            first.require(
+                trace.fingerprint,
+                what="Traces of different runs",
+                fix="Keep each run's traces apart.",
+            )
+        return first
+
+
+def digest(value: Any, *, length: int = 16) -> str:
+    """Hash plain data (JSON types, tuples) into a hexadecimal name of ``length`` characters."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
