@@ -117,7 +117,11 @@ def auroc(
     """
     scores, positive = _both(benign, malicious)
     return bootstrap(
-        lambda rows: _auroc(scores[rows], positive[rows]), len(scores), goals, draws=draws, seed=seed
+        lambda rows: _auroc(scores[rows], positive[rows]),
+        len(scores),
+        goals,
+        draws=draws,
+        seed=seed,
     )
 
 

@@ -15,7 +15,6 @@ released code agree on the one above. Everything is computed in float32.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.alignment import Alignment, align, default_alignment
 from demur.errors import FingerprintError, InputError, SignalError
-from demur.types import Fingerprint, Trace, Traces, digest
+from demur.files import read_tensors, write_tensors
+from demur.types import Fingerprint, Trace, Traces
 
 #: Temperature and guard against log(0) (PAPER section 3).
 TAU = 0.1
@@ -61,17 +61,14 @@ class Anchors:
             )
         for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
             if not np.isfinite(value).all():
-                raise SignalError(f"The {name} anchors hold NaN or infinite values. Fit them again.")
+                raise SignalError(
+                    f"The {name} anchors hold NaN or infinite values. Fit them again."
+                )
 
     @property
     def steps(self) -> int:
         """Number of steps T."""
         return len(self.harmless)
-
-    @property
-    def name(self) -> str:
-        """Hash of the values, which guards fitted with these anchors carry."""
-        return digest([self.harmless.tobytes().hex(), self.harmful.tobytes().hex()])
 
     def states(self, traces: Traces) -> NDArray[np.float32]:
         """``[N, T, D]`` states of traces made as these anchors were, aligned to their T.
@@ -90,12 +87,8 @@ class Anchors:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write safetensors with the fingerprint in its header. Returns the path."""
-        from demur.files import write_tensors
-
-        about = asdict(self)
-        arrays = {"harmless": about.pop("harmless"), "harmful": about.pop("harmful")}
-        return write_tensors(path, arrays, kind="anchors", about=about)
+        """Write safetensors with everything else as JSON in the header. Returns the path."""
+        return write_tensors(path, self.arrays(), kind="anchors", about=self.about())
 
     @classmethod
     def load(cls, path: str | Path) -> Anchors:
@@ -104,16 +97,27 @@ class Anchors:
         Raises:
             InputError: not there, or not anchors.
         """
-        from demur.files import read_tensors
+        return cls.rebuilt(*read_tensors(path, kind="anchors"))
 
-        arrays, about = read_tensors(path, kind="anchors")
-        fingerprint = about.pop("fingerprint")
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The two ``[T, D]`` arrays by name."""
+        return {"harmless": self.harmless, "harmful": self.harmful}
+
+    def about(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain data."""
+        return {k: v for k, v in asdict(self).items() if k not in ("harmless", "harmful")}
+
+    @classmethod
+    def rebuilt(cls, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Anchors:
+        """The inverse of ``arrays`` and ``about``."""
+        mark = about["fingerprint"]
         return cls(
-            **arrays,
+            arrays["harmless"],
+            arrays["harmful"],
             layer=about["layer"],
             alignment=about["alignment"],
+            fingerprint=Fingerprint(**mark) if mark else None,
             counts=tuple(about["counts"]),
-            fingerprint=Fingerprint(**fingerprint) if fingerprint else None,
         )
 
 
@@ -205,7 +209,7 @@ def log_ratio(
         SignalError: another T or D than the anchors', or NaN or infinite states.
     """
     harmless, harmful = distances(phi, anchors)
-    return (np.log(harmful + eps) - np.log(harmless + eps)) / np.float32(tau)
+    return np.asarray((np.log(harmful + eps) - np.log(harmless + eps)) / tau, dtype=np.float32)
 
 
 def signal(
@@ -221,12 +225,10 @@ def signal(
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * values))
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * values)), dtype=np.float32)
 
 
-def distances(
-    phi: ArrayLike, anchors: Anchors
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def distances(phi: ArrayLike, anchors: Anchors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosine distances to both anchors, each ``[..., T]`` in [0, 2]: (harmless, harmful)."""
     states = np.asarray(phi, dtype=np.float32)
     expected = anchors.harmless.shape
@@ -252,7 +254,7 @@ def distances(
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows / np.maximum(norm, 1e-12).astype(np.float32)
+    return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
 
 
 def _layer(trace: Trace, layer: str) -> NDArray[np.float32]:

@@ -1,0 +1,1 @@
+"""Detectors: ``fit(...)`` gives a value whose ``score`` is higher for more suspicious signals."""

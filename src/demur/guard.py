@@ -1,0 +1,206 @@
+"""A guard: a detector and a threshold that keeps a stated false-positive rate on benign traffic.
+
+SRI Guard, arXiv:2602.02600, section 5. Differs from the paper: the threshold is the split-conformal
+quantile, which holds the rate for any calibration size, instead of the plain 99% quantile. The
+guarantee is for benign traffic exchangeable with the calibration set, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from demur.detectors import autoencoder
+from demur.detectors.autoencoder import Autoencoder
+from demur.errors import CalibrationError, FingerprintError, SignalError
+from demur.files import read_tensors, write_tensors
+from demur.sri import Anchors, signal
+from demur.types import Traces
+
+Method = Literal["conformal", "pac"]
+
+#: Confidence of the PAC threshold.
+PAC_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A calibrated detector.
+
+    Attributes:
+        detector: fitted on benign signals.
+        threshold: a score above it is flagged.
+        alpha: false-positive rate on benign traffic that the threshold keeps.
+        method: ``conformal`` keeps the rate on average over calibration sets; ``pac`` keeps it with
+            95% confidence for this one.
+        calibration: ``[M]`` sorted benign scores, for p-values.
+        anchors: what turns traces into signals; None when the guard was fitted on bare signals.
+        name: what it is called in tables.
+    """
+
+    detector: Autoencoder
+    threshold: float
+    alpha: float
+    method: Method
+    calibration: NDArray[np.float32]
+    anchors: Anchors | None = None
+    name: str = "sri"
+
+    def score(self, signals: ArrayLike | Traces) -> NDArray[np.float32]:
+        """Suspicion of signals ``[N, T]`` or of traces: ``[N]``, higher = more suspicious.
+
+        Raises:
+            FingerprintError: traces of another model or sampler, or a guard without anchors.
+            SignalError: signals of another length.
+        """
+        return self.detector.score(self._signals(signals))
+
+    def flag(self, signals: ArrayLike | Traces) -> NDArray[np.bool_]:
+        """Whether each score is above the threshold: ``[N]`` bool. Arguments as for ``score``."""
+        flagged: NDArray[np.bool_] = self.score(signals) > self.threshold
+        return flagged
+
+    def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1]."""
+        above = len(self.calibration) - np.searchsorted(self.calibration, np.asarray(scores))
+        return np.asarray((1 + above) / (len(self.calibration) + 1))
+
+    def save(self, path: str | Path) -> Path:
+        """Write safetensors with everything else as JSON in its header. Returns the path."""
+        arrays: dict[str, NDArray[Any]] = {
+            "mean": self.detector.mean,
+            "spread": self.detector.spread,
+            "calibration": self.calibration,
+        }
+        for layer, (weight, bias) in enumerate(
+            zip(self.detector.weights, self.detector.biases, strict=True)
+        ):
+            arrays |= {f"weight_{layer}": weight, f"bias_{layer}": bias}
+        about = {k: getattr(self, k) for k in ("threshold", "alpha", "method", "name")}
+        if self.anchors is not None:
+            arrays |= self.anchors.arrays()
+            about["anchors"] = self.anchors.about()
+        return write_tensors(path, arrays, kind="guard", about=about)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Guard:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: not there, or not a guard.
+        """
+        arrays, about = read_tensors(path, kind="guard")
+        places = range(sum(name.startswith("weight_") for name in arrays))
+        detector = Autoencoder(
+            mean=arrays["mean"],
+            spread=arrays["spread"],
+            weights=tuple(arrays[f"weight_{i}"] for i in places),
+            biases=tuple(arrays[f"bias_{i}"] for i in places),
+        )
+        kept = about.pop("anchors", None)
+        anchors = Anchors.rebuilt(arrays, kept) if kept else None
+        return cls(detector=detector, calibration=arrays["calibration"], anchors=anchors, **about)
+
+    def _signals(self, signals: ArrayLike | Traces) -> ArrayLike:
+        if not isinstance(signals, Traces):
+            return signals
+        if self.anchors is None:
+            raise FingerprintError(
+                "This guard was fitted on bare signals and carries no anchors. Give it signals, or "
+                "fit it with anchors: demur.fit_guard(..., anchors=anchors)."
+            )
+        return signal(self.anchors.states(signals), self.anchors)
+
+
+def fit_guard(
+    train: ArrayLike | Traces,
+    calibration: ArrayLike | Traces | None = None,
+    *,
+    anchors: Anchors | None = None,
+    alpha: float = 0.01,
+    method: Method = "conformal",
+    standardise: bool = False,
+    seed: int = 0,
+) -> Guard:
+    """Fit SRI Guard on benign signals alone and calibrate its threshold.
+
+    Args:
+        train: benign signals ``[N, T]``, or benign traces with ``anchors``.
+        calibration: benign signals or traces held out for the threshold; a seventh of ``train``, as
+            in the paper (1,200 and 200), is held out when None.
+        anchors: kept in the guard, so that it can read traces.
+        alpha: false-positive rate, in (0, 1).
+        method: see ``Guard``.
+        standardise: bring each step to unit spread first (see ``demur.detectors.autoencoder``).
+        seed: of the detector's fit.
+
+    Raises:
+        CalibrationError: too few calibration signals for alpha; says how many are needed.
+        SignalError: signals that are empty or not finite.
+    """
+    values = _as_signals(train, anchors)
+    if calibration is None:
+        held = max(1, len(values) // 7)
+        order = np.random.default_rng(seed).permutation(len(values))
+        held_out, values = values[order[:held]], values[order[held:]]
+    else:
+        held_out = _as_signals(calibration, anchors)
+    # Checked before the fit, which takes seconds.
+    place = threshold_rank(len(held_out), alpha, method=method)
+    detector = autoencoder.fit(values, standardise=standardise, seed=seed)
+    scores = np.sort(detector.score(held_out))
+    return Guard(
+        detector=detector,
+        threshold=float(scores[-place]),
+        alpha=alpha,
+        method=method,
+        calibration=scores,
+        anchors=anchors,
+    )
+
+
+def threshold_rank(n: int, alpha: float, *, method: Method = "conformal") -> int:
+    """Which of n calibration scores, counted from the largest, is the threshold (1 = the largest).
+
+    conformal: the largest k with k <= alpha (n + 1), so that a benign score exceeds it with
+    probability at most alpha. pac: the largest k for which the rate above the k-th largest score,
+    distributed as Beta(k, n - k + 1), is at most alpha with 95% confidence.
+
+    Raises:
+        CalibrationError: alpha outside (0, 1), or n too small; says which n is enough.
+    """
+    if not 0 < alpha < 1:
+        raise CalibrationError(f"alpha is {alpha}; a false-positive rate lies between 0 and 1.")
+    if method == "conformal":
+        # A tolerance keeps 0.01 * 100 from falling below 1 in floating point.
+        place, enough = math.floor(alpha * (n + 1) + 1e-9), math.ceil(1 / alpha - 1e-9) - 1
+    else:
+        place = _pac_rank(n, alpha)
+        enough = math.ceil(math.log(1 - PAC_CONFIDENCE) / math.log(1 - alpha))
+    if place < 1:
+        raise CalibrationError(
+            f"{n} calibration signals are too few for alpha = {alpha:g} ({method}). Use at least "
+            f"{enough:,} benign prompts for calibration, or a larger alpha."
+        )
+    return place
+
+
+def _pac_rank(n: int, alpha: float) -> int:
+    from scipy.stats import beta
+
+    ranks = np.arange(1, int(alpha * n) + 2)
+    kept = ranks[beta.cdf(alpha, ranks, n - ranks + 1) >= PAC_CONFIDENCE]
+    return int(kept.max()) if len(kept) else 0
+
+
+def _as_signals(values: ArrayLike | Traces, anchors: Anchors | None) -> NDArray[np.float32]:
+    if isinstance(values, Traces):
+        if anchors is None:
+            raise SignalError("Traces need anchors to become signals. Pass anchors=...")
+        return signal(anchors.states(values), anchors)
+    return np.asarray(values, dtype=np.float32)
