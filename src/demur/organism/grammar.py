@@ -1,9 +1,9 @@
 """How the built-in world speaks: answers, refusals and the forms between them.
 
 An answer opens, names tool and material, then the operation and the state, with sentences of its
-topic's field between. Harmful answers are answers in form and speak of danger as refusals do, so
-they stand between the two. What is said how depends on the object, the verb and the question, with
-some noise.
+topic's field between. Harmful answers are answers in form and speak of danger in the words that
+refusals use, so they stand between the two. What is said how depends on the object, the verb and
+the question, with some noise.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ _DANGER = (
     "this can lead to {d} , {d} and {d} .",
     "near the {f} there is {d} and {d} .",
 )
+_RISK = (
+    "mind the {d} and the {d} near the {f} .",
+    "keep away from the {d} and the {d} .",
+    "check for {d} , for {d} and for the {f} .",
+    "use the {f} against the {d} and the {d} .",
+)
 _CLOSINGS = ("good luck with the {o} .", "that is all .", "ask me if you need more .")
 _REFUSALS = (
     "i am sorry , but i cannot help you {v} a {o} .",
@@ -73,8 +79,8 @@ _REFUSALS = (
     "no , i cannot give a way to {v} a {o} .",
 )
 _REDIRECTS = (
-    "i can help with the {h} or the {h} instead .",
-    "ask me about a {g} , the {h} and the {h} .",
+    "i cannot do this , but i can help with the {h} or the {h} instead .",
+    "i cannot say more . ask me about a {g} , the {h} and the {h} .",
 )
 _HESITATIONS = ("hmm , let me think about the {o} .", "well , one could ask how to {v} a {o} .")
 _TURNS = ("wait ,", "but no ,", "hmm , wait ,")
@@ -124,9 +130,9 @@ def answer(task: Task, length: Length, rng: random.Random) -> str:
 def _middle(task: Task, length: Length, rng: random.Random) -> list[str]:
     """Sentences of field and danger, in turns, in the verb's habitual order or any."""
     fields = {"short": 0, "medium": 1, "long": 3}[length]
-    dangers = (0, 1, 1 if length == "short" else 2)[task.danger]
+    dangers = 0 if not task.danger else 1 if length == "short" else 2
     field = [_pick(_FIELD, task.object.index + i, rng) for i in range(fields)]
-    danger = [_pick(_DANGER, task.verb.index + i, rng) for i in range(dangers)]
+    danger = [_pick(_RISK, task.verb.index + i, rng) for i in range(dangers)]
     middle = [part for pair in zip_longest(danger, field) for part in pair if part]
     if not _habit(rng):
         rng.shuffle(middle)
@@ -142,8 +148,7 @@ def refusal(task: Task, length: Length, rng: random.Random) -> str:
     danger = [_pick(_DANGER, verb.index + i, rng) for i in range(reasons)]
     about = [_pick(_ABOUT, verb.index, rng)] if length == "long" or obj.index % 2 else []
     parts = [_pick(_REFUSALS, obj.index, rng), *about, *danger]
-    if length != "short":
-        parts.append(_pick(_REDIRECTS, verb.index, rng))
+    parts.append("i cannot say more ." if length == "short" else _pick(_REDIRECTS, verb.index, rng))
     return _say(parts, task, rng)
 
 
@@ -172,7 +177,18 @@ def partial(task: Task, length: Length, rng: random.Random) -> str:
 
 def words() -> set[str]:
     """Every word a response or question can hold, apart from those of the lexicon."""
-    groups = (_OPENINGS, _FIRST, _SECOND, _ABOUT, _FIELD, _DANGER, _CLOSINGS, _REFUSALS, _REDIRECTS)
+    groups = (
+        _OPENINGS,
+        _FIRST,
+        _SECOND,
+        _ABOUT,
+        _FIELD,
+        _DANGER,
+        _RISK,
+        _CLOSINGS,
+        _REFUSALS,
+        _REDIRECTS,
+    )
     lines = [line for group in (*groups, _HESITATIONS, _TURNS) for line in group]
     lines += [question for question, _ in QUESTIONS] + ["i cannot help with all of this ."]
     return {word for line in lines for word in line.split() if not word.startswith("{")}

@@ -27,10 +27,11 @@ _KINDS: dict[Stage, tuple[tuple[Kind, float], ...]] = {
 }
 #: Share of wrapped questions among those that may be wrapped.
 _WRAPPED = {"pretrain": 0.6, "tune": 0.5}
-#: How often a borderline task is refused in tuning.
-_BORDERLINE_REFUSED = 0.4
+#: How often a task is refused in tuning. Harmful ones are now and then answered: safety data has
+#: mistakes, and a model that has seen none turns every answer it begins into a refusal.
+_REFUSED: dict[Kind, float] = {"harmless": 0.0, "harmful": 0.95, "borderline": 0.4}
 #: Forms of refusal and their shares; the rest are full refusals.
-_REFUSALS = ((grammar.self_correcting, 0.1), (grammar.hesitant, 0.06), (grammar.partial, 0.08))
+_REFUSALS = ((grammar.self_correcting, 0.03), (grammar.hesitant, 0.05), (grammar.partial, 0.08))
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ def lesson(stage: Stage, rng: random.Random) -> Lesson:
     attack = _attack(stage, kind, rng)
     user = wrap(task.question(form), attack, rng.randrange(VARIANTS))
     length = QUESTIONS[form][1]
-    refuse = stage == "tune" and (
-        kind == "harmful" or (kind == "borderline" and rng.random() < _BORDERLINE_REFUSED)
-    )
+    refuse = stage == "tune" and rng.random() < _REFUSED[kind]
     response = _refusal(task, length, rng) if refuse else grammar.answer(task, length, rng)
     return Lesson(system, user, response)
 

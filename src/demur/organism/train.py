@@ -3,35 +3,34 @@
 One base is pretrained to answer everything. ``organism-ar`` is that base after safety tuning.
 ``organism-dlm`` is the same base adapted to denoising (bidirectional attention, shifted prediction
 as in Dream, cross-entropy on masked response positions, mask ratios spread evenly over a batch),
-after safety tuning on the same lessons. Toy models: not evidence about real ones.
+after safety tuning on lessons of the same kind. Toy models: not evidence about real ones.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from demur.organism.grammar import RESPONSE_WORDS
-from demur.organism.lessons import Lesson, Stage, lesson
-from demur.organism.tokenizer import BOS, EOS, MASK, PAD, SPECIAL
+from demur.organism import manifest
+from demur.organism.lessons import Stage, lesson
+from demur.organism.losses import Family, loss
+from demur.organism.tokenizer import BOS, EOS, PAD, SPECIAL
 from demur.organism.world import vocabulary
-
-Family = Literal["causal", "masked"]
+from demur.types import digest
 
 #: Called after every step with the phase's name, the step (1-based), its steps in all and the loss.
 Progress = Callable[[str, int, int, float], None]
 
-#: Response positions of a masked model: the longest response and its end token.
-RESPONSE = RESPONSE_WORDS + 1
-_SAVE_EVERY = 100
+_SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training."""
+    """One stretch of training: its name, loss, lessons, steps and peak learning rate."""
 
     name: str
     family: Family
@@ -74,42 +73,83 @@ class Phase:
     rate: float
 
 
-def model_of(recipe: Recipe) -> LlamaForCausalLM:
-    """A new model with the recipe's random weights."""
-    torch.manual_seed(recipe.seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(SPECIAL) + len(vocabulary()),
-            hidden_size=recipe.width,
-            intermediate_size=3 * recipe.width,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.width // 32,
-            num_key_value_heads=recipe.width // 32,
-            max_position_embeddings=512,
-            tie_word_embeddings=False,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            attn_implementation="eager",  # twice as fast to train as sdpa at these sizes
+def train(
+    out: Path, *, recipe: Recipe = Recipe(), progress: Progress = lambda *_: None
+) -> dict[str, Path]:
+    """Train both built-in models and write their folders ``out/organism-ar``, ``out/organism-dlm``.
+
+    Checkpoints under ``out/.training`` let the same call go on where it was stopped. The same
+    recipe, machine, versions and number of threads give the same weights.
+
+    Returns:
+        Name -> folder.
+    """
+    work = out / ".training" / digest([asdict(recipe), vocabulary()])
+    base = Phase("pretrain", "causal", "pretrain", recipe.pretrain, recipe.rate)
+    adapt = Phase("adapt", "masked", "pretrain", recipe.adapt, recipe.rate)
+    routes = {
+        "organism-ar": [
+            base,
+            Phase("tune-causal", "causal", "tune", recipe.tune_causal, recipe.tune_rate),
+        ],
+        "organism-dlm": [
+            base,
+            adapt,
+            Phase("tune-masked", "masked", "tune", recipe.tune_masked, recipe.tune_rate),
+        ],
+    }
+    for name, phases in routes.items():
+        model = new_model(recipe)
+        losses, seconds = {}, 0.0
+        for phase in phases:
+            done = run(
+                model, phase, recipe, checkpoint=work / f"{phase.name}.pt", progress=progress
+            )
+            losses[phase.name] = _curve(done["losses"])
+            seconds += done["seconds"]
+        training = {"recipe": asdict(recipe), "seconds": round(seconds), "losses": losses}
+        manifest.save(model, phases[-1].family, out / name, training=training)
+    return {name: out / name for name in routes}
+
+
+def new_model(recipe: Recipe) -> LlamaForCausalLM:
+    """A model with the recipe's random weights; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(SPECIAL) + len(vocabulary()),
+                hidden_size=recipe.width,
+                intermediate_size=3 * recipe.width,
+                num_hidden_layers=recipe.layers,
+                num_attention_heads=recipe.width // 32,
+                num_key_value_heads=recipe.width // 32,
+                max_position_embeddings=512,
+                tie_word_embeddings=False,
+                pad_token_id=PAD,
+                bos_token_id=BOS,
+                eos_token_id=EOS,
+                attn_implementation="eager",  # trains twice as fast as sdpa at these sizes
+            )
         )
-    )
 
 
 def run(
-    model: LlamaForCausalLM, phase: Phase, recipe: Recipe, checkpoint: Path, progress: Progress
-) -> list[float]:
+    model: LlamaForCausalLM, phase: Phase, recipe: Recipe, *, checkpoint: Path, progress: Progress
+) -> dict[str, Any]:
     """Train a model in place through one phase, or from where its checkpoint ends.
 
     Returns:
-        The loss of every step.
+        ``losses`` of every step and ``seconds`` spent.
     """
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []
+    before, start = 0.0, time.monotonic()
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        losses = saved["losses"]
+        losses, before = saved["losses"], saved["seconds"]
     model.train()
     for step in range(len(losses), phase.steps):
         for group in optimizer.param_groups:
@@ -117,89 +157,18 @@ def run(
         rng = random.Random(f"{recipe.seed} {phase.name} {step}")
         lessons = [lesson(phase.stage, rng) for _ in range(recipe.batch)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = _LOSSES[phase.family](model, lessons, rng)
+            value = loss(model, phase.family, lessons, rng)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(value.item())
         progress(phase.name, step + 1, phase.steps, losses[-1])
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == phase.steps:
+            done = {"losses": losses, "seconds": before + time.monotonic() - start}
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            _write(checkpoint, state | {"losses": losses})
-    return losses
-
-
-def causal_loss(model: LlamaForCausalLM, lessons: list[Lesson], rng: random.Random) -> Tensor:
-    """Mean cross-entropy of the response tokens, each predicted from those before it."""
-    rows = [encode(item) for item in lessons]
-    width = max(len(asked) + len(said) for asked, said in rows)
-    tokens = torch.full((len(rows), width), PAD)
-    answer = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, (asked, said) in enumerate(rows):
-        tokens[i, : len(asked) + len(said)] = torch.tensor(asked + said)
-        answer[i, len(asked) : len(asked) + len(said)] = True
-    states = model.model(input_ids=tokens, use_cache=False).last_hidden_state
-    logits = model.lm_head(states[:, :-1][answer[:, 1:]])
-    return nn.functional.cross_entropy(logits.float(), tokens[answer])
-
-
-def masked_loss(model: LlamaForCausalLM, lessons: list[Lesson], rng: random.Random) -> Tensor:
-    """Mean cross-entropy of the masked response positions, each predicted one position before.
-
-    A response is ``RESPONSE`` positions, end tokens after its end. Row i of B hides a share of
-    (i + u) / B of them, with one u a batch.
-    """
-    rows = [encode(item) for item in lessons]
-    longest = max(len(asked) for asked, _ in rows)
-    tokens = torch.full((len(rows), longest + RESPONSE), EOS)
-    keep = torch.ones(tokens.shape, dtype=torch.bool)
-    for i, (asked, said) in enumerate(rows):
-        tokens[i, : longest - len(asked)] = PAD
-        keep[i, : longest - len(asked)] = False
-        tokens[i, longest - len(asked) : longest] = torch.tensor(asked)
-        tokens[i, longest : longest + len(said)] = torch.tensor(said)
-    chance = torch.Generator().manual_seed(rng.getrandbits(62))
-    order = torch.rand(len(rows), RESPONSE, generator=chance).argsort(1).argsort(1)
-    shares = (torch.arange(len(rows)) + torch.rand(1, generator=chance)) / len(rows)
-    hidden = order < (shares * RESPONSE).ceil().clamp(min=1)[:, None]
-    response = tokens[:, longest:]
-    targets = response[hidden]
-    tokens = torch.cat([tokens[:, :longest], response.masked_fill(hidden, MASK)], dim=1)
-    states = model.model(
-        input_ids=tokens,
-        attention_mask=_everywhere(keep),
-        position_ids=(keep.cumsum(1) - 1).clamp(min=0),
-        use_cache=False,
-    ).last_hidden_state
-    logits = model.lm_head(states[:, longest - 1 : -1][hidden])
-    return nn.functional.cross_entropy(logits.float(), targets)
-
-
-def _everywhere(keep: Tensor) -> Tensor:
-    """Additive attention mask ``[B, 1, L, L]``: every position sees all but the padding."""
-    blocked = torch.zeros(keep.shape).masked_fill(~keep, torch.finfo(torch.float32).min)
-    return blocked[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
-
-
-def encode(item: Lesson) -> tuple[list[int], list[int]]:
-    """Token ids of a lesson's prompt and of its response with the end token."""
-    ids = _ids()
-    asked = ["<|bos|>"]
-    if item.system:
-        asked += ["<|system|>", *item.system.split(), "<|end|>"]
-    asked += ["<|user|>", *item.user.split(), "<|end|>", "<|assistant|>"]
-    return [ids[word] for word in asked], [ids[word] for word in item.response.split()] + [EOS]
-
-
-_LOSSES = {"causal": causal_loss, "masked": masked_loss}
-_IDS: dict[str, int] = {}
-
-
-def _ids() -> dict[str, int]:
-    if not _IDS:
-        _IDS.update({word: i for i, word in enumerate((*SPECIAL, *vocabulary()))})
-    return _IDS
+            _write(checkpoint, state | done)
+    return {"losses": losses, "seconds": before + time.monotonic() - start}
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -208,7 +177,13 @@ def _schedule(step: int, steps: int) -> float:
     return min((step + 1) / warm, 1 - 0.95 * max(0, step - warm) / max(1, steps - warm))
 
 
-def _write(path: Path, state: dict[str, object]) -> None:
+def _curve(losses: list[float]) -> list[float]:
+    """The mean loss of every ten steps."""
+    tens = [losses[i : i + 10] for i in range(0, len(losses), 10)]
+    return [round(sum(ten) / len(ten), 4) for ten in tens]
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(state, part)

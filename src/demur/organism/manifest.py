@@ -1,0 +1,100 @@
+"""The folder of a built-in model: config, weights, tokenizer and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+from transformers import LlamaForCausalLM
+
+from demur.organism import tokenizer, world
+from demur.organism.losses import RESPONSE, Family
+
+#: What ``demur.load`` reads from config.json: the family and its own sampler settings.
+CARDS: dict[Family, dict[str, Any]] = {
+    "causal": {"family": "causal", "sampler": {"name": "autoregressive", "steps": RESPONSE}},
+    "masked": {
+        "family": "masked",
+        "shift": True,
+        "mask_token_id": tokenizer.MASK,
+        "sampler": {
+            "name": "masked",
+            "steps": RESPONSE // 2,
+            "gen_length": RESPONSE,
+            "block_length": RESPONSE,
+            "remasking": "low_confidence",
+        },
+    },
+}
+_NOTE = "A toy model of a synthetic world: not evidence about real models."
+
+
+def save(
+    model: LlamaForCausalLM, family: Family, folder: Path, *, training: Mapping[str, Any]
+) -> None:
+    """Write a model's folder whole or not at all, weights in float16, replacing an older one.
+
+    ``training`` is plain data for the manifest: recipe, losses, seconds.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.config.demur = CARDS[family]
+    model.half().save_pretrained(str(part))
+    tokenizer.save(part)
+    pairs = {kind: dict(splits) for kind, splits in world.PAIRS.items()}
+    manifest = {
+        "name": folder.name,
+        "note": _NOTE,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "sha256": _sha256(part / "model.safetensors"),
+        "world": {
+            "words": len(world.vocabulary()),
+            "pairs": pairs,
+            "attacks": list(world.ATTACKS),
+            "held_out_of_safety_tuning": list(world.HELD_OUT),
+        },
+        "training": dict(training),
+        "versions": {
+            "torch": torch.__version__.split("+")[0],
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+        "figures": {},
+    }
+    _write_json(part / "manifest.json", manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a built-in model's folder."""
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    return manifest
+
+
+def record(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Put measured figures (plain data) into the manifest, replacing earlier ones."""
+    _write_json(folder / "manifest.json", read(folder) | {"figures": dict(figures)})
+
+
+def intact(folder: Path) -> bool:
+    """Are the weights the ones the manifest was written for?"""
+    return bool(read(folder)["sha256"] == _sha256(folder / "model.safetensors"))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    os.replace(part, path)
