@@ -24,12 +24,10 @@ class Family(Protocol):
     NAME: str
     EXAMPLES: str
 
-    @staticmethod
-    def recognises(config: Mapping[str, Any]) -> bool:
+    def recognises(self, config: Mapping[str, Any]) -> bool:
         """Whether a config.json is of this family."""
 
-    @staticmethod
-    def load(checkpoint: Checkpoint) -> LanguageModel:
+    def load(self, checkpoint: Checkpoint) -> LanguageModel:
         """Load the checkpoint."""
 
 
@@ -81,9 +79,9 @@ def check_logits(model: LanguageModel) -> None:
 
     One forward pass over three tokens; it keeps an unknown head or logit scaling from going unseen.
     """
-    ids = torch.tensor([list(model.traits.end_ids[:1]) * 3], device=model.device)
-    if model.traits.mask_id is not None:
+    if model.traits.attention != "causal":
         return
+    ids = torch.tensor([list(model.traits.end_ids[:1]) * 3], device=model.device)
     states = model.states(ids, None)["last"]
     expected = model.net(input_ids=ids).logits.float()
     found = model.logits(states).float()

@@ -6,8 +6,8 @@ A family file says how its checkpoints become a native transformers model and de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -31,7 +31,8 @@ class Traits:
 
     Attributes:
         family: name in the table of families.
-        attention: which positions a position may look at.
+        attention: which positions a position may look at: those before it, all, all up to the end of
+            its own block, or (``canvas``) what comes before a canvas and the whole canvas.
         end_ids: tokens that end a response.
         mask_id: the mask token; None for autoregressive models.
         shift: whether the state at position j - 1 predicts token j, as in causal models and Dream.
@@ -41,7 +42,7 @@ class Traits:
     """
 
     family: str
-    attention: Literal["causal", "bidirectional"]
+    attention: Literal["causal", "bidirectional", "block", "canvas"]
     end_ids: tuple[int, ...]
     sampler: Mapping[str, Any]
     pooling: str
@@ -101,8 +102,9 @@ class LanguageModel:
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder blocks."""
+        body = getattr(self.net.base_model, "decoder", self.net.base_model)
         for name in ("layers", "h", "blocks"):
-            if isinstance(found := getattr(self.net.base_model, name, None), nn.ModuleList):
+            if isinstance(found := getattr(body, name, None), nn.ModuleList):
                 return found
         raise ModelError(f"{self.name}: the layers of {type(self.net).__name__} were not found.")
 
@@ -146,9 +148,7 @@ class LanguageModel:
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Text of token ids, special tokens left out unless asked for."""
-        text: str = self.tokenizer.decode(
-            [int(i) for i in ids], skip_special_tokens=not special
-        )
+        text: str = self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=not special)
         return text
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -231,7 +231,8 @@ class LanguageModel:
 
         Args:
             ids: ``[B, S]`` tokens.
-            attention: ``[B, K]`` bool over cached and new positions, None when nothing is padded.
+            attention: ``[B, K]`` bool over cached and new positions, None when nothing is padded; or
+                ``[B, 1, S, K]`` bool, the attention itself (block models take no other).
             layers: ``last`` (after the final norm), ``first``, ``middle`` or a block's number.
             positions: ``[B, S]`` position ids; counted from the first real token when None.
             cache: a transformers cache to read and extend.
@@ -239,15 +240,9 @@ class LanguageModel:
         Returns:
             layer -> ``[B, S, D]`` in the model's dtype.
         """
-        if positions is None and attention is not None:
+        if positions is None and attention is not None and attention.ndim == 2:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
-        captured: dict[str, Tensor] = {}
-        with ExitStack() as hooks:
-            for layer in layers:
-                if layer != "last":
-                    block = self.layers[self.block_index(layer)]
-                    handle = block.register_forward_hook(_keep(captured, layer))
-                    hooks.callback(handle.remove)
+        with self.captured(layers) as captured:
             output = self.net.base_model(
                 input_ids=ids,
                 attention_mask=self._mask(ids, attention),
@@ -257,6 +252,18 @@ class LanguageModel:
             )
         captured["last"] = output.last_hidden_state
         return {layer: captured[layer] for layer in layers}
+
+    @contextmanager
+    def captured(self, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Keep what the decoder blocks behind these layers give while the network runs."""
+        found: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for layer in layers:
+                if layer != "last":
+                    block = self.layers[self.block_index(layer)]
+                    handle = block.register_forward_hook(_keep(found, layer))
+                    hooks.callback(handle.remove)
+            yield found
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits of final-norm states, ``[..., D] -> [..., V]``."""
@@ -282,6 +289,13 @@ class LanguageModel:
     def _mask(self, ids: Tensor, attention: Tensor | None) -> Tensor | None:
         if self.traits.attention == "causal":
             return None if attention is None else attention.long()
+        if attention is not None and attention.ndim == 4:
+            return attention
+        if self.traits.attention != "bidirectional":
+            raise InputError(
+                f"{self.name} is a {self.traits.attention} diffusion model. Use --sampler "
+                f"{self.traits.attention}."
+            )
         batch, length = ids.shape
         keys = attention if attention is not None else ids.new_ones(ids.shape, dtype=torch.bool)
         return keys[:, None, None, :].expand(batch, 1, length, keys.shape[1])
