@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import ClassVar, Literal
 
 import torch
@@ -25,8 +24,9 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
+from demur.sampling.denoising import Canvas, Decision, canvas, denoise, most_likely
 from demur.sampling.noise import Noise
-from demur.sampling.pooling import Pooling, mean_states, positions_mask
+from demur.sampling.pooling import Pooling
 from demur.sampling.remasking import (
     Remasking,
     check_rule,
@@ -52,6 +52,9 @@ class Masked:
         cfg_scale: classifier-free guidance; 0 is off. States are the conditional pass's.
         confidence_dtype: compute confidences in float32, or in the model's own dtype as LLaDA does
             since June 2025 (in bfloat16 many tie, which changes the order of commits).
+        never_end: the first end token is never predicted (LLaDA's ``logits_eos_inf``).
+        end_last: positions predicted to end the response are committed last (LLaDA's
+            ``confidence_eos_eot_inf``, which upstream does by half when the temperature is above 0).
     """
 
     name: ClassVar[str] = "masked"
@@ -63,6 +66,8 @@ class Masked:
     threshold: float | None = None
     cfg_scale: float = 0.0
     confidence_dtype: Literal["float32", "model"] = "float32"
+    never_end: bool = False
+    end_last: bool = False
 
     def __post_init__(self) -> None:
         check_rule(self.remasking)
@@ -83,6 +88,11 @@ class Masked:
             )
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
+        if self.threshold is not None and self.remasking not in ("low_confidence", "margin"):
+            raise InputError(
+                f"A threshold needs confidences that are probabilities; {self.remasking} has none. "
+                "Use low_confidence or margin, or no threshold."
+            )
 
     @property
     def blocks(self) -> int:
@@ -103,208 +113,92 @@ class Masked:
         pooling: Pooling,
         noise: Noise,
     ) -> Iterator[Step]:
-        """Generate; see ``masked``."""
-        return masked(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+        """Generate; see ``demur.sampling.denoising``.
+
+        Raises:
+            InputError: the model has no mask token, or a response template is too long.
+        """
+        page = canvas(model, batch, self.gen_length)
+        return denoise(
+            model,
+            page,
+            Remask(self, page, end_ids=model.traits.end_ids),
+            layers=layers,
+            pooling=pooling,
+            noise=noise,
+            cfg_scale=self.cfg_scale,
+        )
 
 
-@torch.inference_mode()
-def masked(
-    model: LanguageModel,
-    batch: Batch,
-    settings: Masked,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
-) -> Iterator[Step]:
-    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating.
+class Remask:
+    """The rule: take the most confident predictions of each row's block, mask the others again.
 
-    Raises:
-        InputError: the model has no mask token, or a response template is too long.
+    Each row keeps its own block and its own share of commits, so that none waits for another.
     """
-    mask_id = require_mask(model)
-    x, attention, start = canvas(model, batch, settings, mask_id)
-    fixed = x != mask_id
-    schedule = Schedule(settings, start, rows=len(x), device=x.device)
-    phi: dict[str, Tensor] = {}
-    for index in count(1):
-        running = (x == mask_id).any(1)
-        if not running.any():
-            return
-        live = running.nonzero()[:, 0]
-        now, seen = x[live], None if attention is None else attention[live]
-        waiting = now == mask_id
-        edges, share = schedule.advance(waiting, live)
-        states = model.states(now, seen, layers=("last", *layers))
-        logits = masked_logits(model, states["last"], now, waiting, fixed[live], seen, settings)
-        chosen = choose(logits, mask_id, waiting, settings, noise.keep(live))
-        score = scored(logits, chosen, waiting, settings, noise.keep(live))
-        draft = x.index_copy(0, live, now.masked_scatter(waiting, chosen))
-        score = score.masked_fill(beyond(edges, now), -torch.inf)
-        now = torch.where(commits(score, share, settings), draft[live], now)
-        x = x.index_copy(0, live, now)
-        pooled = pool(model, states, now, draft[live], start, layers, pooling)
-        phi = {k: v.index_copy(0, live, pooled[k]) for k, v in (phi or pooled).items()}
-        tokens = x[:, start:].masked_fill(x[:, start:] == mask_id, -1)
-        blocks = schedule.block.clone()
-        yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], blocks)
 
-
-class Schedule:
-    """Each row's current block and its share of commits; rows advance without waiting for others."""
-
-    def __init__(self, settings: Masked, start: int, *, rows: int, device: torch.device) -> None:
+    def __init__(self, settings: Masked, page: Canvas, *, end_ids: tuple[int, ...]) -> None:
         self._settings = settings
-        self._start = start
-        self._steps = settings.steps // settings.blocks
-        self._entered = torch.zeros(rows, dtype=torch.bool, device=device)
-        self._taken = torch.zeros(rows, dtype=torch.long, device=device)
-        self._masks = torch.zeros(rows, dtype=torch.long, device=device)
-        self.block = torch.zeros(rows, dtype=torch.long, device=device)
+        self._start = page.start
+        self._mask_id = page.mask_id
+        self._end_ids = list(end_ids)
+        rows = page.tokens.new_zeros(len(page.tokens))
+        self._taken, self._masks, self._block = rows.clone(), rows.clone(), rows - 1
 
-    def advance(self, waiting: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
+        """See ``demur.sampling.denoising.Rule``."""
+        block, inside, share = self._advance(waiting, live)
+        if self._settings.never_end:
+            logits[:, self._end_ids[:1]] = -torch.inf
+        chosen = self._choose(logits, waiting, noise)
+        if self._settings.end_last:
+            logits[:, self._end_ids] = -torch.inf
+        score = self._score(logits, chosen, waiting, noise)
+        return Decision(chosen, self._commit(score.masked_fill(~inside, -torch.inf), share), block)
+
+    def _advance(self, waiting: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Enter the next block where the current one is done, and take the step's share.
 
-        Args:
-            waiting: ``[K, L]`` bool, masked positions of the live rows, at least one a row.
-            live: ``[K]`` places of those rows in the batch.
-
         Returns:
-            ``[K]`` first column after each row's block, and ``[K]`` positions to commit.
+            ``[K]`` blocks, ``[K, L]`` masked positions inside them, ``[K]`` positions to commit.
         """
-        first = waiting.long().argmax(1) - self._start
-        block = first.clamp(min=0) // self._settings.block_length
-        entering = (block != self.block[live]) | ~self._entered[live]
-        edges = self._start + (block + 1) * self._settings.block_length
-        inside = (waiting & ~beyond(edges, waiting)).sum(1)
-        self._masks[live] = torch.where(entering, inside, self._masks[live])
-        self._taken[live] = torch.where(entering, 0, self._taken[live])
-        self._entered[live] = True
-        self.block[live] = block
-        share = commits_at(self._masks[live], self._taken[live], self._steps)
-        self._taken[live] += 1
-        return edges, share
+        columns = torch.arange(waiting.shape[1], device=waiting.device) - self._start
+        of_column = columns.clamp(min=0) // self._settings.block_length
+        block = of_column[waiting.long().argmax(1)]
+        inside = waiting & (of_column == block[:, None])
+        entering = block != self._block[live]
+        masks = torch.where(entering, inside.sum(1), self._masks[live])
+        taken = torch.where(entering, 0, self._taken[live])
+        self._block[live], self._masks[live], self._taken[live] = block, masks, taken + 1
+        steps = self._settings.steps // self._settings.blocks
+        return block, inside, commits_at(masks, taken, steps)
 
+    def _choose(self, logits: Tensor, waiting: Tensor, noise: Noise) -> Tensor:
+        """Predicted token ``[N]`` of each masked position.
 
-def beyond(edges: Tensor, like: Tensor) -> Tensor:
-    """``[K, L]`` bool: columns at or after each row's edge ``[K]``."""
-    return torch.arange(like.shape[1], device=like.device) >= edges[:, None]
-
-
-def require_mask(model: LanguageModel) -> int:
-    """The model's mask token; raises InputError when it has none."""
-    if model.traits.mask_id is None:
-        raise InputError(
-            f"{model.name} is autoregressive and has no mask token. Use --sampler autoregressive."
-        )
-    return model.traits.mask_id
-
-
-def canvas(
-    model: LanguageModel, batch: Batch, settings: Masked, mask_id: int
-) -> tuple[Tensor, Tensor | None, int]:
-    """Prompt and masked response: tokens ``[B, P + R]``, attention (None unpadded), P."""
-    response = batch.ids.new_full((len(batch.ids), settings.gen_length), mask_id)
-    for row, template in enumerate(batch.responses):
-        if len(template) > settings.gen_length:
-            raise InputError(
-                f"A response template of {len(template)} tokens does not fit gen_length "
-                f"{settings.gen_length}. Raise gen_length."
-            )
-        for column, token in enumerate(template):
-            if token >= 0:
-                response[row, column] = token
-    x = torch.cat([batch.ids, response], dim=1)
-    attention = None
-    if batch.padded:
-        attention = torch.cat([batch.attention, torch.ones_like(response, dtype=torch.bool)], 1)
-    return x, attention, batch.ids.shape[1]
-
-
-def masked_logits(
-    model: LanguageModel,
-    states: Tensor,
-    x: Tensor,
-    waiting: Tensor,
-    fixed: Tensor,
-    attention: Tensor | None,
-    settings: Masked,
-) -> Tensor:
-    """Logits ``[N, V]`` of the N masked positions only, guided where asked for."""
-    logits = model.logits(predictors(model, states, waiting))
-    if settings.cfg_scale == 0:
-        return logits
-    blind = x.masked_fill(fixed, require_mask(model))
-    without = model.states(blind, attention)["last"]
-    unguided = model.logits(predictors(model, without, waiting))
-    return unguided + (settings.cfg_scale + 1) * (logits - unguided)
-
-
-def predictors(model: LanguageModel, states: Tensor, waiting: Tensor) -> Tensor:
-    """``[N, D]`` states that predict the masked positions (at j - 1 in shifted models)."""
-    if model.traits.shift:
-        states = torch.cat([states[:, :1], states[:, :-1]], dim=1)
-    return states[waiting]
-
-
-def choose(
-    logits: Tensor, mask_id: int, waiting: Tensor, settings: Masked, noise: Noise
-) -> Tensor:
-    """Predicted token ``[N]`` of each masked position, never the mask token itself.
-
-    With a temperature T the token is argmax(logits - T log(-log u)), the Gumbel form of LLaDA's
-    ``add_gumbel_noise``, in float64 as there.
-    """
-    held = logits[:, mask_id].clone()
-    logits[:, mask_id] = -torch.inf
-    if settings.temperature == 0:
-        chosen = logits.argmax(-1)
-    else:
+        With a temperature T it is argmax(logits - T log(-log u)), the Gumbel form of LLaDA's
+        ``add_gumbel_noise``, in float64 as there.
+        """
+        if self._settings.temperature == 0:
+            return most_likely(logits, self._mask_id)
         uniform = noise.uniform(waiting, logits.shape[1])
         gumbel = torch.log(-torch.log(uniform))
-        chosen = (logits.double() - settings.temperature * gumbel).argmax(-1)
-    logits[:, mask_id] = held
-    return chosen
+        return most_likely(logits.double() - self._settings.temperature * gumbel, self._mask_id)
 
+    def _score(self, logits: Tensor, chosen: Tensor, waiting: Tensor, noise: Noise) -> Tensor:
+        """Confidences ``[K, L]`` of the chosen tokens, -inf where nothing is masked."""
+        rule = self._settings.remasking
+        found = confidence(
+            rule,
+            logits if self._settings.confidence_dtype == "model" else logits.float(),
+            chosen,
+            columns=waiting.nonzero()[:, 1],
+            uniform=noise.uniform(waiting, 1)[:, 0] if rule == "random" else None,
+        )
+        score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
+        return score.masked_scatter(waiting, found)
 
-def scored(
-    logits: Tensor, chosen: Tensor, waiting: Tensor, settings: Masked, noise: Noise
-) -> Tensor:
-    """Confidences ``[K, L]`` of the chosen tokens, -inf where nothing is masked."""
-    rule = settings.remasking
-    found = confidence(
-        rule,
-        logits if settings.confidence_dtype == "model" else logits.float(),
-        chosen,
-        columns=waiting.nonzero()[:, 1],
-        uniform=noise.uniform(waiting, 1)[:, 0] if rule == "random" else None,
-    )
-    score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
-    return score.masked_scatter(waiting, found)
-
-
-def commits(score: Tensor, share: Tensor, settings: Masked) -> Tensor:
-    """``[B, L]`` bool: the step's share, and what the dynamic threshold adds."""
-    taken = most_confident(score, share)
-    return taken if settings.threshold is None else taken | (score > settings.threshold)
-
-
-def pool(
-    model: LanguageModel,
-    states: dict[str, Tensor],
-    x: Tensor,
-    draft: Tensor,
-    start: int,
-    layers: Sequence[str],
-    pooling: Pooling,
-) -> dict[str, Tensor]:
-    """Layer -> ``[B, D]`` mean over the positions that the pooling names."""
-    chosen = positions_mask(
-        pooling,
-        committed=x[:, start:] != model.traits.mask_id,
-        draft=draft[:, start:],
-        end_ids=model.traits.end_ids,
-    )
-    first = start - pooling.predictor
-    last = first + chosen.shape[1]
-    return {layer: mean_states(states[layer][:, first:last], chosen) for layer in layers}
+    def _commit(self, score: Tensor, share: Tensor) -> Tensor:
+        """``[K, L]`` bool: the step's share, and what the dynamic threshold adds."""
+        taken = most_confident(score, share)
+        threshold = self._settings.threshold
+        return taken if threshold is None else taken | (score > threshold)

@@ -100,9 +100,7 @@ class RunningMeans:
         self._count: Tensor | None = None
         self._mean: dict[str, Tensor] = {}
 
-    def add(
-        self, states: Mapping[str, Tensor], rows: Tensor, counted: Tensor
-    ) -> dict[str, Tensor]:
+    def add(self, states: Mapping[str, Tensor], rows: Tensor, counted: Tensor) -> dict[str, Tensor]:
         """Take in one position's states and give the means.
 
         Args:

@@ -43,8 +43,7 @@ def confidence(
         assert uniform is not None
         return uniform
     if rule == "entropy":
-        log_p = logits.log_softmax(-1)
-        return (log_p.exp() * log_p).sum(-1).float()
+        return -torch.special.entr(logits.softmax(-1)).sum(-1).float()
     if rule == "margin":
         top = logits.softmax(-1).topk(2, dim=-1).values
         return (top[:, 0] - top[:, 1]).float()
@@ -55,9 +54,7 @@ def confidence(
 def check_rule(rule: str) -> None:
     """Raise InputError unless the rule is known."""
     if rule not in get_args(Remasking):
-        raise InputError(
-            f"Unknown remasking {rule!r}. Known: {', '.join(get_args(Remasking))}."
-        )
+        raise InputError(f"Unknown remasking {rule!r}. Known: {', '.join(get_args(Remasking))}.")
 
 
 def commits_at(masked: Tensor, step: Tensor, steps: int) -> Tensor:

@@ -1,0 +1,188 @@
+"""The loop that masked diffusion samplers share: predict every masked position, commit some.
+
+What is predicted and committed is a rule's decision, made from the logits of the masked positions
+alone. Rows whose masks are all filled leave the batch; no row waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from demur.errors import InputError
+from demur.models.base import Batch, LanguageModel
+from demur.sampling.noise import Noise
+from demur.sampling.pooling import Pooling, mean_states, positions_mask
+from demur.types import Step
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Prompts and masked responses, as they stand before the first step.
+
+    Attributes:
+        tokens: ``[B, P + R]`` int64.
+        attention: ``[B, P + R]`` bool, False on padding; None when nothing is padded.
+        start: P, the first response column.
+        mask_id: the mask token.
+    """
+
+    tokens: Tensor
+    attention: Tensor | None
+    start: int
+    mask_id: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a rule decides at one step for the K rows still running.
+
+    Attributes:
+        chosen: ``[N]`` predicted token of each masked position, row by row.
+        commit: ``[K, L]`` bool, masked positions whose prediction is committed.
+        block: ``[K]`` 0-based block each row works on.
+    """
+
+    chosen: Tensor
+    commit: Tensor
+    block: Tensor
+
+
+class Rule(Protocol):
+    """Decides a step. A rule is made for one canvas and may count its steps."""
+
+    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
+        """Decide from the logits of the masked positions.
+
+        Args:
+            logits: ``[N, V]`` of the N masked positions, in the model's dtype.
+            waiting: ``[K, L]`` bool, where they are; at least one a row.
+            live: ``[K]`` places of the rows in the batch.
+            noise: of those rows.
+        """
+
+
+@torch.inference_mode()
+def denoise(
+    model: LanguageModel,
+    page: Canvas,
+    rule: Rule,
+    *,
+    layers: Sequence[str],
+    pooling: Pooling,
+    noise: Noise,
+    cfg_scale: float = 0.0,
+) -> Iterator[Step]:
+    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating."""
+    x, start, mask_id = page.tokens, page.start, page.mask_id
+    given = x != mask_id
+    block = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    phi: dict[str, Tensor] = {}
+    for index in count(1):
+        running = (x == mask_id).any(1)
+        if not running.any():
+            return
+        live = running.nonzero()[:, 0]
+        now, seen = x[live], None if page.attention is None else page.attention[live]
+        waiting = now == mask_id
+        states = model.states(now, seen, layers=("last", *layers))
+        logits = model.logits(predictors(model, states["last"], waiting))
+        if cfg_scale > 0:
+            blind = now.masked_fill(given[live], mask_id)
+            logits = guided(model, logits, blind, seen, waiting, cfg_scale)
+        decision = rule(logits, waiting, live, noise.keep(live))
+        draft = x.index_copy(0, live, now.masked_scatter(waiting, decision.chosen))
+        now = torch.where(decision.commit, draft[live], now)
+        x = x.index_copy(0, live, now)
+        block = block.index_copy(0, live, decision.block)
+        pooled = pool(model, states, now, draft[live], start, layers, pooling)
+        phi = {k: v.index_copy(0, live, pooled[k]) for k, v in (phi or pooled).items()}
+        tokens = x[:, start:].masked_fill(x[:, start:] == mask_id, -1)
+        yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
+
+
+def canvas(model: LanguageModel, batch: Batch, gen_length: int) -> Canvas:
+    """Put a masked response behind each prompt, with what its template fixes.
+
+    Raises:
+        InputError: the model has no mask token, or a response template is too long.
+    """
+    mask_id = model.traits.mask_id
+    if mask_id is None:
+        raise InputError(
+            f"{model.name} is autoregressive and has no mask token. Use --sampler autoregressive."
+        )
+    response = batch.ids.new_full((len(batch.ids), gen_length), mask_id)
+    for row, template in enumerate(batch.responses):
+        if len(template) > gen_length:
+            raise InputError(
+                f"A response template of {len(template)} tokens does not fit gen_length "
+                f"{gen_length}. Raise gen_length."
+            )
+        fixed = torch.tensor(template, dtype=torch.long, device=response.device)
+        response[row, : len(template)] = fixed.masked_fill(fixed < 0, mask_id)
+    attention = None
+    if batch.padded:
+        attention = torch.cat([batch.attention, torch.ones_like(response, dtype=torch.bool)], 1)
+    tokens = torch.cat([batch.ids, response], dim=1)
+    return Canvas(tokens, attention, batch.ids.shape[1], mask_id)
+
+
+def predictors(model: LanguageModel, states: Tensor, waiting: Tensor) -> Tensor:
+    """``[N, D]`` states that predict the masked positions (at j - 1 in shifted models)."""
+    if model.traits.shift:
+        states = torch.cat([states[:, :1], states[:, :-1]], dim=1)
+    return states[waiting]
+
+
+def guided(
+    model: LanguageModel,
+    logits: Tensor,
+    blind: Tensor,
+    attention: Tensor | None,
+    waiting: Tensor,
+    scale: float,
+) -> Tensor:
+    """Classifier-free guidance: ``[N, V]`` logits pushed away from those of a masked prompt.
+
+    Source: LLaDA ``generate.py``, ``cfg_scale``. ``blind`` ``[K, L]`` is the canvas with every given
+    token masked.
+    """
+    states = model.states(blind, attention)["last"]
+    without = model.logits(predictors(model, states, waiting))
+    return without + (scale + 1) * (logits - without)
+
+
+def most_likely(logits: Tensor, mask_id: int) -> Tensor:
+    """Highest token of each row ``[N]``, never the mask token itself; ties to the lowest id."""
+    held = logits[:, mask_id].clone()
+    logits[:, mask_id] = -torch.inf
+    chosen = logits.argmax(-1)
+    logits[:, mask_id] = held
+    return chosen
+
+
+def pool(
+    model: LanguageModel,
+    states: dict[str, Tensor],
+    x: Tensor,
+    draft: Tensor,
+    start: int,
+    layers: Sequence[str],
+    pooling: Pooling,
+) -> dict[str, Tensor]:
+    """Layer -> ``[B, D]`` mean over the positions that the pooling names."""
+    chosen = positions_mask(
+        pooling,
+        committed=x[:, start:] != model.traits.mask_id,
+        draft=draft[:, start:],
+        end_ids=model.traits.end_ids,
+    )
+    first = start - pooling.predictor
+    last = first + chosen.shape[1]
+    return {layer: mean_states(states[layer][:, first:last], chosen) for layer in layers}
