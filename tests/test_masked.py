@@ -304,7 +304,7 @@ def test_dynamic_threshold_saves_steps_and_never_adds(tiny_dlm: LanguageModel) -
 
 
 def test_never_end_never_ends(tiny_dlm: LanguageModel) -> None:
-    base = dict(steps=4, gen_length=32, block_length=32, temperature=2.0)
+    base = {"steps": 4, "gen_length": 32, "block_length": 32, "temperature": 2.0}
     assert any(2 in t.draft for t in record(tiny_dlm, PROMPTS, sampler=Masked(**base)))
     kept = record(tiny_dlm, PROMPTS, sampler=Masked(**base, never_end=True))
     assert not any(2 in t.draft for t in kept)
@@ -322,7 +322,7 @@ def test_end_last_commits_ends_after_everything_else(tiny_dlm: LanguageModel) ->
                 found += int((draft[new] == 2).any() and (draft[left] != 2).any())
         return found
 
-    base = dict(steps=8, gen_length=32, block_length=32, temperature=2.0)
+    base = {"steps": 8, "gen_length": 32, "block_length": 32, "temperature": 2.0}
     assert hurried_ends(Masked(**base)) > 0
     assert hurried_ends(Masked(**base, end_last=True)) == 0
 
@@ -330,14 +330,14 @@ def test_end_last_commits_ends_after_everything_else(tiny_dlm: LanguageModel) ->
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (dict(steps=7, gen_length=12, block_length=4), "multiple of 3"),
-        (dict(gen_length=12, block_length=5), "does not divide"),
-        (dict(steps=0), "cannot be divided"),
-        (dict(temperature=-1.0), "0 or more"),
-        (dict(cfg_scale=-0.1), "0 or more"),
-        (dict(threshold=1.5), "between 0 and 1"),
-        (dict(threshold=0.9, remasking="random"), "probabilities"),
-        (dict(remasking="best"), "Known: low_confidence"),
+        ({"steps": 7, "gen_length": 12, "block_length": 4}, "multiple of 3"),
+        ({"gen_length": 12, "block_length": 5}, "does not divide"),
+        ({"steps": 0}, "cannot be divided"),
+        ({"temperature": -1.0}, "0 or more"),
+        ({"cfg_scale": -0.1}, "0 or more"),
+        ({"threshold": 1.5}, "between 0 and 1"),
+        ({"threshold": 0.9, "remasking": "random"}, "probabilities"),
+        ({"remasking": "best"}, "Known: low_confidence"),
     ],
 )
 def test_settings_that_do_not_fit(wrong: dict[str, Any], said: str) -> None:
@@ -357,7 +357,7 @@ def test_template_too_long(tiny_dlm: LanguageModel) -> None:
 
 
 def test_confidence_dtype_only_matters_below_float32(tiny_dlm: LanguageModel) -> None:
-    settings_ = dict(steps=4, gen_length=8, block_length=8)
+    settings_ = {"steps": 4, "gen_length": 8, "block_length": 8}
     exact = record(tiny_dlm, PROMPTS, sampler=Masked(**settings_))
     model = record(tiny_dlm, PROMPTS, sampler=Masked(**settings_, confidence_dtype="model"))
     for a, b in zip(exact, model, strict=True):

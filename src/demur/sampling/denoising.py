@@ -100,7 +100,7 @@ def denoise(
         now = torch.where(decision.commit, draft[live], now)
         x = x.index_copy(0, live, now)
         block = block.index_copy(0, live, decision.block)
-        pooled = pool(model, states, now, draft[live], start, layers, pooling)
+        pooled = pool(model, states, now, draft[live], page, layers, pooling)
         phi = {k: v.index_copy(0, live, pooled[k]) for k, v in (phi or pooled).items()}
         tokens = x[:, start:].masked_fill(x[:, start:] == mask_id, -1)
         yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
@@ -172,14 +172,15 @@ def pool(
     states: dict[str, Tensor],
     x: Tensor,
     draft: Tensor,
-    start: int,
+    page: Canvas,
     layers: Sequence[str],
     pooling: Pooling,
 ) -> dict[str, Tensor]:
     """Layer -> ``[B, D]`` mean over the positions that the pooling names."""
+    start = page.start
     chosen = positions_mask(
         pooling,
-        committed=x[:, start:] != model.traits.mask_id,
+        committed=x[:, start:].ne(page.mask_id),
         draft=draft[:, start:],
         end_ids=model.traits.end_ids,
     )

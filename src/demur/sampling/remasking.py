@@ -43,7 +43,8 @@ def confidence(
         assert uniform is not None
         return uniform
     if rule == "entropy":
-        return -torch.special.entr(logits.softmax(-1)).sum(-1).float()
+        disorder: Tensor = torch.special.entr(logits.softmax(-1)).sum(-1)
+        return -disorder.float()
     if rule == "margin":
         top = logits.softmax(-1).topk(2, dim=-1).values
         return (top[:, 0] - top[:, 1]).float()
