@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from demur.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
@@ -30,10 +32,20 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(target)
+        _flush_folder(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(explain(error, target)) from error
     return target
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def explain(error: OSError, target: str | Path) -> str:
@@ -48,10 +60,20 @@ def explain(error: OSError, target: str | Path) -> str:
     return f"{target} was not written: {error.strerror or error}."
 
 
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Write a table as UTF-8 CSV. Returns the path."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(header)
+    table.writerows(rows)
+    return write_atomically(path, text.getvalue().encode())
+
+
 def write_tensors(
     path: str | Path, arrays: Mapping[str, NDArray[Any]], *, kind: str, about: Mapping[str, Any]
 ) -> Path:
     """Write arrays as safetensors, ``about`` as JSON in the header."""
+    import numpy as np
     from safetensors.numpy import save
 
     header = {"format": f"demur.{kind}", "about": json.dumps(about, sort_keys=True)}

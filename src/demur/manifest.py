@@ -1,0 +1,143 @@
+"""What made a run folder, and how two runs differ."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import demur
+from demur.errors import StoreError
+from demur.types import Fingerprint
+
+#: Format of the run folder; a reader refuses a higher one.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What made a run, in ``manifest.json``.
+
+    Attributes:
+        fingerprint: model, sampler, pooling, system prompt, dtype.
+        layers: layers recorded.
+        seed: seed of the run.
+        prompts: hash of the prompt list.
+        count: prompts in it.
+        shard_rows: prompts of a window, which becomes one shard.
+        created: UTC time of the first start.
+        writers: versions that wrote rows, oldest first, with the time each began.
+        sizes: layer -> size D of its states; empty until the first batch is written.
+        format: format of the folder.
+    """
+
+    fingerprint: Fingerprint
+    layers: tuple[str, ...]
+    seed: int
+    prompts: str
+    count: int
+    shard_rows: int
+    created: str = ""
+    writers: tuple[Mapping[str, str], ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def places(self, window: int) -> range:
+        """Places in the prompt list that a window covers."""
+        start = window * self.shard_rows
+        return range(start, min(start + self.shard_rows, self.count))
+
+    def settings(self) -> dict[str, Any]:
+        """What must not change between two starts of a run, flat: name -> value."""
+        made = asdict(self.fingerprint)
+        sampler = {f"sampler.{name}": value for name, value in made.pop("sampler").items()}
+        own = {name: getattr(self, name) for name in ("seed", "prompts", "count", "shard_rows")}
+        return {**made, **sampler, "layers": ", ".join(self.layers), **own}
+
+    def to_json(self) -> bytes:
+        """As written."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        StoreError: none there, damaged, or of a newer format.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise StoreError(
+            f"No run in {folder}: there is no manifest.json. "
+            f"Make one with: demur trace PROMPTS --out {folder}"
+        )
+    try:
+        values = json.loads(path.read_bytes())
+        if values["format"] > FORMAT:
+            raise StoreError(
+                f"{folder} has format {values['format']}, this demur reads up to {FORMAT}. "
+                "Run: pip install --upgrade demur"
+            )
+        made = Fingerprint(**values.pop("fingerprint"))
+        layers, writers = tuple(values.pop("layers")), tuple(values.pop("writers"))
+        return Manifest(made, layers, writers=writers, **values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Restore it, or remove {folder} "
+            "and trace again."
+        ) from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide what is written."""
+    libraries = {name: version(name) for name in ("torch", "transformers", "pyarrow")}
+    return {"demur": demur.__version__, "python": platform.python_version(), **libraries}
+
+
+def accepted(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest to go on with: the folder's own if its settings are the same, else the new one.
+
+    Raises:
+        StoreError: a setting changed, or the folder holds something that is not a run.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if (folder / "manifest.json").exists():
+        kept = read_manifest(folder)
+        _require_same(folder, kept.settings(), manifest.settings())
+    else:
+        _require_empty(folder)
+        kept = replace(manifest, created=now)
+    writer = versions()
+    if kept.writers and {**kept.writers[-1], "since": ""} == {**writer, "since": ""}:
+        return kept
+    return replace(kept, writers=(*kept.writers, {**writer, "since": now}))
+
+
+def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    names = [name for name in {**old, **new} if old.get(name, _NONE) != new.get(name, _NONE)]
+    if names:
+        changes = (f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}" for name in names)
+        raise StoreError(
+            f"{folder} was made with other settings ({'; '.join(changes)}). "
+            "Choose another --out folder, or remove this one to start again."
+        )
+
+
+def _require_empty(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file, not a folder. Choose another --out folder.")
+    if found := sorted(p.name for p in folder.glob("*") if not p.name.startswith(".")):
+        raise StoreError(
+            f"{folder} holds {', '.join(found[:3])} and no manifest.json: it is not a run. "
+            "Choose another --out folder."
+        )
+
+
+_NONE = "(not there)"

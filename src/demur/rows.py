@@ -1,0 +1,122 @@
+"""A trace as a row of a table. The columns are a public contract:
+
+| column | type | content |
+|---|---|---|
+| ``row`` | int64 | 0-based place in the prompt list |
+| ``id``, ``prompt``, ``attack``, ``goal``, ``label`` | string | the prompt (``demur.types.Prompt``) |
+| ``response`` | string | decoded response |
+| ``response_ids`` | list<int32> | its tokens, end token included |
+| ``n_steps`` | int32 | steps T that ran |
+| ``committed``, ``draft`` | list<list<int32>> | ``[T, R]``, -1 where nothing is committed |
+| ``blocks`` | list<int32> | ``[T]`` block of each step |
+| ``phi_<layer>`` | list<list<float>> | ``[T, D]`` pooled states, one column a layer |
+| ``finish_reason`` | string | ``stop`` or ``length`` |
+| ``filled_prompt`` | string | user turn with its masked slots filled |
+| ``user_template``, ``response_template`` | string | JSON of the prompt's templates, null without |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from demur.types import Fingerprint, Prompt, Template, Trace
+
+_TEXT = (
+    *("id", "prompt", "attack", "goal", "label", "response", "finish_reason", "filled_prompt"),
+    *("user_template", "response_template"),
+)
+
+
+def to_table(places: Sequence[int], traces: Sequence[Trace]) -> pa.Table:
+    """Rows of traces that recorded the same layers; ``places`` are theirs in the prompt list."""
+    prompts = [trace.prompt for trace in traces]
+    columns = {
+        "row": pa.array(places, pa.int64()),
+        "id": _text([prompt.id for prompt in prompts]),
+        "prompt": _text([prompt.text for prompt in prompts]),
+        "attack": _text([prompt.attack for prompt in prompts]),
+        "goal": _text([prompt.goal for prompt in prompts]),
+        "label": _text([prompt.label for prompt in prompts]),
+        "response": _text([trace.response for trace in traces]),
+        "response_ids": _lists([trace.response_ids for trace in traces]),
+        "n_steps": pa.array([trace.n_steps for trace in traces], pa.int32()),
+        "committed": _matrices([trace.committed for trace in traces]),
+        "draft": _matrices([trace.draft for trace in traces]),
+        "blocks": _lists([trace.blocks for trace in traces]),
+        "finish_reason": _text([trace.finish_reason for trace in traces]),
+        "filled_prompt": _text([trace.filled_prompt for trace in traces]),
+        "user_template": _text([_dump(prompt.user) for prompt in prompts]),
+        "response_template": _text([_dump(prompt.response) for prompt in prompts]),
+    }
+    for layer in traces[0].phi:
+        columns[f"phi_{layer}"] = _matrices([trace.phi[layer] for trace in traces])
+    return pa.table(columns)
+
+
+def to_traces(table: pa.Table, fingerprint: Fingerprint) -> Iterator[Trace]:
+    """Traces of the rows, equal to those the table was made from."""
+    layers = [name.removeprefix("phi_") for name in table.column_names if name.startswith("phi_")]
+    for batch in table.to_batches():
+        for index, text in enumerate(batch.select(_TEXT).to_pylist()):
+            at = {name: batch.column(name)[index] for name in batch.schema.names}
+            yield Trace(
+                prompt=Prompt(
+                    text=text["prompt"],
+                    id=text["id"],
+                    goal=text["goal"],
+                    attack=text["attack"],
+                    label=text["label"],
+                    user=_load(text["user_template"]),
+                    response=_load(text["response_template"]),
+                ),
+                response=text["response"],
+                response_ids=_vector(at["response_ids"]),
+                committed=_matrix(at["committed"]),
+                draft=_matrix(at["draft"]),
+                phi={layer: _matrix(at[f"phi_{layer}"]) for layer in layers},
+                finish_reason=text["finish_reason"],
+                blocks=_vector(at["blocks"]),
+                fingerprint=fingerprint,
+                filled_prompt=text["filled_prompt"],
+            )
+
+
+def _text(values: Sequence[str | None]) -> pa.Array:
+    return pa.array(values, pa.string())
+
+
+def _lists(arrays: Sequence[NDArray[Any]]) -> pa.Array:
+    """``[N]`` arrays of any length -> list<...>."""
+    return pa.ListArray.from_arrays(_offsets([len(a) for a in arrays]), np.concatenate(arrays))
+
+
+def _matrices(arrays: Sequence[NDArray[Any]]) -> pa.Array:
+    """``[T, N]`` arrays -> list<list<...>>."""
+    inner = [line for array in arrays for line in array]
+    return pa.ListArray.from_arrays(_offsets([len(a) for a in arrays]), _lists(inner))
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+
+
+def _vector(scalar: Any) -> NDArray[Any]:
+    return np.array(scalar.values)
+
+
+def _matrix(scalar: Any) -> NDArray[Any]:
+    return np.array(scalar.values.flatten()).reshape(len(scalar.values), -1)
+
+
+def _dump(template: Template | None) -> str | None:
+    return None if template is None else json.dumps(template, ensure_ascii=False)
+
+
+def _load(text: str | None) -> Template | None:
+    return None if text is None else tuple(json.loads(text))
