@@ -1,0 +1,276 @@
+"""The paper's figures, as SVG: signal trajectories (12), recovery rates (5 and 6), the plane (13).
+
+Rahimi et al., arXiv:2602.02600. Colours are Okabe and Ito's, which colour-blind readers can tell
+apart; line styles, hatches, markers and words say the same again.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import ArrayLike, NDArray
+
+from demur.errors import InputError, SignalError
+from demur.metrics import Estimate
+from demur.viz.drawing import COMPLYING, OTHERS, REFUSING, drawing, finish, printable
+from demur.viz.svg import INK
+from demur.viz.tables import Table, Value, number
+
+#: Share of trajectories inside the band, in percent.
+BAND = (10.0, 90.0)
+#: A group with fewer signals than this has no say in the discriminant view.
+FEWEST = 3
+
+_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), "-")
+_MARKERS = "os^Dv"
+_HATCHES = ("", "///", "...")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and the numbers it shows.
+
+    Attributes:
+        title: what it shows; also drawn.
+        svg: one ``svg`` element that can stand inside a page or be a file of its own.
+        data: the numbers drawn.
+        caption: how to read it, for the page.
+    """
+
+    title: str
+    svg: str
+    data: Table
+    caption: str = ""
+
+    def __str__(self) -> str:
+        return self.svg
+
+
+def trajectories(
+    groups: Mapping[str, ArrayLike], *, title: str, ylabel: str = "sigma", caption: str = ""
+) -> Figure:
+    """Mean signal of each group with the band from its 10th to its 90th percentile (figure 12).
+
+    Args:
+        groups: name -> ``[N, T]`` signals in [0, 1]. The first name that begins with ``harmless`` and
+            the first that begins with ``harmful`` are the references and stand out.
+        title: drawn above.
+        ylabel: name of the signal.
+        caption: how to read it.
+
+    Raises:
+        InputError: no signals at all, or groups of different T.
+        SignalError: NaN or infinite signals.
+    """
+    signals = {name: _signals(name, values) for name, values in groups.items()}
+    lengths = {values.shape[1] for values in signals.values() if len(values)}
+    if len(lengths) != 1:
+        shapes = {name: list(values.shape) for name, values in signals.items()}
+        raise InputError(f"Figure {title!r} needs signals of one length, got {shapes}. Align them.")
+    steps = np.arange(1, lengths.pop() + 1)
+    rows: list[Sequence[Value]] = []
+    with drawing(title, height=3.5) as (canvas, axes):
+        _regions(axes, last=len(steps))
+        for (name, values), look in zip(signals.items(), _looks(list(signals)), strict=True):
+            label = f"{printable(name)} (n = {len(values)})"
+            if not len(values):
+                axes.plot([], [], label=label, **look)
+                continue
+            mean = values.mean(axis=0)
+            low, high = np.percentile(values, BAND, axis=0)
+            axes.fill_between(steps, low, high, color=look["color"], alpha=0.13, linewidth=0)
+            axes.plot(steps, mean, label=label, **look)
+            found = np.column_stack([steps, mean, low, high]).tolist()
+            rows += [(name, int(t), m, a, b, len(values)) for t, m, a, b in found]
+        axes.set(xlabel="step", ylabel=ylabel, ylim=(0, 1), yticks=[0, 0.25, 0.5, 0.75, 1])
+        _legend(canvas, columns=2)
+        svg = finish(canvas, title=title, about=f"Mean {ylabel} a step of {', '.join(signals)}")
+    columns = ("group", "step", "mean", "10th percentile", "90th percentile", "n")
+    return Figure(title, svg, Table(title, columns, rows), caption)
+
+
+def irr_bars(
+    rates: Mapping[str, Mapping[str, Estimate]], *, title: str, caption: str = ""
+) -> Figure:
+    """Internal recovery rate of each model and sampler at each threshold (figures 5 and 6).
+
+    Args:
+        rates: model or sampler -> threshold -> rate in [0, 1] with its interval.
+        title: drawn above.
+        caption: how to read it.
+
+    Raises:
+        InputError: there are no rates.
+    """
+    thresholds = list(dict.fromkeys(name for row in rates.values() for name in row))
+    if not thresholds:
+        raise InputError(f"Figure {title!r} has no rates to draw. Compute some first.")
+    thick = 0.8 / len(thresholds)
+    with drawing(title, height=1.5 + 0.27 * len(thresholds) * len(rates)) as (canvas, axes):
+        for place, threshold in enumerate(thresholds):
+            found = [
+                (i, row[threshold]) for i, row in enumerate(rates.values()) if threshold in row
+            ]
+            centres = [i + (place - (len(thresholds) - 1) / 2) * thick for i, _ in found]
+            axes.barh(
+                centres,
+                [np.nan_to_num(rate.value) for _, rate in found],
+                height=thick * 0.86,
+                color=OTHERS[place % len(OTHERS)],
+                hatch=_HATCHES[place % len(_HATCHES)],
+                edgecolor="#ffffff",
+                linewidth=0,
+                label=f"theta = {printable(threshold)}",
+            )
+            for centre, (_, rate) in zip(centres, found, strict=True):
+                _interval(axes, centre, rate)
+        axes.set(xlabel="internal recovery rate", xlim=(0, 1), yticks=range(len(rates)))
+        axes.set_yticklabels([textwrap.fill(printable(name), 18) for name in rates])
+        axes.set_ylim(len(rates) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
+        axes.set_axisbelow(True)
+        _legend(canvas, columns=3)
+        svg = finish(canvas, title=title, about=f"Recovery rates of {', '.join(rates)}")
+    rows = [(name, t, rate) for name, row in rates.items() for t, rate in row.items()]
+    return Figure(title, svg, Table(title, ("model", "theta", "IRR"), rows), caption)
+
+
+def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str = "") -> Figure:
+    """The plane (a line, for two groups) that tells the groups' signals apart best (figure 13).
+
+    Linear discriminants with a shrunk covariance, fitted on the very points shown, so distances look
+    larger than they would on new ones. Groups of fewer than ``FEWEST`` are drawn hollow and take no
+    part in the fit; the figure says so.
+
+    Args:
+        signals: ``[N, T]`` signals.
+        labels: ``[N]`` group of each row.
+        title: drawn above.
+        caption: how to read it.
+
+    Raises:
+        InputError: not one label a signal.
+        SignalError: NaN or infinite signals.
+    """
+    values, names = _signals(title, signals), np.array([str(label) for label in labels])
+    if len(names) != len(values):
+        raise InputError(f"{len(names)} labels for {len(values)} signals. Give one each.")
+    counts = {str(name): int((names == name).sum()) for name in dict.fromkeys(names.tolist())}
+    small = [f"{name} (n = {n})" for name, n in counts.items() if n < FEWEST]
+    note = f"Too few to take part: {', '.join(small)}" if small else ""
+    points = _discriminants(values, names, [name for name, n in counts.items() if n >= FEWEST])
+    rows: list[Sequence[Value]] = []
+    with drawing(title, height=2.0 if points is None else 3.9) as (canvas, axes):
+        axes.set_title(textwrap.fill(printable(note), 60), loc="left", fontsize=10)
+        if points is None:
+            axes.set_axis_off()
+            what = "Nothing to compare: this view needs\ntwo groups whose signals vary."
+            axes.annotate(what, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+        else:
+            _scatter(axes, points, names, counts)
+            rows = [(str(n), *xy) for n, xy in zip(names, points.tolist(), strict=True)]
+            _legend(canvas, columns=2)
+        svg = finish(canvas, title=title, about=note)
+    columns = ("group", "discriminant 1", "discriminant 2")
+    return Figure(title, svg, Table(title, columns, rows, note), caption)
+
+
+def _signals(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 2:
+        raise InputError(f"Signals of {name!r} must be [N, T]; got {list(found.shape)}.")
+    if not np.isfinite(found).all():
+        raise SignalError(f"Signals of {name!r} hold NaN or infinite values. Look at their traces.")
+    return found
+
+
+def _looks(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour, dash and width of each group; the two references thick and solid."""
+    looks: dict[str, dict[str, Any]] = {}
+    for prefix, colour in (("harmless", COMPLYING), ("harmful", REFUSING)):
+        reference = next((n for n in names if n.casefold().startswith(prefix)), None)
+        if reference is not None:
+            looks[reference] = {"color": colour, "linestyle": "-", "linewidth": 3.0}
+    for place, name in enumerate(n for n in names if n not in looks):
+        colour, dash = OTHERS[place % len(OTHERS)], _DASHES[place % len(_DASHES)]
+        looks[name] = {"color": colour, "linestyle": dash, "linewidth": 1.9}
+    return [looks[name] for name in names]
+
+
+def _legend(canvas: Canvas, *, columns: int) -> None:
+    canvas.legend(loc="outside lower left", ncols=columns)
+
+
+def _regions(axes: Axes, *, last: int) -> None:
+    axes.set_xlim(*((1, last) if last > 1 else (0.5, 1.5)))
+    axes.axhline(0.5, color=INK, linewidth=0.8, alpha=0.6)
+    for low, word, colour in ((0.5, "complying", COMPLYING), (0.0, "refusing", REFUSING)):
+        axes.axhspan(low, low + 0.5, color=colour, alpha=0.11, linewidth=0)
+        beside: dict[str, Any] = {
+            "xycoords": "axes fraction",
+            "rotation": 90,
+            "va": "center",
+            "fontsize": 10,
+        }
+        axes.annotate(word, (1.015, low + 0.25), color=colour, fontweight="bold", **beside)
+
+
+def _interval(axes: Axes, centre: float, rate: Estimate) -> None:
+    if not np.isfinite(rate.value):
+        axes.annotate("nothing to count", (0.01, centre), va="center", fontsize=9)
+        return
+    ends = np.nan_to_num([rate.low, rate.high], nan=rate.value)
+    look: dict[str, Any] = {"color": INK, "marker": "|", "markersize": 5, "linewidth": 1.3}
+    axes.plot(ends, [centre, centre], **look)
+    beside: dict[str, Any] = {
+        "xytext": (5, 0),
+        "textcoords": "offset points",
+        "va": "center",
+        "fontsize": 9,
+    }
+    axes.annotate(number(rate.value), (ends[1], centre), **beside)
+
+
+def _discriminants(
+    values: NDArray[np.float64], names: NDArray[np.str_], large: Sequence[str]
+) -> NDArray[np.float64] | None:
+    """``[N, 2]`` places; the second is only a spread for two groups, and none fit fewer."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    kept = np.isin(names, large)
+    if len(large) < 2 or not np.ptp(values[kept], axis=0).any():
+        return None
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
+    points: NDArray[np.float64] = model.fit(values[kept], names[kept]).transform(values)
+    spread = np.arange(len(values))[:, None] * 0.618 % 1
+    return points[:, :2] if points.shape[1] > 1 else np.hstack([points, spread])
+
+
+def _scatter(
+    axes: Axes, points: NDArray[np.float64], names: NDArray[np.str_], counts: Mapping[str, int]
+) -> None:
+    for place, (name, look) in enumerate(zip(counts, _looks(list(counts)), strict=True)):
+        x, y = points[names == name].T
+        axes.scatter(
+            x,
+            y,
+            s=20,
+            marker=_MARKERS[place % len(_MARKERS)],
+            facecolor=look["color"] if counts[name] >= FEWEST else "none",
+            edgecolor=look["color"],
+            alpha=0.75,
+            label=f"{printable(name)} (n = {counts[name]})",
+        )
+    axes.set_xlabel("discriminant 1")
+    if sum(n >= FEWEST for n in counts.values()) > 2:
+        axes.set_ylabel("discriminant 2")
+    else:
+        axes.set_yticks([])
+        axes.set_ylabel("spread to be seen")

@@ -1,0 +1,128 @@
+"""The report: one HTML file with everything in it, which opens from disk and asks for no network.
+
+A content security policy forbids every source but the file's own style sheet and script, by their
+hashes. Text is escaped by the templates; the scenes of a replay are data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from demur import __version__
+from demur.errors import InputError
+from demur.files import write_atomically
+from demur.viz.assets import content_hash, data_uri, fill, read
+from demur.viz.figures import Figure
+from demur.viz.replay import Scene, replay_element
+from demur.viz.tables import Table, file_name
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: what is said, then figures, tables and replays that show it.
+
+    Attributes:
+        title: its heading.
+        text: paragraphs, parted by empty lines.
+        tables: sortable in the page.
+        figures: with a link to the numbers drawn.
+        scenes: neighbours of one prompt play side by side on one clock.
+    """
+
+    title: str
+    text: str
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    scenes: Sequence[Scene] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a page.
+
+    Attributes:
+        title: of the page.
+        lead: what was found, in plain words; paragraphs parted by empty lines.
+        note: what the reader must not conclude, shown near the top; none when empty.
+        sections: in order.
+        methods: name of a setting -> value, for making it again.
+    """
+
+    title: str
+    lead: str
+    note: str
+    sections: Sequence[Section]
+    methods: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(report: Report) -> str:
+    """The report as one HTML page; the same report gives the same text.
+
+    Raises:
+        InputError: it has no sections.
+    """
+    if not report.sections:
+        raise InputError(f"Report {report.title!r} has no sections. Add at least one.")
+    style = Markup(read("report.css") + read("replay.css"))
+    script = Markup(read("report.js") + read("replay.js"))
+    policy = (
+        f"default-src 'none'; style-src {content_hash(style)}; script-src {content_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return fill(
+        "report.html.j2",
+        report=report,
+        sections=[_section(place, part) for place, part in enumerate(report.sections, 1)],
+        lead=paragraphs(report.lead),
+        style=style,
+        script=script,
+        policy=policy,
+        version=__version__,
+    )
+
+
+def write_report(path: str | Path, report: Report) -> Path:
+    """Write the page, whole or not at all. Returns the path.
+
+    Raises:
+        InputError: it has no sections.
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    return write_atomically(path, render(report).encode("utf-8", "replace"))
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of a text, parted by empty lines."""
+    blocks = groupby(text.splitlines(), key=lambda line: bool(line.strip()))
+    return [" ".join(line.strip() for line in lines) for filled, lines in blocks if filled]
+
+
+def _section(place: int, part: Section) -> dict[str, Any]:
+    return {
+        "id": f"part-{place}",
+        "title": part.title,
+        "paragraphs": paragraphs(part.text),
+        "tables": [table.to_html() for table in part.tables],
+        "figures": [_figure(figure) for figure in part.figures],
+        "replays": [replay_element(scenes) for scenes in _together(part.scenes)],
+    }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "title": figure.title,
+        "svg": Markup(figure.svg),
+        "caption": figure.caption,
+        "csv": data_uri(figure.data.to_csv(), media_type="text/csv"),
+        "file_name": file_name(figure.title, "csv"),
+    }
+
+
+def _together(scenes: Iterable[Scene]) -> list[list[Scene]]:
+    return [list(group) for _, group in groupby(scenes, key=lambda scene: scene.prompt)]
