@@ -28,7 +28,7 @@ globalThis.Replay ??= (() => {
     last: "M12 3v10M3 3l7 5-7 5z",
     play: "M4 2.5l9 5.5-9 5.5z",
     pause: "M5 3v10M11 3v10",
-    theme: "M8 2a6 6 0 1 0 0 12zM8 2a6 6 0 0 1 0 12",
+    theme: "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zm0 1.6v10.8A5.4 5.4 0 0 1 8 2.6z",
   };
 
   function make(tag, attributes = {}, ...children) {
@@ -46,7 +46,8 @@ globalThis.Replay ??= (() => {
   }
 
   function icon(name) {
-    return draw("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, draw("path", { d: ICONS[name] }));
+    const path = draw("path", { d: ICONS[name], "fill-rule": "evenodd" });
+    return draw("svg", { viewBox: "0 0 16 16", class: name, "aria-hidden": "true" }, path);
   }
 
   function button(name, label, action) {

@@ -131,12 +131,13 @@ def replay_html(scenes: Sequence[Scene]) -> str:
     Raises:
         InputError: there are no scenes.
     """
-    return fill(
+    page = fill(
         "replay.html.j2",
         element=replay_element(scenes, theme=True),
         style=read("replay.css"),
         script=read("replay.js"),
     )
+    return str(page)
 
 
 def replay_element(scenes: Sequence[Scene], *, theme: bool = False) -> Markup:

@@ -75,7 +75,7 @@ def render(report: Report) -> str:
         f"default-src 'none'; style-src {content_hash(style)}; script-src {content_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return fill(
+    page = fill(
         "report.html.j2",
         report=report,
         sections=[_section(place, part) for place, part in enumerate(report.sections, 1)],
@@ -85,6 +85,7 @@ def render(report: Report) -> str:
         policy=policy,
         version=__version__,
     )
+    return str(page)
 
 
 def write_report(path: str | Path, report: Report) -> Path:
@@ -108,7 +109,7 @@ def _section(place: int, part: Section) -> dict[str, Any]:
         "id": f"part-{place}",
         "title": part.title,
         "paragraphs": paragraphs(part.text),
-        "tables": [table.to_html() for table in part.tables],
+        "tables": [Markup(table.to_html()) for table in part.tables],
         "figures": [_figure(figure) for figure in part.figures],
         "replays": [replay_element(scenes) for scenes in _together(part.scenes)],
     }

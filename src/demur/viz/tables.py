@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
 from demur.errors import InputError
 from demur.metrics import Estimate
 from demur.viz.assets import data_uri, fill
@@ -54,10 +52,10 @@ class Table:
                     f"{len(self.columns)} columns. Give one value a column."
                 )
 
-    def to_html(self) -> Markup:
+    def to_html(self) -> str:
         """The table as a ``figure`` element, escaped, with its CSV as a link."""
         cells = [[_html_cell(value) for value in row] for row in self.rows]
-        return fill(
+        element = fill(
             "table.html.j2",
             table=self,
             numeric=[self._is_numeric(place) for place in range(len(self.columns))],
@@ -65,6 +63,7 @@ class Table:
             csv=data_uri(self.to_csv(), media_type="text/csv"),
             file_name=file_name(self.title, "csv"),
         )
+        return str(element)
 
     def to_csv(self) -> str:
         """The table as CSV; an estimate becomes five columns (value, low, high, n, groups)."""
