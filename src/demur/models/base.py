@@ -32,22 +32,25 @@ class Traits:
     Attributes:
         family: name in the table of families.
         attention: which positions a position may look at: those before it, all, all up to the end of
-            its own block, or (``canvas``) what comes before a canvas and the whole canvas.
+            its own block, or (``canvas``) what comes before a canvas and the whole canvas;
+            ``encoder`` is all, for classes that open it themselves and keep no cache.
         end_ids: tokens that end a response.
         mask_id: the mask token; None for autoregressive models.
         shift: whether the state at position j - 1 predicts token j, as in causal models and Dream.
         sampler: default sampler spec as plain data (PAPER sections 3 and 6 unless the model's card
             says otherwise).
         pooling: default pooling of the states.
+        template: what the chat template is given besides the turns.
     """
 
     family: str
-    attention: Literal["causal", "bidirectional", "block", "canvas"]
+    attention: Literal["causal", "bidirectional", "encoder", "block", "canvas"]
     end_ids: tuple[int, ...]
     sampler: Mapping[str, Any]
     pooling: str
     mask_id: int | None = None
     shift: bool = True
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class LanguageModel:
 
     def _apply(self, turns: list[dict[str, str]]) -> str:
         rendered: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True
+            turns, tokenize=False, add_generation_prompt=True, **self.traits.template
         )
         return rendered
 
@@ -242,13 +245,13 @@ class LanguageModel:
         """
         if positions is None and attention is not None and attention.ndim == 2:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
+        caching = {"past_key_values": cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
             output = self.net.base_model(
                 input_ids=ids,
                 attention_mask=self._mask(ids, attention),
                 position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
+                **({} if self.traits.attention == "encoder" else caching),
             )
         captured["last"] = output.last_hidden_state
         return {layer: captured[layer] for layer in layers}
@@ -287,7 +290,7 @@ class LanguageModel:
         return number - 1
 
     def _mask(self, ids: Tensor, attention: Tensor | None) -> Tensor | None:
-        if self.traits.attention == "causal":
+        if self.traits.attention in ("causal", "encoder"):
             return None if attention is None else attention.long()
         if attention is not None and attention.ndim == 4:
             return attention

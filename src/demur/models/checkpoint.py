@@ -117,21 +117,30 @@ def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
         )
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
+def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> Any:
     """Load the tokenizer, padded on the left.
+
+    Args:
+        checkpoint: where it is.
+        native: the transformers class to load it with, for families whose config or tokenizer names
+            remote code.
 
     Raises:
         ModelError: none there, or it has no chat template.
     """
-    from transformers import AutoTokenizer
+    import transformers
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.location, revision=checkpoint.hub_revision, trust_remote_code=False
+        tokenizer = getattr(transformers, native).from_pretrained(
+            checkpoint.location,
+            revision=checkpoint.hub_revision,
+            trust_remote_code=False,
+            padding_side="left",
         )
     except Exception as error:
         raise ModelError(
-            f"Could not load the tokenizer of {checkpoint.name}: {_first_line(error)}"
+            f"Could not load the tokenizer of {checkpoint.name}: {_first_line(error)} "
+            "Check that its tokenizer files are in the folder."
         ) from error
     if not tokenizer.chat_template:
         raise ModelError(
@@ -141,13 +150,50 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
-def end_ids(tokenizer: Any, net: Any) -> tuple[int, ...]:
-    """Tokens that end a response: the generation config's and the tokenizer's."""
+def end_ids(tokenizer: Any, net: Any, *turn_ends: str) -> tuple[int, ...]:
+    """Tokens that end a response: the generation config's, the tokenizer's and ends of a turn.
+
+    ``turn_ends`` are token texts; those that the tokenizer does not know are left out.
+    """
     ids: list[int] = []
     for source in (getattr(net, "generation_config", None), tokenizer):
         found = getattr(source, "eos_token_id", None)
         ids += found if isinstance(found, list | tuple) else [] if found is None else [found]
+    turns = [tokenizer.convert_tokens_to_ids(text) for text in turn_ends]
+    ids += [i for i in turns if i not in (None, tokenizer.unk_token_id)]
     return tuple(dict.fromkeys(int(i) for i in ids))
+
+
+def mask_id(checkpoint: Checkpoint, tokenizer: Any, *, released: str) -> int:
+    """The mask token that the config, else the tokenizer, names.
+
+    Args:
+        checkpoint: whose config may say ``mask_token_id``.
+        tokenizer: its tokenizer.
+        released: what the family's released checkpoints have, for the message.
+
+    Raises:
+        ModelError: neither does.
+    """
+    found = checkpoint.config.get("mask_token_id")
+    if found is None:
+        found = tokenizer.mask_token_id
+    if not isinstance(found, int):
+        raise ModelError(
+            f"{checkpoint.name} is a masked diffusion model without a mask token: its config has "
+            f"mask_token_id {checkpoint.config.get('mask_token_id')!r} and its tokenizer none. Add "
+            f"mask_token_id to config.json ({released} in the released ones)."
+        )
+    return found
+
+
+def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
+    """The checkpoint's config read as a native class's, without what names remote code."""
+    from transformers import AutoConfig
+
+    foreign = ("model_type", "auto_map", "architectures", "transformers_version", "demur")
+    kept = {k: v for k, v in checkpoint.config.items() if k not in foreign}
+    return AutoConfig.for_model(model_type, **kept)
 
 
 def _dtype(name: str) -> torch.dtype:

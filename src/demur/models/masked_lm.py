@@ -43,7 +43,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     card = checkpoint.card
     if not isinstance(card.get("mask_token_id"), int):
         raise ModelError(
-            f"{checkpoint.name} is a masked diffusion model without a mask token: its config has "
+            f"{checkpoint.name} is a masked diffusion model without a mask token: its card has "
             f"mask_token_id {card.get('mask_token_id')!r}. Add demur.mask_token_id to config.json."
         )
     tokenizer = load_tokenizer(checkpoint)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.autoregressive import Autoregressive
+from demur.sampling.block import Block
+from demur.sampling.dream import Dream
 from demur.sampling.masked import Masked
 from demur.sampling.noise import Noise, RowNoise
 from demur.sampling.pooling import POOLINGS, Pooling, find_pooling
@@ -21,6 +23,8 @@ __all__ = [
     "POOLINGS",
     "SAMPLERS",
     "Autoregressive",
+    "Block",
+    "Dream",
     "Masked",
     "Noise",
     "Pooling",
@@ -57,7 +61,9 @@ class Sampler(Protocol):
         """Yield a ``Step`` at a time; stop iterating to stop generating."""
 
 
-SAMPLERS: Mapping[str, Any] = {sampler.name: sampler for sampler in (Autoregressive, Masked)}
+SAMPLERS: Mapping[str, Any] = {
+    sampler.name: sampler for sampler in (Autoregressive, Masked, Dream, Block)
+}
 
 
 def sampler_from(values: Mapping[str, Any]) -> Sampler:

@@ -16,6 +16,7 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.noise import Noise
+from demur.sampling.nucleus import nucleus
 from demur.sampling.pooling import Pooling, RunningMeans
 from demur.types import Step
 
@@ -155,12 +156,7 @@ def choose(logits: Tensor, settings: Autoregressive, noise: Noise) -> Tensor:
     """Pick the next token: ``[B, V]`` logits -> ``[B]``; ties go to the lowest id."""
     if settings.temperature == 0:
         return logits.argmax(-1)
-    scaled = logits.float() / settings.temperature
-    if settings.top_p < 1:
-        ordered, order = scaled.sort(descending=False)
-        unlikely = ordered.softmax(-1).cumsum(-1) <= 1 - settings.top_p
-        unlikely[..., -1] = False
-        scaled = scaled.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
+    scaled = nucleus(logits.float() / settings.temperature, top_p=settings.top_p)
     return noise.choose(scaled.softmax(-1))
 
 

@@ -1,0 +1,65 @@
+"""A2D: autoregressive models adapted to masked diffusion, with their own native classes.
+
+Zhou et al., dLLM: https://github.com/ZHZisZZ/dllm, ``dllm/pipelines/a2d``. The checkpoint is a Llama,
+Qwen2 or Qwen3 without the causal mask, ``model_type`` prefixed with ``a2d-``; a position predicts
+itself. Settings: PAPER section 3. The block-causal variants (bd3lm) carry the same config and are not
+told apart: they need block attention, which this family does not give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from demur.models.base import LanguageModel, Traits
+from demur.models.checkpoint import (
+    Checkpoint,
+    end_ids,
+    load_native,
+    load_tokenizer,
+    mask_id,
+    native_config,
+)
+from demur.models.masked_lm import PAPER_SAMPLER
+
+NAME = "a2d"
+EXAMPLES = "Qwen3-0.6B-diffusion-mdlm, Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm"
+
+#: Native type -> native class, tokenizer, and the token that ends a turn.
+_NATIVE = {
+    "a2d-llama": ("llama", "LlamaForCausalLM", "PreTrainedTokenizerFast", "<|eot_id|>"),
+    "a2d-qwen2": ("qwen2", "Qwen2ForCausalLM", "Qwen2TokenizerFast", "<|im_end|>"),
+    "a2d-qwen3": ("qwen3", "Qwen3ForCausalLM", "Qwen2TokenizerFast", "<|im_end|>"),
+}
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Whether the config is of an adapted model."""
+    return config.get("model_type") in _NATIVE
+
+
+def load(checkpoint: Checkpoint) -> LanguageModel:
+    """Load the weights into the class they were adapted from.
+
+    Raises:
+        ModelError: neither config nor tokenizer names a mask token.
+    """
+    import transformers
+
+    native, class_name, tokenizer_name, turn_end = _NATIVE[checkpoint.config["model_type"]]
+    tokenizer = load_tokenizer(checkpoint, native=tokenizer_name)
+    mask = mask_id(checkpoint, tokenizer, released="<|mask|>")
+    net = load_native(
+        checkpoint, getattr(transformers, class_name), config=native_config(checkpoint, native)
+    )
+    traits = Traits(
+        family=NAME,
+        attention="bidirectional",
+        end_ids=end_ids(tokenizer, net, turn_end),
+        sampler=checkpoint.card.get("sampler", PAPER_SAMPLER),
+        pooling="response",
+        mask_id=mask,
+        shift=False,
+        template={"enable_thinking": False},
+    )
+    return LanguageModel(checkpoint.name, checkpoint.revision, net, tokenizer, traits)

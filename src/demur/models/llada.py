@@ -1,0 +1,126 @@
+"""LLaDA: a Llama that looks to both sides, loaded with the native Llama class.
+
+Nie et al., Large Language Diffusion Models, arXiv:2502.09992. The published modeling file is Llama's
+under other names and without the causal mask, so the tensors are renamed while they are read and
+attention is opened by a 4-D mask; states and logits are the same numbers in float32. Settings:
+PAPER section 3.
+
+Differs from the published modeling file below float32 only: it rotates queries and keys in float32,
+the native class in the model's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from demur.errors import ModelError
+from demur.models.base import LanguageModel, Traits
+from demur.models.checkpoint import (
+    Checkpoint,
+    end_ids,
+    load_native,
+    load_tokenizer,
+    mask_id,
+)
+from demur.models.masked_lm import PAPER_SAMPLER
+
+NAME = "llada"
+EXAMPLES = "LLaDA-8B-Instruct, LLaDA-1.5, iLLaDA-8B-Instruct"
+
+#: LLaDA's config -> Llama's.
+_SETTINGS = {
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "mlp_hidden_size": "intermediate_size",
+    "max_sequence_length": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+    "weight_tying": "tie_word_embeddings",
+    "include_bias": "mlp_bias",
+    "eos_token_id": "eos_token_id",
+    "pad_token_id": "pad_token_id",
+}
+
+#: LLaDA's tensor names -> Llama's, as patterns in the order in which they are tried.
+_BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
+_NAMES = {
+    r"^model\.transformer\.wte\.": "model.embed_tokens.",
+    r"^model\.transformer\.ln_f\.": "model.norm.",
+    r"^model\.transformer\.ff_out\.": "lm_head.",
+    _BLOCK + r"([qkv]_proj)\.": r"model.layers.\1.self_attn.\2.",
+    _BLOCK + r"attn_out\.": r"model.layers.\1.self_attn.o_proj.",
+    _BLOCK + r"attn_norm\.": r"model.layers.\1.input_layernorm.",
+    _BLOCK + r"ff_norm\.": r"model.layers.\1.post_attention_layernorm.",
+    _BLOCK + r"ff_proj\.": r"model.layers.\1.mlp.gate_proj.",
+    _BLOCK + r"up_proj\.": r"model.layers.\1.mlp.up_proj.",
+    _BLOCK + r"ff_out\.": r"model.layers.\1.mlp.down_proj.",
+}
+
+#: What the released checkpoints say; anything else is not a Llama.
+_EXPECTED = {
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "rope": True,
+    "alibi": False,
+    "attention_layer_norm": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+    "block_group_size": 1,
+}
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Whether the config is LLaDA's."""
+    return config.get("model_type") == "llada"
+
+
+def load(checkpoint: Checkpoint) -> LanguageModel:
+    """Load the renamed weights into Llama.
+
+    Raises:
+        ModelError: an option of LLaDA's modeling file that no release uses and Llama has not, or no
+            mask token.
+    """
+    from transformers import LlamaForCausalLM
+
+    tokenizer = load_tokenizer(checkpoint, native="PreTrainedTokenizerFast")
+    mask = mask_id(checkpoint, tokenizer, released="126336, 5 in iLLaDA")
+    config = _config(checkpoint)
+    net = load_native(checkpoint, LlamaForCausalLM, config=config, key_mapping=_NAMES)
+    traits = Traits(
+        family=NAME,
+        attention="bidirectional",
+        end_ids=end_ids(tokenizer, net, "<|eot_id|>"),
+        sampler=checkpoint.card.get("sampler", PAPER_SAMPLER),
+        pooling="response",
+        mask_id=mask,
+        shift=False,
+    )
+    return LanguageModel(checkpoint.name, checkpoint.revision, net, tokenizer, traits)
+
+
+def _config(checkpoint: Checkpoint) -> Any:
+    """Llama's config for LLaDA's.
+
+    Raises:
+        ModelError: an option that Llama has not.
+    """
+    from transformers import LlamaConfig
+
+    found = checkpoint.config
+    if odd := {k: found[k] for k, v in _EXPECTED.items() if found.get(k, v) != v}:
+        raise ModelError(
+            f"{checkpoint.name} is a LLaDA that differs from the released ones ({odd}); demur knows "
+            f"{ {k: _EXPECTED[k] for k in odd} }. Add a family file for it."
+        )
+    heads = found.get("n_kv_heads") or found["n_heads"]
+    bias = bool(found.get("include_bias") or found.get("include_qkv_bias"))
+    return LlamaConfig(
+        vocab_size=found.get("embedding_size") or found["vocab_size"],
+        num_key_value_heads=heads,
+        attention_bias=bias,
+        **{ours: found[theirs] for theirs, ours in _SETTINGS.items() if theirs in found},
+    )
