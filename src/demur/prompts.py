@@ -1,0 +1,179 @@
+"""Prompts from files, standard input or the hub, their columns recognised by name.
+
+Published sets read as they are: AdvBench, JailbreakBench, HarmBench, StrongREJECT, XSTest,
+WildJailbreak, Alpaca, and the Parquet files of a run. Names are matched whatever their case.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from demur.errors import InputError
+from demur.tables import PLAIN, read_table
+from demur.types import Label, Prompt
+
+#: Columns that hold what to send, the surest first.
+TEXTS = (
+    *("adversarial", "prompt", "forbidden_prompt", "goal", "instruction", "question", "behavior"),
+    *("behaviour", "query", "request", "vanilla", PLAIN, "input"),
+)
+#: Columns that hold the task behind it.
+GOALS = ("goal", "vanilla")
+IDS = ("id", "behaviorid", "behavior_id")
+LABELS = ("label", "data_type")
+#: Text column -> its column of context, and how Alpaca and HarmBench put the two together.
+CONTEXTS = {
+    "instruction": ("input", "{text}\n\n{context}"),
+    "behavior": ("contextstring", "{context}\n\n---\n\n{text}"),
+}
+WORDS: Mapping[str, Label] = {
+    **dict.fromkeys(("harmless", "safe", "benign"), "harmless"),
+    **dict.fromkeys(("harmful", "unsafe", "malicious"), "harmful"),
+    "borderline": "borderline",
+}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column of a source is what; None where it has none."""
+
+    text: str
+    goal: str | None
+    id: str | None
+    attack: str | None
+    labels: tuple[str, ...]
+    context: str | None = None
+    join: str = "{text}"
+
+
+def read_prompts(
+    source: str | Path,
+    *,
+    column: str | None = None,
+    label: Label = "unknown",
+    limit: int | None = None,
+) -> list[Prompt]:
+    """Read prompts from csv, tsv, jsonl, json, txt or parquet.
+
+    Ids are the source's, or the content's hash where it has none; a repeated id gets ``-2``, ``-3``
+    and so on.
+
+    Args:
+        source: a file, ``-`` (standard input) or ``hub:org/name[:split]``.
+        column: the column to send as it is; recognised by name when None.
+        label: of rows that do not say ``safe``, ``unsafe`` or the like.
+        limit: read only this many, at least 1.
+
+    Raises:
+        InputError: not there, empty, undecodable, malformed, no such column, or an empty prompt;
+            the message says where.
+        MissingExtraError: ``hub:`` without the extra ``hub``.
+    """
+    if label not in get_args(Label):
+        raise InputError(f"Unknown label {label!r}. Known: {', '.join(get_args(Label))}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; it must be at least 1.")
+    source = str(source)
+    table = read_table(source, known={column.casefold()} if column else {*TEXTS})
+    roles = _roles(table.columns, column, source)
+    rows = islice(table.rows, limit)
+    prompts = [_prompt(row, roles, label, f"{source}, {where}") for where, row in rows]
+    if not prompts:
+        raise InputError(f"{source} holds no prompts, only a header. Add at least one row.")
+    return _distinct(prompts)
+
+
+def _roles(columns: Sequence[str], column: str | None, source: str) -> Roles:
+    """Find the column to send and what belongs to it.
+
+    Raises:
+        InputError: there is none, or several of that name.
+    """
+    text = column if column in columns else _find(columns, [column] if column else TEXTS)
+    if text is None:
+        problem = (
+            f"has no column {column!r}" if column else "has no column that is known to hold prompts"
+        )
+        example = shlex.quote(columns[0]) if columns else "NAME"
+        raise InputError(
+            f"{source} {problem}. It has: {', '.join(columns)[:500] or 'none'}. "
+            f"Say which: demur trace {shlex.quote(source)} --column {example}"
+        )
+    if [*columns].count(text) > 1:
+        raise InputError(f"{source} has several columns {text!r}. Rename all but one.")
+    rest = [name for name in columns if name != text]
+    context, join = CONTEXTS.get(text.casefold(), ("", "{text}"))
+    found = None if column else _find(rest, [context])
+    return Roles(
+        text=text,
+        goal=_find(rest, GOALS),
+        id=_find(rest, IDS),
+        attack=_find(rest, ["attack"]),
+        labels=tuple(name for wanted in LABELS if (name := _find(rest, [wanted]))),
+        context=found,
+        join=join,
+    )
+
+
+def _find(columns: Sequence[str], names: Iterable[str]) -> str | None:
+    """The first of the names that is a column, whatever its case."""
+    known = {column.strip().casefold(): column for column in reversed(columns)}
+    return next((known[name.casefold()] for name in names if name.casefold() in known), None)
+
+
+def _prompt(row: Mapping[str, Any], roles: Roles, label: Label, where: str) -> Prompt:
+    text, goal = _text(row, roles.text, where), _text(row, roles.goal, where)
+    attack = _text(row, roles.attack, where).strip() or "none"
+    if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
+        attack = "adversarial" if text.strip() else "none"
+        text = text if text.strip() else goal
+    if not text.strip():
+        raise InputError(f"{where}: the prompt is empty. Remove the row or fill its {roles.text}.")
+    context = _text(row, roles.context, where)
+    words = [str(row.get(name, "")).strip().casefold().rsplit("_", 1)[-1] for name in roles.labels]
+    return Prompt(
+        text=roles.join.format(text=text, context=context) if context.strip() else text,
+        id=_text(row, roles.id, where, numbers=True).strip(),
+        goal=goal if goal.strip() else text,
+        attack=attack,
+        label=next((WORDS[word] for word in words if word in WORDS), label),
+    )
+
+
+def _text(row: Mapping[str, Any], column: str | None, where: str, *, numbers: bool = False) -> str:
+    """A cell's text, empty where there is none."""
+    value = row.get(column) if column else None
+    if value is None:
+        return ""
+    if numbers and isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise InputError(f"{where}: column {column} holds {str(value)[:80]!r} ({kind}), not text.")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InputError(
+            f"{where}: column {column} holds a NUL or half a surrogate pair, which no tokenizer "
+            "reads. Remove it."
+        )
+    return value
+
+
+def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Number the repeated ids."""
+    taken: set[str] = set()
+    seen: Counter[str] = Counter()
+    named = []
+    for prompt in prompts:
+        name = prompt.id
+        while name in taken:
+            seen[prompt.id] += 1
+            name = f"{prompt.id}-{seen[prompt.id] + 1}"
+        taken.add(name)
+        named.append(prompt if name == prompt.id else replace(prompt, id=name))
+    return named
