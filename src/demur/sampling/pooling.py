@@ -127,3 +127,46 @@ class RunningMeans:
             mean = self._mean[layer][rows]
             self._mean[layer][rows] = mean + (value.float() - mean) * share
         return {layer: mean.clone() for layer, mean in self._mean.items()}
+
+
+class FinishedMeans:
+    """Means over finished positions, whose states stay, and over those a step works on."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._sum: dict[str, Tensor] = {}
+        self._count: Tensor | None = None
+
+    def finish(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> None:
+        """Take in finished positions for good.
+
+        Args:
+            rows: ``[K]`` places of the rows in the batch.
+            states: layer -> ``[K, S, D]``.
+            chosen: ``[K, S]`` bool, which of them.
+        """
+        if self._count is None:
+            self._count = torch.zeros(self._rows, device=rows.device)
+            self._sum = {
+                layer: torch.zeros(self._rows, value.shape[-1], device=rows.device)
+                for layer, value in states.items()
+            }
+        self._count[rows] += chosen.sum(1)
+        for layer, value in states.items():
+            self._sum[layer][rows] += torch.einsum("bsd,bs->bd", value.float(), chosen.float())
+
+    def mean(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+        """Layer -> ``[K, D]`` float32 mean of what is finished and of these positions.
+
+        Arguments as for ``finish``, which must have been called. A row that has no position at all
+        gets the mean of all positions given.
+        """
+        assert self._count is not None
+        none = (self._count[rows] + chosen.sum(1) == 0)[:, None]
+        weights = (chosen | none).float()
+        total = self._count[rows] + weights.sum(1)
+        return {
+            layer: (self._sum[layer][rows] + torch.einsum("bsd,bs->bd", value.float(), weights))
+            / total[:, None]
+            for layer, value in states.items()
+        }

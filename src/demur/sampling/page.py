@@ -1,0 +1,194 @@
+"""What block samplers write on: each row from its own first token, and keys and values by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from demur.errors import InputError
+from demur.models.base import Batch, LanguageModel
+from demur.sampling.denoising import canvas
+
+
+@dataclass(frozen=True)
+class Window:
+    """The columns that a pass reads, the same number in every row, each row's block last.
+
+    Attributes:
+        block: ``[K]`` the block each row works on, counted from the first prompt token.
+        start: ``[K]`` its first column.
+        columns: ``[K, S]`` columns, 0 where a row needs fewer than S.
+        fresh: ``[K, S]`` bool, columns whose keys and values are not kept yet.
+        attention: ``[K, 1, S, W]`` bool, blocks up to and with a column's own.
+    """
+
+    block: Tensor
+    start: Tensor
+    columns: Tensor
+    fresh: Tensor
+    attention: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Page:
+    """Prompts and masked responses without padding in front.
+
+    Attributes:
+        prompt: the prompts as encoded.
+        lengths: ``[B]`` prompt tokens of each row.
+        mask_id: the mask token.
+        gen_length: response positions R that are shown.
+        block_length: positions of a block.
+    """
+
+    prompt: Batch
+    lengths: Tensor
+    mask_id: int
+    gen_length: int
+    block_length: int
+
+    def response(self, x: Tensor) -> Tensor:
+        """``[B, W]`` columns -> ``[B, R]`` response positions, -1 where masked."""
+        columns = torch.arange(self.gen_length, device=x.device)
+        found = x.gather(1, self.lengths[:, None] + columns)
+        return found.masked_fill(found == self.mask_id, -1)
+
+    def response_block(self, block: Tensor, rows: Tensor) -> Tensor:
+        """Blocks of these rows counted from the one where the response begins, from 0."""
+        return (block - self.lengths[rows] // self.block_length).clamp(min=0)
+
+    def write(self, x: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+        """``x`` with values ``[K, L]`` at columns ``[K, L]`` of these rows."""
+        return x.index_copy(0, rows, x[rows].scatter(1, columns, values))
+
+    def filled_prompt(self, x: Tensor) -> Tensor:
+        """``[B, P]`` prompts, padded as encoded, with the slots filled so far."""
+        inside = torch.arange(x.shape[1], device=x.device) < self.lengths[:, None]
+        return self.prompt.ids.masked_scatter(self.prompt.attention, x[inside])
+
+    def shown(self, columns: Tensor, rows: Tensor) -> Tensor:
+        """``[K, S]`` bool: columns of these rows that are response positions."""
+        first = self.lengths[rows, None]
+        return (columns >= first) & (columns < first + self.gen_length)
+
+    def unfinished(self, x: Tensor, end_ids: tuple[int, ...]) -> Tensor:
+        """``[B]`` bool: a mask is left, and no finished block holds an end token."""
+        columns = torch.arange(x.shape[1], device=x.device)
+        shown = self.shown(columns[None], torch.arange(len(x), device=x.device))
+        waiting = x == self.mask_id
+        open_block = waiting.long().argmax(1) // self.block_length * self.block_length
+        ended = torch.isin(x, x.new_tensor(end_ids)) & shown & (columns < open_block[:, None])
+        left = waiting & (columns < self.lengths[:, None] + self.gen_length)
+        return left.any(1) & ~ended.any(1)
+
+    def window(self, x: Tensor, stored: Tensor) -> Window:
+        """Columns from the first not stored to the end of the first block with a mask.
+
+        Args:
+            x: ``[K, W]`` rows with at least one mask.
+            stored: ``[K]`` columns at the beginning whose keys and values are kept.
+        """
+        block = (x == self.mask_id).long().argmax(1) // self.block_length
+        end = (block + 1) * self.block_length
+        size, width = int((end - stored).max()), int(end.max())
+        columns = end[:, None] - size + torch.arange(size, device=x.device)
+        fresh, columns = columns >= stored[:, None], columns.clamp(min=0)
+        keys = torch.arange(width, device=x.device) // self.block_length
+        attention = keys <= columns[:, None, :, None] // self.block_length
+        return Window(block, block * self.block_length, columns, fresh, attention)
+
+
+def lay_out(
+    model: LanguageModel, batch: Batch, *, gen_length: int, block_length: int
+) -> tuple[Page, Tensor]:
+    """Make the page and its first content ``[B, W]``, whole blocks in every row.
+
+    Raises:
+        InputError: not a block diffusion model, or a response template is too long.
+    """
+    if model.traits.attention != "block":
+        raise InputError(
+            f"{model.name} was not trained with blocks (its attention is "
+            f"{model.traits.attention}). Use its own sampler: {model.traits.sampler['name']}."
+        )
+    first = canvas(model, batch, gen_length)
+    lengths = batch.attention.sum(1)
+    ends = -(-(lengths + gen_length) // block_length) * block_length
+    columns = torch.arange(int(ends.max()), device=lengths.device)
+    source = columns + (first.start - lengths)[:, None]
+    x = first.tokens.gather(1, source.clamp(max=first.tokens.shape[1] - 1))
+    x = x.masked_fill(columns >= (lengths + gen_length)[:, None], first.mask_id)
+    x = x.masked_fill(columns >= ends[:, None], model.traits.end_ids[0])
+    return Page(batch, lengths, first.mask_id, gen_length, block_length), x
+
+
+@final
+class Reader:
+    """The network reading each row's block, and once what was finished before it."""
+
+    def __init__(self, model: LanguageModel, page: Page, x: Tensor, layers: Sequence[str]) -> None:
+        self._model, self._page = model, page
+        self._layers = tuple(dict.fromkeys(["last", *layers]))
+        self._cache = KeyValues(*x.shape)
+        self._stored = torch.zeros_like(page.lengths)
+
+    def __call__(self, x: Tensor, live: Tensor) -> tuple[Window, dict[str, Tensor]]:
+        """Read the rows ``live`` of ``[B, W]``: the window and layer -> ``[K, S, D]`` states."""
+        now = x[live]
+        window = self._page.window(now, self._stored[live])
+        states = self._model.states(
+            now.gather(1, window.columns),
+            window.attention,
+            layers=self._layers,
+            positions=window.columns,
+            cache=self._cache.at(live, window),
+        )
+        self._stored[live] = window.start
+        return window, states
+
+
+@final
+class KeyValues:
+    """Keys and values by column, in the form of a transformers cache.
+
+    Each pass writes the columns of its window, so that those of an unfinished block are overwritten
+    by the next pass and nothing has to be taken back. Columns already kept are not written again.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        self._rows = torch.arange(rows)
+        self._width = width
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._target, self._until = self._rows, 0
+
+    def at(self, rows: Tensor, window: Window) -> KeyValues:
+        """Drop every row but these and write this window's columns next."""
+        if len(rows) < len(self._rows):
+            stay = torch.isin(self._rows, rows.cpu()).nonzero()[:, 0].to(rows.device)
+            self._kept = {i: (k[stay], v[stay]) for i, (k, v) in self._kept.items()}
+            self._rows = rows.cpu()
+        self._target = window.columns.masked_fill(~window.fresh, self._width)
+        self._until = window.attention.shape[-1]
+        return self
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write ``[K, H, S, d]`` and give all columns that the window may look at."""
+        if layer_idx not in self._kept:
+            shape = (*keys.shape[:2], self._width + 1, keys.shape[3])
+            self._kept[layer_idx] = (keys.new_zeros(shape), values.new_zeros(shape))
+        place = self._target.to(keys.device)[:, None, :, None].expand_as(keys)
+        kept = self._kept[layer_idx]
+        for buffer, new in zip(kept, (keys, values), strict=True):
+            buffer.scatter_(2, place, new)
+        return kept[0][:, :, : self._until], kept[1][:, :, : self._until]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """0: positions are given with every pass."""
+        return 0

@@ -1,0 +1,107 @@
+"""SDAR's own code against ours, on the same tiny weights: every step's tokens and states.
+
+The fixture is made by ``parity/freeze_sdar.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import demur
+from demur.models.base import Batch, LanguageModel
+from demur.sampling import Block, find_pooling
+from demur.types import Step
+from parity.freeze_sdar import prompt
+from parity.tiny import SDAR_MASK, SDAR_VOCAB, save_sdar
+
+FIXTURE = json.loads((Path(__file__).parent / "parity" / "sdar.json").read_text())
+RUNS = FIXTURE["runs"]
+
+
+@pytest.fixture(scope="module")
+def tiny_sdar(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return demur.load(save_sdar(tmp_path_factory.mktemp("sdar") / "tiny-sdar"))
+
+
+class MultinomialNoise:
+    """The numbers that ``torch.multinomial`` takes for a whole block of one row."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def uniform(self, where: Tensor, width: int) -> Tensor:
+        waits = torch.empty(where.shape[1], width).exponential_(generator=self._generator)
+        return torch.exp(-waits.double())[where[0]]
+
+    def choose(self, probabilities: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def keep(self, rows: Tensor) -> MultinomialNoise:
+        return self
+
+
+def settings(case: dict[str, Any]) -> Block:
+    """The block sampler that a case describes."""
+    if not case["sampled"]:
+        threshold = case["threshold"] if case["threshold"] < 1 else None
+        steps = case["denoising_steps"]
+        return Block(gen_length=case["gen_length"], block_steps=steps, threshold=threshold)
+    rule = case["remasking_strategy"]
+    return Block(
+        gen_length=case["gen_length"],
+        remasking="left_to_right" if rule == "sequential" else "low_confidence",
+        threshold=case.get("confidence_threshold", 0.85) if rule.endswith("dynamic") else None,
+        temperature=case.get("temperature", 1.0),
+        top_k=case.get("top_k", 0),
+        top_p=case.get("top_p", 1.0),
+    )
+
+
+def generate(model: LanguageModel, case: dict[str, Any]) -> list[Step]:
+    """Our steps for a case."""
+    ids = torch.tensor([prompt(case["prompt"])])
+    batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),))
+    noise = MultinomialNoise(11)
+    pooling = find_pooling("response")
+    return list(settings(case).run(model, batch, layers=("last",), pooling=pooling, noise=noise))
+
+
+def upstream_steps(run: dict[str, Any]) -> Iterator[tuple[list[int], Tensor]]:
+    """After each denoising pass: shown response tokens (-1 masked) and the pooled states."""
+    start, length = run["case"]["prompt"], run["case"]["gen_length"]
+    finished: dict[int, Tensor] = {}
+    shown = torch.full((length,), -1)
+    for place, one in enumerate(run["passes"]):
+        columns = range(one["first"], one["first"] + len(one["ids"]))
+        inside = [c for c in columns if start <= c < start + length]
+        states = {c: torch.tensor(one["states"][c - one["first"]]) for c in inside}
+        if one["kind"] == "store":
+            finished |= states
+            continue
+        after = run["passes"][place + 1]["ids"]
+        for c in inside:
+            token = after[c - one["first"]]
+            shown[c - start] = -1 if token == SDAR_MASK else token
+        yield shown.tolist(), torch.stack([*(finished | states).values()]).mean(0)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=[str(i) for i in range(len(RUNS))])
+def test_every_step_is_upstreams(run: dict[str, Any], tiny_sdar: LanguageModel) -> None:
+    ends = (run["case"].get("ends", SDAR_VOCAB),)
+    model = replace(tiny_sdar, traits=replace(tiny_sdar.traits, end_ids=ends))
+    ours = generate(model, run["case"])
+    theirs = list(upstream_steps(run))
+    assert len(ours) >= 2
+    for step, (tokens, state) in zip(ours, theirs, strict=False):
+        assert step.tokens[0].tolist() == tokens
+        torch.testing.assert_close(step.phi["last"][0], state, atol=1e-5, rtol=0)
+    # What upstream does after our last step lies past gen_length.
+    assert all(tokens == theirs[len(ours) - 1][0] for tokens, _ in theirs[len(ours) :])
