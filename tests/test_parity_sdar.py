@@ -19,8 +19,8 @@ import demur
 from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, find_pooling
 from demur.types import Step
+from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_sdar
 from parity.freeze_sdar import prompt
-from parity.tiny import SDAR_MASK, SDAR_VOCAB, save_sdar
 
 FIXTURE = json.loads((Path(__file__).parent / "parity" / "sdar.json").read_text())
 RUNS = FIXTURE["runs"]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from parity.tiny import SDAR, SDAR_MASK, SDAR_VOCAB, sdar_weights
+from parity.blocks import SDAR, SDAR_MASK, SDAR_VOCAB, sdar_weights
 
 OUT = Path(__file__).parent / "sdar.json"
 GREEDY = [
