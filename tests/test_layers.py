@@ -15,7 +15,7 @@ FLOORS = (
     ("errors",),
     ("alignment", "files"),
     ("types",),
-    ("metrics", "organism"),
+    ("metrics", "organism", "manifest", "rows", "shards", "tables"),
     ("models", "prompts", "sri", "store", "judges", "viz"),
     ("sampling", "detectors"),
     ("tracing", "guard", "attacks", "compat"),
