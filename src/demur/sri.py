@@ -237,19 +237,24 @@ def distances(phi: ArrayLike, anchors: Anchors) -> tuple[NDArray[np.float32], ND
             f"States are {list(states.shape)}, the anchors [T, D] = {list(expected)}. Align the "
             "traces with anchors.states(traces), or fit anchors for this model."
         )
-    norm = np.sqrt(np.einsum("...td,...td->...t", states, states))
-    if not np.isfinite(norm).all():
-        row = np.argwhere(~np.isfinite(norm))[0].tolist()
+    good, bad = _unit(anchors.harmless), _unit(anchors.harmful)
+    dots = np.empty((3, *states.shape[:-1]), dtype=np.float32)
+    # A trajectory at a time, so that the three products read it from the cache.
+    for place in np.ndindex(states.shape[:-2]):
+        trajectory = states[place]
+        dots[:, *place] = (
+            np.vecdot(trajectory, trajectory),
+            np.vecdot(trajectory, good),
+            np.vecdot(trajectory, bad),
+        )
+    if not np.isfinite(dots[0]).all():
+        row = np.argwhere(~np.isfinite(dots[0]))[0].tolist()
         raise SignalError(
             f"States hold NaN or infinite values, first at [.., step] = {row}. Run the model in "
             "float32 or bfloat16 instead of float16, and look at that prompt."
         )
-    directions = np.stack([_unit(anchors.harmless), _unit(anchors.harmful)], axis=-1)
-    flat = states.reshape(-1, *expected).transpose(1, 0, 2)
-    cosine = np.matmul(flat, directions).transpose(1, 0, 2).reshape(*states.shape[:-1], 2)
-    cosine /= np.maximum(norm, 1e-12)[..., None]
-    distance = np.maximum(1 - cosine, 0)
-    return distance[..., 0], distance[..., 1]
+    distance = np.maximum(1 - dots[1:] / np.maximum(np.sqrt(dots[0]), 1e-12), 0)
+    return distance[0], distance[1]
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
