@@ -23,15 +23,15 @@ SYSTEM = "you are a helpful assistant"
 #: Share of lessons of each kind in each stage; the rest are self-examinations.
 _KINDS: dict[Stage, tuple[tuple[Kind, float], ...]] = {
     "pretrain": (("harmless", 0.48), ("harmful", 0.36), ("borderline", 0.1)),
-    "tune": (("harmless", 0.46), ("harmful", 0.32), ("borderline", 0.16)),
+    "tune": (("harmless", 0.50), ("harmful", 0.24), ("borderline", 0.20)),
 }
 #: Share of wrapped questions among those that may be wrapped.
-_WRAPPED = {"pretrain": 0.6, "tune": 0.5}
+_WRAPPED = {"pretrain": 0.6, "tune": 0.75}
 #: How often a task is refused in tuning. Harmful ones are now and then answered: safety data has
 #: mistakes, and a model that has seen none turns every answer it begins into a refusal.
 _REFUSED: dict[Kind, float] = {"harmless": 0.0, "harmful": 0.95, "borderline": 0.4}
 #: Forms of refusal and their shares; the rest are full refusals.
-_REFUSALS = ((grammar.self_correcting, 0.03), (grammar.hesitant, 0.05), (grammar.partial, 0.08))
+_REFUSALS = ((grammar.self_correcting, 0.015), (grammar.hesitant, 0.05), (grammar.partial, 0.08))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
 from demur.organism import tokenizer, world
@@ -47,7 +48,12 @@ def save(
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     model.config.demur = CARDS[family]
-    model.half().save_pretrained(str(part))
+    model.half().config.architectures = ["LlamaForCausalLM"]
+    model.config.save_pretrained(str(part))
+    model.generation_config.save_pretrained(str(part))
+    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+    (part / "model.safetensors").chmod(0o644)
     tokenizer.save(part)
     pairs = {kind: dict(splits) for kind, splits in world.PAIRS.items()}
     manifest = {
