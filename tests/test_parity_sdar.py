@@ -21,6 +21,7 @@ from demur.sampling import Block, find_pooling
 from demur.types import Step
 from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_sdar
 from parity.freeze_sdar import prompt
+from parity.noise import MultinomialNoise
 
 FIXTURE = json.loads((Path(__file__).parent / "parity" / "sdar.json").read_text())
 RUNS = FIXTURE["runs"]
@@ -29,23 +30,6 @@ RUNS = FIXTURE["runs"]
 @pytest.fixture(scope="module")
 def tiny_sdar(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return demur.load(save_sdar(tmp_path_factory.mktemp("sdar") / "tiny-sdar"))
-
-
-class MultinomialNoise:
-    """The numbers that ``torch.multinomial`` takes for a whole block of one row."""
-
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def uniform(self, where: Tensor, width: int) -> Tensor:
-        waits = torch.empty(where.shape[1], width).exponential_(generator=self._generator)
-        return torch.exp(-waits.double())[where[0]]
-
-    def choose(self, probabilities: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def keep(self, rows: Tensor) -> MultinomialNoise:
-        return self
 
 
 def settings(case: dict[str, Any]) -> Block:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from demur.errors import ModelError
 from demur.organism import NAMES, path
@@ -77,13 +78,15 @@ def find(
 def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
     """Load a native class from safetensors only, every tensor accounted for.
 
+    ``options`` go to the class; with a ``state_dict`` among them nothing is read from the folder.
+
     Raises:
         ModelError: no safetensors, a missing, extra or wrongly shaped tensor, a truncated file.
     """
     device_map = checkpoint.device_map
     try:
         net, info = auto_class.from_pretrained(
-            checkpoint.location,
+            None if "state_dict" in options else checkpoint.location,
             revision=checkpoint.hub_revision,
             dtype=checkpoint.dtype,
             device_map=device_map,
@@ -101,6 +104,41 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
     if device_map is None and checkpoint.device:
         net = net.to(checkpoint.device)
     return net.eval()
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Every tensor of the checkpoint's safetensors files, memory-mapped, under its own name.
+
+    Raises:
+        ModelError: no safetensors, or a truncated file.
+    """
+    from huggingface_hub import snapshot_download
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(checkpoint.location)
+    tensors: dict[str, Tensor] = {}
+    try:
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    checkpoint.location,
+                    revision=checkpoint.hub_revision,
+                    allow_patterns=["*.safetensors"],
+                )
+            )
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors |= load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"Could not read the weights of {checkpoint.name}: {_first_line(error)} Check that the "
+            "folder is complete or download it again."
+        ) from error
+    if not tensors:
+        raise ModelError(
+            f"{checkpoint.name} has no *.safetensors file. Weights are read from safetensors only."
+        )
+    return tensors
 
 
 def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:

@@ -1,0 +1,148 @@
+"""LLaDA-2.x: a mixture of experts with block diffusion, loaded with the native GLM-4 MoE class.
+
+LLaDA 2.0, arXiv:2512.15745. The published modeling file is Ling 2.0's with attention up to the end of
+a position's own block. GLM-4 MoE computes the same: heads with their own norms, rotation of half of
+each head, experts chosen by sigmoid scores and a bias inside the best groups, one shared expert. So
+the tensors are renamed, the fused projection is cut in three, and no remote code runs. Settings: block
+and threshold of LLaDA-2 ``generate``, greedy and 128 tokens as in the paper (PAPER section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from demur.errors import ModelError
+from demur.models.base import LanguageModel, Traits
+from demur.models.checkpoint import (
+    Checkpoint,
+    end_ids,
+    load_native,
+    load_tokenizer,
+    mask_id,
+    read_tensors,
+)
+
+NAME = "llada2"
+EXAMPLES = "LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini"
+
+#: LLaDA-2's config -> GLM-4 MoE's. What is not here has no effect on the published modeling file.
+_SETTINGS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "num_key_value_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "hidden_act": "hidden_act",
+    "max_position_embeddings": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+    "rope_scaling": "rope_scaling",
+    "use_qkv_bias": "attention_bias",
+    "use_qk_norm": "use_qk_norm",
+    "tie_word_embeddings": "tie_word_embeddings",
+    "moe_intermediate_size": "moe_intermediate_size",
+    "num_experts": "n_routed_experts",
+    "num_shared_experts": "n_shared_experts",
+    "num_experts_per_tok": "num_experts_per_tok",
+    "n_group": "n_group",
+    "topk_group": "topk_group",
+    "routed_scaling_factor": "routed_scaling_factor",
+    "first_k_dense_replace": "first_k_dense_replace",
+    "pad_token_id": "pad_token_id",
+    "eos_token_id": "eos_token_id",
+}
+
+#: LLaDA-2's tensor names -> GLM-4 MoE's.
+_NAMES = {
+    "model.word_embeddings.": "model.embed_tokens.",
+    ".attention.dense.": ".self_attn.o_proj.",
+    ".attention.query_layernorm.": ".self_attn.q_norm.",
+    ".attention.key_layernorm.": ".self_attn.k_norm.",
+    ".mlp.gate.expert_bias": ".mlp.gate.e_score_correction_bias",
+}
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Whether the config is LLaDA-2's."""
+    return config.get("model_type") in ("llada2_moe", "llada21_moe")
+
+
+def load(checkpoint: Checkpoint) -> LanguageModel:
+    """Load the renamed weights into GLM-4 MoE.
+
+    Raises:
+        ModelError: an option of LLaDA-2's modeling file that no release uses and GLM-4 MoE has not,
+            or no mask token.
+    """
+    from transformers import Glm4MoeForCausalLM
+
+    tokenizer = load_tokenizer(checkpoint, native="PreTrainedTokenizerFast")
+    mask = mask_id(checkpoint, tokenizer, released="156895")
+    config = _config(checkpoint)
+    weights = dict(
+        pair
+        for name, value in read_tensors(checkpoint).items()
+        for pair in _renamed(name, value, config)
+    )
+    net = load_native(checkpoint, Glm4MoeForCausalLM, config=config, state_dict=weights)
+    sampler = {"name": "block", "block_length": 32, "block_steps": 32, "threshold": 0.95}
+    traits = Traits(
+        family=NAME,
+        attention="block",
+        end_ids=end_ids(tokenizer, net),
+        sampler=checkpoint.card.get("sampler", sampler),
+        pooling="response",
+        mask_id=mask,
+        shift=False,
+    )
+    return LanguageModel(checkpoint.name, checkpoint.revision, net, tokenizer, traits)
+
+
+def _config(checkpoint: Checkpoint) -> Any:
+    """GLM-4 MoE's config for LLaDA-2's.
+
+    Raises:
+        ModelError: an option that GLM-4 MoE has not.
+    """
+    from transformers import Glm4MoeConfig
+
+    found = checkpoint.config
+    odd = {k: found[k] for k in ("use_bias", "norm_head") if found.get(k)}
+    odd |= {} if found.get("num_shared_experts") else {"num_shared_experts": 0}
+    if odd:
+        raise ModelError(
+            f"{checkpoint.name} is a LLaDA-2 that differs from the released ones ({odd}); demur knows "
+            "no native class for that. Add a family file for it."
+        )
+    kept = {ours: found[theirs] for theirs, ours in _SETTINGS.items() if theirs in found}
+    return Glm4MoeConfig(
+        **{k: v for k, v in kept.items() if v is not None},
+        partial_rotary_factor=found.get("partial_rotary_factor", 0.5),
+        norm_topk_prob=found["num_experts_per_tok"] > 1,
+        num_nextn_predict_layers=0,
+    )
+
+
+def _renamed(name: str, value: Tensor, config: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensor under GLM-4 MoE's name; three of them for the fused projection."""
+    for theirs, ours in _NAMES.items():
+        name = name.replace(theirs, ours)
+    if name.endswith("e_score_correction_bias"):
+        # Older classes give the experts outside the best groups a score of 0, LLaDA-2 one of minus
+        # infinity. With no bias below 0 both choose alike, and one number added to all of them
+        # changes no choice.
+        value = value - value.min().clamp(max=0)
+    fused = ".attention.query_key_value."
+    if fused not in name:
+        yield name, value
+        return
+    heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+    parts = torch.split(value, [count * config.head_dim for count in heads])
+    for part, own in zip(parts, ("q", "k", "v"), strict=True):
+        yield name.replace(fused, f".self_attn.{own}_proj."), part
