@@ -43,13 +43,15 @@ _SETTINGS = {
     "pad_token_id": "pad_token_id",
 }
 
-#: LLaDA's tensor names -> Llama's, as patterns in the order in which they are tried.
+#: LLaDA's tensor names -> Llama's. transformers 5 substitutes one group of a pattern, no more.
 _BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
 _NAMES = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
     r"^model\.transformer\.ln_f\.": "model.norm.",
     r"^model\.transformer\.ff_out\.": "lm_head.",
-    _BLOCK + r"([qkv]_proj)\.": r"model.layers.\1.self_attn.\2.",
+    _BLOCK + r"q_proj\.": r"model.layers.\1.self_attn.q_proj.",
+    _BLOCK + r"k_proj\.": r"model.layers.\1.self_attn.k_proj.",
+    _BLOCK + r"v_proj\.": r"model.layers.\1.self_attn.v_proj.",
     _BLOCK + r"attn_out\.": r"model.layers.\1.self_attn.o_proj.",
     _BLOCK + r"attn_norm\.": r"model.layers.\1.input_layernorm.",
     _BLOCK + r"ff_norm\.": r"model.layers.\1.post_attention_layernorm.",
