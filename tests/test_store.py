@@ -371,7 +371,7 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom tests.test_store import a_manifest\nfrom demur.store import writing\n"
+        "import sys\nfrom test_store import a_manifest\nfrom demur.store import writing\n"
         "with writing(sys.argv[1], a_manifest(1)):\n    print('held', flush=True); input()"
     )
     holder = subprocess.Popen(
@@ -379,7 +379,7 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parent,
     )
     with holder:
         assert holder.stdout is not None

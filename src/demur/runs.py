@@ -114,6 +114,14 @@ def _checked(prompts: list[Prompt]) -> list[Prompt]:
             f"{count} prompts have the id {name!r}. Give each an id of its own, or leave it empty "
             "and drop repeated prompts."
         )
+    for prompt in prompts:
+        try:
+            "".join(map(str, [*asdict(prompt).values()])).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Prompt {prompt.id!a} holds half a surrogate pair, which no tokenizer reads. "
+                "Remove it."
+            ) from error
     return prompts
 
 
