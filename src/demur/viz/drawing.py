@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -42,8 +41,6 @@ _STYLE: dict[Any, Any] = {
     "legend.columnspacing": 1.4,
     "legend.frameon": False,
 }
-#: What XML cannot hold: controls and lone surrogates.
-_UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @contextmanager
@@ -52,7 +49,7 @@ def drawing(title: str, *, height: float) -> Iterator[tuple[Figure, Axes]]:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
-        text = textwrap.fill(printable(title), 48)
+        text = textwrap.fill(title, 48)
         figure.suptitle(text, x=0.012, ha="left", fontsize=12, fontweight="bold")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
@@ -67,9 +64,4 @@ def finish(figure: Figure, *, title: str, about: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    return embed(out.getvalue(), title=printable(title), description=printable(about))
-
-
-def printable(text: str) -> str:
-    """The text without what XML cannot hold."""
-    return _UNPRINTABLE.sub("", text)
+    return embed(out.getvalue(), title=title, description=about)

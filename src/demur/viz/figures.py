@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError, SignalError
 from demur.metrics import Estimate
-from demur.viz.drawing import COMPLYING, OTHERS, REFUSING, drawing, finish, printable
+from demur.viz.drawing import COMPLYING, OTHERS, REFUSING, drawing, finish
 from demur.viz.svg import INK
 from demur.viz.tables import Table, Value, number
 
@@ -29,7 +29,7 @@ FEWEST = 3
 
 _DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), "-")
 _MARKERS = "os^Dv"
-_HATCHES = ("", "///", "...")
+_HATCHES = ("", "///", "\\\\\\", "xx")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def trajectories(
     with drawing(title, height=3.5) as (canvas, axes):
         _regions(axes, last=len(steps))
         for (name, values), look in zip(signals.items(), _looks(list(signals)), strict=True):
-            label = f"{printable(name)} (n = {len(values)})"
+            label = f"{name} (n = {len(values)})"
             if not len(values):
                 axes.plot([], [], label=label, **look)
                 continue
@@ -126,12 +126,12 @@ def irr_bars(
                 hatch=_HATCHES[place % len(_HATCHES)],
                 edgecolor="#ffffff",
                 linewidth=0,
-                label=f"theta = {printable(threshold)}",
+                label=f"theta = {threshold}",
             )
             for centre, (_, rate) in zip(centres, found, strict=True):
                 _interval(axes, centre, rate)
         axes.set(xlabel="internal recovery rate", xlim=(0, 1), yticks=range(len(rates)))
-        axes.set_yticklabels([textwrap.fill(printable(name), 18) for name in rates])
+        axes.set_yticklabels([textwrap.fill(name, 18) for name in rates])
         axes.set_ylim(len(rates) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
@@ -168,7 +168,7 @@ def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str =
     points = _discriminants(values, names, [name for name, n in counts.items() if n >= FEWEST])
     rows: list[Sequence[Value]] = []
     with drawing(title, height=2.0 if points is None else 3.9) as (canvas, axes):
-        axes.set_title(textwrap.fill(printable(note), 60), loc="left", fontsize=10)
+        axes.set_title(textwrap.fill(note, 60), loc="left", fontsize=10)
         if points is None:
             axes.set_axis_off()
             what = "Nothing to compare: this view needs\ntwo groups whose signals vary."
@@ -266,7 +266,7 @@ def _scatter(
             facecolor=look["color"] if counts[name] >= FEWEST else "none",
             edgecolor=look["color"],
             alpha=0.75,
-            label=f"{printable(name)} (n = {counts[name]})",
+            label=f"{name} (n = {counts[name]})",
         )
     axes.set_xlabel("discriminant 1")
     if sum(n >= FEWEST for n in counts.values()) > 2:

@@ -17,6 +17,8 @@ XLINK = "http://www.w3.org/1999/xlink"
 #: Colour that figures draw text and axes in; on the page it is the colour of the text around.
 INK = "#1b1e24"
 
+#: What XML cannot hold: controls and lone surrogates.
+_UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
@@ -24,16 +26,16 @@ def embed(source: str, *, title: str, description: str) -> str:
     """Rewrite one SVG document as an element for a page; the same input gives the same text."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    root = ElementTree.fromstring(source)
+    root = ElementTree.fromstring(_UNPRINTABLE.sub("", source))
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{SVG}}}style", f"{{{SVG}}}metadata"):
                 parent.remove(child)
     for element in root.iter():
         _presentation(element)
-    _own_ids(root, prefix=f"f{hashlib.sha256(source.encode()).hexdigest()[:8]}-")
+    _own_ids(root, prefix=f"f{hashlib.sha256(source.encode('utf-8', 'replace')).hexdigest()[:8]}-")
     root.set("role", "img")
-    root.set("aria-label", f"{title}. {description}".strip())
+    root.set("aria-label", _UNPRINTABLE.sub("", f"{title}. {description}".strip()))
     root.set("stroke-linejoin", "round")
     return ElementTree.tostring(root, encoding="unicode")
 
