@@ -240,8 +240,9 @@ def save_qwen_tokenizer(folder: Path, *, special: list[str], settings: Mapping[s
     """Qwen's files: vocab.json, merges.txt and added tokens in tokenizer_config.json."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    letters = sorted(ByteLevel.alphabet())[:94]
-    first = 100
+    alphabet = sorted(ByteLevel.alphabet())
+    letters = [*alphabet[:98], "Ċ", "Ġ"]
+    first = len(letters)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(letters)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")

@@ -143,8 +143,6 @@ class Timed:
 
     def _toss(self, waiting: Tensor, share: Tensor, noise: Noise) -> Tensor:
         """``[K, L]`` bool, each masked position with probability ``share``."""
-        if share == 1:
-            return waiting
         heads = noise.uniform(waiting, 1)[:, 0] < share.to(waiting.device)
         return torch.zeros_like(waiting).masked_scatter(waiting, heads)
 
