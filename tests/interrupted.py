@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +121,12 @@ def kill(folder: Path, model: LanguageModel, count: int, longest: float) -> list
 
 def memory(folder: Path, model: LanguageModel, *counts: int) -> list[tuple[int, int]]:
     """Exit code and peak memory of a run of each size."""
-    layers = ("last", "first", "middle")
-    return [
-        in_child(
-            lambda: trace_to(
-                folder / f"{n}", model, some_prompts(n), layers=layers, batch_size=16, shard_rows=16
-            )  # noqa: B023
-        )
+    options: dict[str, Any] = {"layers": ("last", "first", "middle"), "batch_size": 16}
+    works = [
+        partial(trace_to, folder / f"{n}", model, some_prompts(n), shard_rows=16, **options)
         for n in counts
     ]
+    return [in_child(work) for work in works]
 
 
 def shards(folder: Path) -> dict[str, bytes]:
