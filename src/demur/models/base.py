@@ -100,12 +100,20 @@ class LanguageModel:
     @property
     def context_length(self) -> int:
         """Most positions, prompt and response together, that the model was made for."""
-        return int(getattr(self.net.config, "max_position_embeddings", 0) or 2**31)
+        config = self.net.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", 0) or 2**31)
+
+    @property
+    def body(self) -> Any:
+        """The language network without its head, out of what may hold other modalities too."""
+        body = self.net.base_model
+        body = self.net.model if body is self.net else body
+        return getattr(body, "language_model", body)
 
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder blocks."""
-        body = getattr(self.net.base_model, "decoder", self.net.base_model)
+        body = getattr(self.body, "decoder", self.body)
         for name in ("layers", "h", "blocks"):
             if isinstance(found := getattr(body, name, None), nn.ModuleList):
                 return found
@@ -247,7 +255,7 @@ class LanguageModel:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
         caching = {"past_key_values": cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
-            output = self.net.base_model(
+            output = self.body(
                 input_ids=ids,
                 attention_mask=self._mask(ids, attention),
                 position_ids=positions,
@@ -306,7 +314,7 @@ class LanguageModel:
 
 def native_logits(net: Any, states: Tensor) -> Tensor:
     """Output embedding and the logit scaling that some native classes add to it."""
-    config = net.config
+    config = net.config.get_text_config()
     logits: Tensor = net.get_output_embeddings()(states)
     if cap := getattr(config, "final_logit_softcapping", None):
         logits = torch.tanh(logits / cap) * cap

@@ -1,0 +1,154 @@
+"""Causal families through the real loading code, against transformers' own ``generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import demur
+from conftest import save_tokenizer
+from demur.models.base import LanguageModel
+from demur.sampling import Autoregressive
+from demur.tracing import record
+from demur.types import Prompt
+
+PROMPTS = [
+    Prompt("w1 w2 w3", id="a"),
+    Prompt("w4", id="b"),
+    Prompt("w5 w6 w7 w8 w9 w10 w11 w12 w13 w14", id="c"),
+]
+SIZE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+WINDOW = {"sliding_window": 8, "head_dim": 8}
+
+#: Native class -> what makes its config special.
+CLASSES: dict[str, dict[str, Any]] = {
+    "Llama": {"rope_theta": 500000.0},
+    "Qwen2": {"tie_word_embeddings": True},
+    "Qwen3": {"head_dim": 8},
+    "Mistral": {"sliding_window": 8},
+    "Gemma2": {**WINDOW, "query_pre_attn_scalar": 8, "final_logit_softcapping": 30.0},
+    "Gemma3Text": {**WINDOW, "query_pre_attn_scalar": 8},
+    "Phi3": {"rope_theta": 10000.0},
+    "Olmo2": {},
+    "Granite": {"logits_scaling": 4.0, "attention_multiplier": 0.3},
+    "Cohere": {"logit_scale": 0.25},
+}
+
+
+def save(folder: Path, name: str) -> Path:
+    """A tiny random checkpoint of a native class."""
+    import transformers
+
+    tokenizer = save_tokenizer(folder)
+    config_class = getattr(transformers, f"{name}Config")
+    base = name.removesuffix("Text")
+    net_class = getattr(transformers, f"{base}ForCausalLM")
+    torch.manual_seed(3)
+    config = config_class(**SIZE, vocab_size=len(tokenizer), **CLASSES[name])
+    net_class(config).save_pretrained(folder)
+    return folder
+
+
+def save_with_eyes(folder: Path) -> Path:
+    """A tiny Gemma-3 that sees as well, as the 4B and larger ones do."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    tokenizer = save_tokenizer(folder)
+    torch.manual_seed(3)
+    eyes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "image_size": 8,
+        "patch_size": 4,
+    }
+    text = {**SIZE, "vocab_size": len(tokenizer), **CLASSES["Gemma3Text"]}
+    config = Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4)
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[*CLASSES, "Gemma3 with eyes"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each native class, loaded by demur."""
+    folder = tmp_path_factory.mktemp("causal") / request.param
+    return demur.load(
+        save(folder, request.param) if request.param in CLASSES else save_with_eyes(folder)
+    )
+
+
+def test_greedy_equals_generate(model: LanguageModel) -> None:
+    batch = model.encode(PROMPTS)
+    out = model.net.generate(
+        input_ids=batch.ids,
+        attention_mask=batch.attention.long(),
+        max_new_tokens=16,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    for row, one in enumerate(record(model, PROMPTS, sampler=Autoregressive(steps=16))):
+        expected = out[row, batch.ids.shape[1] :].tolist()
+        if 2 in expected:
+            expected = expected[: expected.index(2) + 1]
+        assert one.response_ids.tolist() == expected
+
+
+@torch.no_grad()
+def test_states_equal_the_last_hidden_state(model: LanguageModel) -> None:
+    """Also that the cache, windows and all, is exact: the reference pass has none."""
+    for one in record(model, PROMPTS, sampler=Autoregressive(steps=12)):
+        ids = model.encode([one.prompt]).ids
+        whole = torch.cat([ids, torch.tensor([one.response_ids.tolist()])], dim=1)
+        states = model.net(whole, output_hidden_states=True, use_cache=False).hidden_states[-1][0]
+        produced = states[ids.shape[1] - 1 : -1]
+        steps = torch.arange(1, len(produced) + 1)[:, None]
+        expected = (produced.cumsum(0) / steps).numpy()
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(one.phi["last"], expected, atol=1e-5 * scale)
+
+
+def test_batched_equals_single(model: LanguageModel) -> None:
+    sampler = Autoregressive(steps=8)
+    for prompt, one in zip(PROMPTS, record(model, PROMPTS, sampler=sampler), strict=True):
+        [alone] = record(model, [prompt], sampler=sampler)
+        np.testing.assert_array_equal(one.committed, alone.committed)
+        scale = max(1.0, float(np.abs(alone.phi["last"]).max()))
+        np.testing.assert_allclose(one.phi["last"], alone.phi["last"], atol=1e-5 * scale)
+
+
+def test_traits(model: LanguageModel) -> None:
+    assert model.traits.family == "causal"
+    assert model.traits.end_ids == (2,)
+    assert model.traits.sampler == {"name": "autoregressive", "steps": 32}
+    assert model.traits.pooling == "running"
+    assert model.context_length == 128
+
+
+def test_system_prompt_is_folded_where_the_template_refuses_one(tmp_path: Path) -> None:
+    folder = save(tmp_path / "gemma", "Gemma2")
+    (folder / "chat_template.jinja").write_text(
+        "<|bos|>{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}<|assistant|>"
+    )
+    model = demur.load(folder)
+    rendered = model.decode(model.encode([Prompt("w1 w2")]).ids[0].tolist(), special=True)
+    assert "helpful" in rendered
+    assert rendered.index("helpful") < rendered.index("w1")
+    assert rendered.count("<|user|>") == 1
