@@ -294,3 +294,79 @@ def save_llada2(folder: Path, **changes: Any) -> Path:
         mask_token="<|mask|>",
     )
     return folder
+
+
+# ---------------------------------------------------------------------- DiffusionGemma
+
+GEMMA_VOCAB, GEMMA_CANVAS = 64, 12
+GEMMA_SPECIAL = ["<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>"]
+GEMMA_TEXT = {
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "global_head_dim": 16,
+    "head_dim": 8,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "max_position_embeddings": 256,
+    "moe_intermediate_size": 12,
+    "num_attention_heads": 4,
+    "num_experts": 4,
+    "num_global_key_value_heads": 1,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "sliding_window": 8,
+    "top_k_experts": 2,
+    "use_bidirectional_attention": "vision",
+    "vocab_size": GEMMA_VOCAB,
+}
+GEMMA_VISION = {
+    "head_dim": 8,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "model_type": "gemma4_vision",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": 2,
+    "patch_size": 4,
+    "pooling_kernel_size": 1,
+    "position_embedding_size": 16,
+}
+
+
+def save_diffusion_gemma(folder: Path, *, scale: float = 1.5, **generation: Any) -> Path:
+    """A tiny DiffusionGemma as transformers itself saves it; needs transformers 5.11 or later.
+
+    ``generation`` goes into generation_config.json. With a large ``scale`` the self-conditioning is
+    chaotic: rounding errors grow tenfold with each step.
+    """
+    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
+
+    config = DiffusionGemmaConfig(
+        text_config=GEMMA_TEXT,
+        vision_config=GEMMA_VISION,
+        canvas_length=GEMMA_CANVAS,
+        boi_token_id=60,
+        eoi_token_id=61,
+        image_token_id=62,
+    )
+    net = DiffusionGemmaForBlockDiffusion(config)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, value in sorted(net.named_parameters()):
+            if value.ndim >= 2:
+                spread = 0.5 if "embed_tokens" in name else scale / value.shape[-1] ** 0.5
+                value.copy_(spread * torch.randn(value.shape, generator=generator))
+    for key, value in {"eos_token_id": [1, 4], "pad_token_id": 0, **generation}.items():
+        setattr(net.generation_config, key, value)
+    net.save_pretrained(folder)
+    save_words(
+        folder,
+        GEMMA_SPECIAL,
+        TURNS,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+    )
+    return folder

@@ -13,7 +13,17 @@ from typing import Any, Protocol
 import torch
 
 from demur.errors import ModelError
-from demur.models import a2d, bert_chat, causal, dream, llada, llada2, masked_lm, sdar
+from demur.models import (
+    a2d,
+    bert_chat,
+    causal,
+    diffusion_gemma,
+    dream,
+    llada,
+    llada2,
+    masked_lm,
+    sdar,
+)
 from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint, find
 
@@ -32,7 +42,17 @@ class Family(Protocol):
 
 
 #: The first family that recognises a config loads it, so the most general one comes last.
-FAMILIES: tuple[Family, ...] = (masked_lm, llada, dream, a2d, bert_chat, sdar, llada2, causal)
+FAMILIES: tuple[Family, ...] = (
+    masked_lm,
+    llada,
+    dream,
+    a2d,
+    bert_chat,
+    sdar,
+    llada2,
+    diffusion_gemma,
+    causal,
+)
 
 
 def load(

@@ -13,6 +13,7 @@ from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.autoregressive import Autoregressive
 from demur.sampling.block import Block
+from demur.sampling.canvas import Canvas
 from demur.sampling.dream import Dream
 from demur.sampling.masked import Masked
 from demur.sampling.noise import Noise, RowNoise
@@ -24,6 +25,7 @@ __all__ = [
     "SAMPLERS",
     "Autoregressive",
     "Block",
+    "Canvas",
     "Dream",
     "Masked",
     "Noise",
@@ -62,7 +64,7 @@ class Sampler(Protocol):
 
 
 SAMPLERS: Mapping[str, Any] = {
-    sampler.name: sampler for sampler in (Autoregressive, Masked, Dream, Block)
+    sampler.name: sampler for sampler in (Autoregressive, Masked, Dream, Block, Canvas)
 }
 
 

@@ -115,7 +115,8 @@ def canvas(model: LanguageModel, batch: Batch, gen_length: int) -> Canvas:
     mask_id = model.traits.mask_id
     if mask_id is None:
         raise InputError(
-            f"{model.name} is autoregressive and has no mask token. Use --sampler autoregressive."
+            f"{model.name} has no mask token (its attention is {model.traits.attention}). Use "
+            f"--sampler {model.traits.sampler['name']}."
         )
     response = batch.ids.new_full((len(batch.ids), gen_length), mask_id)
     for row, template in enumerate(batch.responses):

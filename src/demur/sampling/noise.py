@@ -21,7 +21,13 @@ class Noise(Protocol):
         """
 
     def choose(self, probabilities: Tensor) -> Tensor:
-        """Draw one index a row from ``[B, V]`` probabilities. Returns ``[B]`` int64."""
+        """Draw an index from each of ``[B, V]`` or ``[B, C, V]`` probabilities, row by row.
+
+        Returns ``[B]`` or ``[B, C]`` int64.
+        """
+
+    def integers(self, count: int, high: int) -> Tensor:
+        """``[B, count]`` int64 drawn evenly from 0 to ``high`` - 1, row by row."""
 
     def keep(self, rows: Tensor) -> Noise:
         """The noise of some rows only (``[K]`` int64 indices)."""
@@ -53,7 +59,12 @@ class RowNoise:
             torch.multinomial(row, 1, generator=generator)
             for row, generator in zip(probabilities.cpu(), self._generators, strict=True)
         ]
-        return torch.cat(drawn).to(probabilities.device)
+        return torch.stack(drawn)[..., 0].to(probabilities.device)
+
+    def integers(self, count: int, high: int) -> Tensor:
+        """See ``Noise.integers``."""
+        drawn = [torch.randint(high, (count,), generator=g) for g in self._generators]
+        return torch.stack(drawn)
 
     def keep(self, rows: Tensor) -> RowNoise:
         """See ``Noise.keep``."""

@@ -145,28 +145,33 @@ class FinishedMeans:
             states: layer -> ``[K, S, D]``.
             chosen: ``[K, S]`` bool, which of them.
         """
-        if self._count is None:
-            self._count = torch.zeros(self._rows, device=rows.device)
-            self._sum = {
-                layer: torch.zeros(self._rows, value.shape[-1], device=rows.device)
-                for layer, value in states.items()
-            }
-        self._count[rows] += chosen.sum(1)
+        count = self._begin(states)
+        count[rows] += chosen.sum(1)
         for layer, value in states.items():
             self._sum[layer][rows] += torch.einsum("bsd,bs->bd", value.float(), chosen.float())
 
     def mean(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
         """Layer -> ``[K, D]`` float32 mean of what is finished and of these positions.
 
-        Arguments as for ``finish``, which must have been called. A row that has no position at all
-        gets the mean of all positions given.
+        Arguments as for ``finish``. A row that has no position at all gets the mean of all
+        positions given.
         """
-        assert self._count is not None
-        none = (self._count[rows] + chosen.sum(1) == 0)[:, None]
+        count = self._begin(states)[rows]
+        none = (count + chosen.sum(1) == 0)[:, None]
         weights = (chosen | none).float()
-        total = self._count[rows] + weights.sum(1)
+        total = count + weights.sum(1)
         return {
             layer: (self._sum[layer][rows] + torch.einsum("bsd,bs->bd", value.float(), weights))
             / total[:, None]
             for layer, value in states.items()
         }
+
+    def _begin(self, states: Mapping[str, Tensor]) -> Tensor:
+        """Make the sums at the first use, where the states are; give the counts ``[B]``."""
+        if self._count is None:
+            self._sum = {
+                layer: torch.zeros(self._rows, value.shape[-1], device=value.device)
+                for layer, value in states.items()
+            }
+            self._count = torch.zeros(self._rows, device=next(iter(states.values())).device)
+        return self._count

@@ -1,0 +1,249 @@
+"""Uniform diffusion on a canvas, with renoising: what is accepted may be taken back.
+
+DiffusionGemma, transformers ``DiffusionGemmaGenerationMixin.generate``; acceptance by entropy,
+arXiv:2505.24857:
+
+    1. a canvas begins as uniform noise behind the prompt;
+    2. each step predicts every position, under a temperature that falls from step to step, and is
+       told the logits of the step before;
+    3. the positions of least entropy whose sum, the largest left out, stays within a bound are
+       accepted; all others become noise again, also those accepted before;
+    4. the canvas is done when the most likely tokens have stayed the same and their mean entropy is
+       low, or when the steps are used up; the most likely tokens are then what it says;
+    5. generation stops after a canvas with an end token.
+
+Differs from upstream: each row's random numbers are its own and rows that are done leave the batch,
+so that a row's result does not depend on the others; tokens after an end token are kept, not padded.
+A step's ``tokens`` are what is accepted at that step, its ``draft`` the most likely tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical
+
+from demur.errors import InputError
+from demur.models.base import Batch, LanguageModel
+from demur.models.diffusion_gemma import Written
+from demur.sampling.noise import Noise
+from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask
+from demur.types import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """Settings of the canvas sampler (defaults: transformers' for DiffusionGemma).
+
+    Attributes:
+        gen_length: response positions R, one or more canvases.
+        canvas_length: positions of a canvas.
+        canvas_steps: most denoising steps of a canvas.
+        entropy_bound: nats; the more, the more positions are accepted at a step.
+        t_max: temperature before the first step.
+        t_min: temperature towards which it falls.
+        stability: steps for which the most likely tokens must have stayed the same.
+        confidence: nats; mean entropy below which a stable canvas is done.
+    """
+
+    name: ClassVar[str] = "canvas"
+    gen_length: int = 256
+    canvas_length: int = 256
+    canvas_steps: int = 48
+    entropy_bound: float = 0.1
+    t_max: float = 0.8
+    t_min: float = 0.4
+    stability: int = 1
+    confidence: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.canvas_length < 1 or self.gen_length < 1 or self.gen_length % self.canvas_length:
+            raise InputError(
+                f"canvas_length {self.canvas_length} does not divide gen_length {self.gen_length}. "
+                "Choose a multiple of the canvas."
+            )
+        if self.canvas_steps < 1 or self.stability < 0:
+            raise InputError(
+                f"canvas_steps is {self.canvas_steps} and stability {self.stability}; at least 1 "
+                "step and 0 or more are needed."
+            )
+        if not 0 < self.t_min < self.t_max:
+            raise InputError(
+                f"t_min is {self.t_min} and t_max {self.t_max}; t_min must be above 0, t_max higher."
+            )
+        if self.entropy_bound <= 0 or self.confidence <= 0:
+            raise InputError(
+                f"entropy_bound is {self.entropy_bound} and confidence {self.confidence}; "
+                "both must be above 0."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Most steps a generation takes; a canvas that settles takes fewer."""
+        return self.gen_length // self.canvas_length * self.canvas_steps
+
+    @property
+    def new_tokens(self) -> int:
+        """Most tokens a response can have."""
+        return self.gen_length
+
+    def run(
+        self,
+        model: LanguageModel,
+        batch: Batch,
+        *,
+        layers: Sequence[str],
+        pooling: Pooling,
+        noise: Noise,
+    ) -> Iterator[Step]:
+        """Generate; see ``canvas``."""
+        return canvas(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+
+
+@torch.inference_mode()
+def canvas(
+    model: LanguageModel,
+    batch: Batch,
+    settings: Canvas,
+    *,
+    layers: Sequence[str],
+    pooling: Pooling,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating.
+
+    A canvas that has not begun is -1 in tokens and drafts, and is not pooled.
+
+    Raises:
+        InputError: the model does not write on a canvas, a response template is too long, or a
+            pooling that takes the state before each position.
+    """
+    if pooling.predictor:
+        raise InputError(
+            f"Pooling {pooling.name!r} takes the state before each position; a canvas model predicts "
+            "a token at its own. Use response, generated or content."
+        )
+    written, fixed = Written(model, batch), templates(batch, settings.gen_length)
+    tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)
+    rows = torch.arange(len(fixed), device=fixed.device)
+    means, phi, index = FinishedMeans(len(fixed)), dict[str, Tensor](), 0
+    for start in range(0, settings.gen_length, settings.canvas_length):
+        place = slice(start, start + settings.canvas_length)
+        block = torch.full_like(fixed[:, 0], start // settings.canvas_length)
+        asked = (model, written, settings, fixed[rows, place], noise.keep(rows), layers)
+        for refined in refine(*asked):
+            index, live = index + 1, rows[refined.rows]
+            running = torch.zeros_like(fixed[:, 0], dtype=torch.bool).index_fill(0, live, True)
+            draft, tokens = draft.clone(), tokens.clone()
+            draft[live, place], tokens[live, place] = refined.draft, refined.tokens
+            counted = positions_mask(
+                pooling,
+                committed=refined.tokens >= 0,
+                draft=refined.draft,
+                end_ids=model.traits.end_ids,
+            )
+            pooled = means.mean(live, refined.states, counted)
+            means.finish(live, refined.states, counted & refined.done[:, None])
+            phi = phi or {k: v.new_zeros(len(fixed), v.shape[1]) for k, v in pooled.items()}
+            phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
+            yield Step(index, tokens, draft, phi, running, batch.ids, block)
+        ended = torch.isin(tokens[rows, place], rows.new_tensor(model.traits.end_ids)).any(1)
+        if ended.all() or place.stop == settings.gen_length:
+            return
+        written, rows = written.only((~ended).nonzero()[:, 0]), rows[~ended]
+        written.append(tokens[rows, place])
+
+
+@dataclass(frozen=True)
+class Refined:
+    """One denoising step of a canvas.
+
+    Attributes:
+        rows: ``[K]`` rows it belongs to.
+        draft: ``[K, C]`` most likely tokens.
+        tokens: ``[K, C]`` accepted tokens, -1 elsewhere; the draft where the canvas is done.
+        states: layer -> ``[K, C, D]``.
+        done: ``[K]`` bool, rows for which it was the last step.
+    """
+
+    rows: Tensor
+    draft: Tensor
+    tokens: Tensor
+    states: dict[str, Tensor]
+    done: Tensor
+
+
+def refine(
+    model: LanguageModel,
+    written: Written,
+    settings: Canvas,
+    fixed: Tensor,
+    noise: Noise,
+    layers: Sequence[str],
+) -> Iterator[Refined]:
+    """Denoise one canvas behind what is written, ``fixed`` ``[B, C]`` held where it is not -1."""
+    vocabulary = model.net.get_output_embeddings().weight.shape[0]
+    rows = torch.arange(len(fixed), device=fixed.device)
+    x, conditioning = hold(noise.integers(fixed.shape[1], vocabulary).to(rows.device), fixed), None
+    seen = torch.full((settings.stability, *fixed.shape), -1, device=rows.device)
+    for left in range(settings.canvas_steps, 0, -1):
+        states = written.read(x, conditioning, ("last", *layers))
+        logits = model.logits(states["last"]) / temperature(left, settings, rows.device)
+        drawn = noise.choose(logits.softmax(-1)).to(rows.device)
+        fresh = noise.integers(fixed.shape[1], vocabulary).to(rows.device)
+        draft = hold(logits.argmax(-1), fixed)
+        entropy: Tensor = Categorical(logits=logits).entropy()  # type: ignore[no-untyped-call]
+        accepted = least_uncertain(entropy.masked_fill(fixed >= 0, 0), settings.entropy_bound)
+        done = (seen == draft).all(-1).all(0) & (entropy.mean(-1) < settings.confidence)
+        done |= left == 1
+        tokens = torch.where(accepted, hold(drawn, fixed), -1)
+        tokens = torch.where(done[:, None], draft, tokens)
+        own = {layer: states[layer] for layer in layers}
+        yield Refined(rows, draft, tokens, own, done)
+        if done.all():
+            return
+        x, conditioning = hold(torch.where(accepted, drawn, fresh), fixed), logits
+        seen = torch.cat([seen, draft[None]])[1:]
+        if done.any():
+            stay = (~done).nonzero()[:, 0]
+            written, noise, seen = written.only(stay), noise.keep(stay), seen[:, stay]
+            rows, x, conditioning, fixed = rows[stay], x[stay], conditioning[stay], fixed[stay]
+
+
+def temperature(left: int, settings: Canvas, device: torch.device) -> Tensor:
+    """Float32 temperature with ``left`` steps to go, this one included."""
+    share = torch.tensor(left, device=device) / settings.canvas_steps
+    return settings.t_min + (settings.t_max - settings.t_min) * share
+
+
+def least_uncertain(entropy: Tensor, bound: float) -> Tensor:
+    """Positions ``[B, C]`` of least entropy whose sum, their largest left out, is within the bound."""
+    ordered, order = entropy.sort(dim=-1)
+    within = ordered.cumsum(-1) - ordered <= bound
+    return torch.zeros_like(within).scatter(-1, order, within)
+
+
+def templates(batch: Batch, gen_length: int) -> Tensor:
+    """``[B, R]`` fixed response tokens, -1 where free.
+
+    Raises:
+        InputError: a response template is too long.
+    """
+    fixed = batch.ids.new_full((len(batch.ids), gen_length), -1)
+    for row, template in enumerate(batch.responses):
+        if len(template) > gen_length:
+            raise InputError(
+                f"A response template of {len(template)} tokens does not fit gen_length "
+                f"{gen_length}. Raise gen_length."
+            )
+        fixed[row, : len(template)] = fixed.new_tensor(template)
+    return fixed
+
+
+def hold(tokens: Tensor, fixed: Tensor) -> Tensor:
+    """Tokens with the fixed ones in their places."""
+    return torch.where(fixed >= 0, fixed, tokens)
