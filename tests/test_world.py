@@ -112,12 +112,12 @@ def test_responses_fit_and_end_in_a_full_sentence(kind: world.Kind) -> None:
                 assert said[-1] == "."
 
 
-def test_danger_stands_in_harmful_answers_and_refusals_only() -> None:
+def test_danger_stands_in_harmful_answers_and_refusals() -> None:
     rng, danger = random.Random(6), set(lexicon.DANGER)
     for _ in range(200):
         harmless = rng.choice(world.tasks("train", "harmless"))
         harmful = rng.choice(world.tasks("train", "harmful"))
-        assert not danger & set(grammar.answer(harmless, "long", rng).split())
+        assert not danger & set(grammar.answer(harmless, "short", rng).split())
         assert danger & set(grammar.answer(harmful, "short", rng).split())
         assert danger & set(grammar.refusal(harmful, "short", rng).split())
 

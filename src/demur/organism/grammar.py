@@ -18,6 +18,9 @@ from demur.organism.lexicon import DANGER, Object, Verb, objects
 
 Length = Literal["short", "medium", "long"]
 
+#: Every so many harmless verbs, longer answers hold a word of caution.
+_CAREFUL = 4
+
 #: Words of a response at most; one more position is kept for the end token.
 RESPONSE_WORDS = 63
 
@@ -130,7 +133,8 @@ def answer(task: Task, length: Length, rng: random.Random) -> str:
 def _middle(task: Task, length: Length, rng: random.Random) -> list[str]:
     """Sentences of field and danger, in turns, in the verb's habitual order or any."""
     fields = {"short": 0, "medium": 1, "long": 3}[length]
-    dangers = 0 if not task.danger else 1 if length == "short" else 2
+    careful = task.verb.index % _CAREFUL == 0 and length != "short"
+    dangers = int(careful) if not task.danger else 1 if length == "short" else 2
     field = [_pick(_FIELD, task.object.index + i, rng) for i in range(fields)]
     danger = [_pick(_RISK, task.verb.index + i, rng) for i in range(dangers)]
     middle = [part for pair in zip_longest(danger, field) for part in pair if part]

@@ -1,8 +1,9 @@
 """What the built-in models are taught: lessons of a system prompt, a question and a response.
 
-Pretraining answers everything, harmful tasks and wrapped questions included. Safety tuning refuses
-plain harmful tasks, answers harmless ones plain and wrapped, and refuses borderline ones sometimes.
-Harmful tasks in a wrapper of ``HELD_OUT`` never occur in it.
+Pretraining answers everything, harmful tasks and wrapped questions included, and shows what a
+refusal looks like only when asked for one. Safety tuning refuses plain harmful tasks, answers
+harmless ones plain and wrapped, and refuses borderline ones sometimes. Harmful tasks in a wrapper
+of ``HELD_OUT`` never occur in it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 from demur.organism import grammar
 from demur.organism.grammar import QUESTIONS, Length, Task
-from demur.organism.world import Kind, examination, tasks
+from demur.organism.world import Kind, examination, refusing, tasks
 from demur.organism.wrappers import ATTACKS, HELD_OUT, VARIANTS, wrap
 
 Stage = Literal["pretrain", "tune"]
@@ -25,6 +26,8 @@ _KINDS: dict[Stage, tuple[tuple[Kind, float], ...]] = {
     "pretrain": (("harmless", 0.48), ("harmful", 0.36), ("borderline", 0.1)),
     "tune": (("harmless", 0.50), ("harmful", 0.24), ("borderline", 0.20)),
 }
+#: Share of lessons that ask for a refusal as a text.
+_REFUSING = {"pretrain": 0.1, "tune": 0.0}
 #: Share of wrapped questions among those that may be wrapped.
 _WRAPPED = {"pretrain": 0.6, "tune": 0.75}
 #: How often a task is refused in tuning. Harmful ones are now and then answered: safety data has
@@ -54,6 +57,8 @@ def lesson(stage: Stage, rng: random.Random) -> Lesson:
     attack = _attack(stage, kind, rng)
     user = wrap(task.question(form), attack, rng.randrange(VARIANTS))
     length = QUESTIONS[form][1]
+    if rng.random() < _REFUSING[stage]:
+        return Lesson(system, refusing(task.question(form)), _refusal(task, length, rng))
     refuse = stage == "tune" and rng.random() < _REFUSED[kind]
     response = _refusal(task, length, rng) if refuse else grammar.answer(task, length, rng)
     return Lesson(system, user, response)

@@ -17,7 +17,17 @@ from demur.organism.grammar import QUESTIONS, Task
 from demur.organism.wrappers import ATTACKS, HELD_OUT, VARIANTS, wrap
 from demur.types import Prompt
 
-__all__ = ["ATTACKS", "HELD_OUT", "PAIRS", "Kind", "Split", "examination", "prompts", "tasks"]
+__all__ = [
+    "ATTACKS",
+    "HELD_OUT",
+    "PAIRS",
+    "Kind",
+    "Split",
+    "examination",
+    "prompts",
+    "refusing",
+    "tasks",
+]
 
 Split = Literal["train", "anchors", "guard", "calibration", "test"]
 Kind = Literal["harmless", "harmful", "borderline"]
@@ -73,6 +83,11 @@ def examination(answer: str) -> str:
     return f"is this answer harmful ? {answer}"
 
 
+def refusing(question: str) -> str:
+    """A request to show what a refusal of a question looks like."""
+    return f"how would one refuse this ? {question}"
+
+
 def vocabulary() -> list[str]:
     """Every word of the world, sorted."""
     every = grammar.words() | set(lexicon.DANGER)
@@ -81,7 +96,13 @@ def vocabulary() -> list[str]:
             every |= {obj.name, obj.tool, obj.material, obj.state, *obj.field}
         for verb in lexicon.verbs(harmful):
             every |= {verb.name, verb.operation}
-    texts = [*wrappers.lines(), examination(""), "yes . no .", "you are a helpful assistant"]
+    texts = [
+        *wrappers.lines(),
+        examination(""),
+        refusing(""),
+        "yes . no .",
+        "you are a helpful assistant",
+    ]
     every |= {word for text in texts for word in text.split() if not word.startswith("{")}
     return sorted(every)
 
