@@ -128,14 +128,14 @@ def block(
         InputError: not a block diffusion model, a response template is too long, or a pooling that
             takes the state before each position.
     """
+    page, x = lay_out(
+        model, batch, gen_length=settings.gen_length, block_length=settings.block_length
+    )
     if pooling.predictor:
         raise InputError(
             f"Pooling {pooling.name!r} takes the state before each position; a block model predicts "
             "a token at its own. Use response, generated or content."
         )
-    page, x = lay_out(
-        model, batch, gen_length=settings.gen_length, block_length=settings.block_length
-    )
     read, rule = Reader(model, page, x, layers), Rule(settings, page)
     means = BlockMeans(page, pooling, layers, end_ids=model.traits.end_ids)
     blocks = torch.zeros_like(page.lengths)
