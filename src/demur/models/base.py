@@ -6,6 +6,7 @@ A family file says how its checkpoints become a native transformers model and de
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -209,7 +210,7 @@ class LanguageModel:
     def _plain_tokens(self, text: str) -> list[int]:
         """Tokens of user text; special-token text is cut apart so that it stays text."""
         edges = [0, *self._control_cuts(text), len(text)]
-        pieces = (text[a:b] for a, b in zip(edges, edges[1:], strict=False))
+        pieces = (text[a:b] for a, b in itertools.pairwise(edges))
         return [token for piece in pieces if piece for token in self._tokens(piece)]
 
     def _template_ids(self, template: Template) -> list[int]:

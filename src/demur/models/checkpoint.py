@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,16 +87,19 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
     """
     device_map = checkpoint.device_map
     try:
-        net, info = auto_class.from_pretrained(
-            None if "state_dict" in options else checkpoint.location,
-            revision=checkpoint.hub_revision,
-            dtype=checkpoint.dtype,
-            device_map=device_map,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        with _quiet():
+            net, info = auto_class.from_pretrained(
+                None if "state_dict" in options else checkpoint.location,
+                revision=checkpoint.hub_revision,
+                dtype=checkpoint.dtype,
+                device_map=device_map,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                # A wrong shape is reported below with its tensor's name instead.
+                ignore_mismatched_sizes=True,
+                **options,
+            )
     except Exception as error:
         raise ModelError(
             f"Could not load {checkpoint.name}: {_first_line(error)} Weights are read from "
@@ -144,7 +149,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
     """Raise ModelError unless every tensor of the class was found with its shape and none is left."""
     wrong = {
-        kind: sorted(str(item) for item in info.get(f"{kind}_keys") or ())
+        kind: sorted(_tensor(item) for item in info.get(f"{kind}_keys") or ())
         for kind in ("missing", "unexpected", "mismatched")
     }
     if any(wrong.values()):
@@ -153,6 +158,14 @@ def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
             f"The checkpoint {checkpoint.name} does not fit its architecture ({found}). "
             "Download it again or check its config.json."
         )
+
+
+def _tensor(key: Any) -> str:
+    """A tensor's name, with both shapes where they differ."""
+    if isinstance(key, str):
+        return key
+    name, found, expected = key
+    return f"{name} is {list(found)} instead of {list(expected)}"
 
 
 def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> Any:
@@ -188,7 +201,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> 
     return tokenizer
 
 
-def end_ids(tokenizer: Any, net: Any, *turn_ends: str) -> tuple[int, ...]:
+def end_ids(tokenizer: Any, net: Any, *turn_ends: str | None) -> tuple[int, ...]:
     """Tokens that end a response: the generation config's, the tokenizer's and ends of a turn.
 
     ``turn_ends`` are token texts; those that the tokenizer does not know are left out.
@@ -197,7 +210,7 @@ def end_ids(tokenizer: Any, net: Any, *turn_ends: str) -> tuple[int, ...]:
     for source in (getattr(net, "generation_config", None), tokenizer):
         found = getattr(source, "eos_token_id", None)
         ids += found if isinstance(found, list | tuple) else [] if found is None else [found]
-    turns = [tokenizer.convert_tokens_to_ids(text) for text in turn_ends]
+    turns = [tokenizer.convert_tokens_to_ids(text) for text in turn_ends if text]
     ids += [i for i in turns if i not in (None, tokenizer.unk_token_id)]
     return tuple(dict.fromkeys(int(i) for i in ids))
 
@@ -232,6 +245,23 @@ def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
     foreign = ("model_type", "auto_map", "architectures", "transformers_version", "demur")
     kept = {k: v for k, v in checkpoint.config.items() if k not in foreign}
     return AutoConfig.for_model(model_type, **kept)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No report of transformers' own, and a progress bar only for somebody who watches."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -1,0 +1,165 @@
+"""Checkpoints that cannot be used: what happened, what was found, what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+import demur
+from conftest import save_llama
+from demur.errors import InputError, ModelError
+from demur.models import known_families
+from demur.models.base import LanguageModel
+from demur.types import Prompt
+from parity import tiny
+
+
+def weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change a checkpoint's tensors."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def config(folder: Path, **values: Any) -> Path:
+    """Change a checkpoint's config; None removes a key."""
+    path = folder / "config.json"
+    written = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({k: v for k, v in written.items() if v is not None}))
+    return folder
+
+
+@pytest.mark.parametrize("make", [save_llama, tiny.llada, tiny.dream, tiny.a2d])
+def test_missing_extra_and_misshapen_tensors(make: Any, tmp_path: Path) -> None:
+    first = sorted(load_file(make(tmp_path / "whole") / "model.safetensors"))[3]
+
+    def grow(tensors: dict[str, Any]) -> None:
+        tensors[first] = np.concatenate([tensors[first], tensors[first]])
+
+    broken = {
+        "missing": lambda t: t.pop(first),
+        "unexpected": lambda t: t.update({"model.surplus.weight": np.zeros(3, np.float32)}),
+        "mismatched": grow,
+    }
+    for kind, change in broken.items():
+        folder = weights(make(tmp_path / kind), change)
+        with pytest.raises(ModelError, match=f"{kind}") as caught:
+            demur.load(folder)
+        assert kind in str(caught.value)
+        assert "config.json" in str(caught.value)
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "cut")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="check that the folder is complete"):
+        demur.load(folder)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "pickle")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors only"):
+        demur.load(folder)
+
+
+def test_no_weights_and_no_folder(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "empty")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="safetensors only"):
+        demur.load(folder)
+    with pytest.raises(ModelError, match=r"no readable config\.json"):
+        demur.load(tmp_path / "nowhere")
+
+
+def test_damaged_config(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "damaged")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"no readable config\.json"):
+        demur.load(folder)
+
+
+def test_hub_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"demur-tests/absent.*Give a folder"):
+        demur.load("demur-tests/absent")
+
+
+def test_unknown_architecture_lists_what_is_known(tmp_path: Path) -> None:
+    folder = config(save_llama(tmp_path / "odd"), model_type="mystery")
+    with pytest.raises(ModelError, match="mystery") as caught:
+        demur.load(folder)
+    for family in known_families():
+        assert family.NAME in str(caught.value)
+    assert "To add one" in str(caught.value)
+
+
+def test_no_mask_token(tmp_path: Path) -> None:
+    folder = config(tiny.llada(tmp_path / "maskless"), mask_token_id=None)
+    with pytest.raises(ModelError, match=r"Add mask_token_id to config\.json \(126336"):
+        demur.load(folder)
+    folder = save_llama(tmp_path / "own", card={"family": "masked"})
+    with pytest.raises(ModelError, match=r"Add demur\.mask_token_id"):
+        demur.load(folder)
+
+
+def test_no_chat_template(tmp_path: Path) -> None:
+    folder = tiny.llada(tmp_path / "mute")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": None}))
+    with pytest.raises(ModelError, match="no chat template"):
+        demur.load(folder)
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    folder = tiny.llada(tmp_path / "wordless")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="tokenizer of wordless"):
+        demur.load(folder)
+
+
+def test_a_llada_unlike_the_released_ones(tmp_path: Path) -> None:
+    folder = config(tiny.llada(tmp_path / "odd"), block_type="sequential")
+    with pytest.raises(ModelError, match="sequential"):
+        demur.load(folder)
+
+
+def test_dtype_and_device(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "half")
+    assert demur.load(folder, dtype="bfloat16").dtype == "bfloat16"
+    assert demur.load(folder).dtype == "float32"
+    with pytest.raises(ModelError, match="Unknown dtype 'int8'"):
+        demur.load(folder, dtype="int8")
+
+
+def test_unknown_layer(tiny_ar: LanguageModel) -> None:
+    assert [tiny_ar.block_index(x) for x in ("first", "middle", "3")] == [0, 0, 2]
+    for wrong in ("0", "4", "deep"):
+        with pytest.raises(InputError, match="1 to 3"):
+            tiny_ar.block_index(wrong)
+
+
+def test_prompt_too_long(tiny_ar: LanguageModel) -> None:
+    with pytest.raises(InputError, match="more than tiny-ar can read"):
+        demur.trace(tiny_ar, [Prompt("w1 " * 100_000)])
+
+
+def test_revision_follows_the_weights(tmp_path: Path) -> None:
+    one = demur.load(save_llama(tmp_path / "one")).revision
+    same = demur.load(save_llama(tmp_path / "same")).revision
+    other = demur.load(save_llama(tmp_path / "other", seed=1)).revision
+    assert one == same
+    assert one != other
