@@ -61,8 +61,19 @@ def test_an_autoregressive_scene_leaves_later_positions_empty(written: Trace) ->
         assert set(cells[place:]) <= {Cell("", "masked")}
 
 
+def test_a_prefilled_beginning_is_shown_before_what_was_generated(tiny_ar: LanguageModel) -> None:
+    prompt = demur.Prompt("w1", response=("w3 w4",))
+    trace = demur.trace(tiny_ar, [prompt], sampler=Autoregressive(steps=3))[0]
+    made = scene(trace, np.zeros(3), text_of=lambda token: tiny_ar.decode([token]), title="ar")
+    assert [(c.text, c.state) for c in made.steps[0][:2]] == [
+        ("w3", "committed"),
+        ("w4", "committed"),
+    ]
+    assert [c.state for c in made.steps[0][2:]] == ["committed", "masked", "masked"]
+
+
 def test_words_are_marked_without_case_and_punctuation(diffused: Trace) -> None:
-    tokens = np.unique(diffused.draft).tolist()
+    tokens = [t for t in np.unique(diffused.draft).tolist() if t != diffused.response_ids[-1]]
     texts = {tokens[0]: " Cannot,", tokens[1]: "DANGER"}
     made = scene(
         diffused,
@@ -82,9 +93,18 @@ def test_positions_that_only_ever_held_the_end_are_left_out(diffused: Trace) -> 
     last = int(diffused.draft.max()) + 1
     draft = np.concatenate([diffused.draft, np.full((4, 5), last)], axis=1)
     committed = np.concatenate([diffused.committed, np.full((4, 5), last)], axis=1)
-    longer = Trace(**{**vars(diffused), "draft": draft, "committed": committed})
+    changed = {"draft": draft, "committed": committed, "finish_reason": "length"}
+    longer = Trace(**{**vars(diffused), **changed})
     made = scene(longer, np.zeros(4), text_of=text_of, title="dlm", end_ids={last})
     assert [c.mark for c in made.steps[-1]] == [""] * 8 + ["end"]
+
+
+def test_the_token_a_response_ended_with_is_marked(diffused: Trace) -> None:
+    end = int(diffused.draft[-1][0])
+    changed = {"finish_reason": "stop", "response_ids": np.array([end], dtype=np.int32)}
+    stopped = Trace(**{**vars(diffused), **changed})
+    made = scene(stopped, np.zeros(4), text_of=text_of, title="dlm")
+    assert made.steps[-1][0].mark == "end"
 
 
 def test_a_signal_longer_than_the_trace_is_cut_and_a_shorter_one_refused(diffused: Trace) -> None:

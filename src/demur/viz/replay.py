@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -85,7 +86,10 @@ def scene(
     note: str = "",
     flagged: int | None = None,
 ) -> Scene:
-    """Make a scene of a trace. Positions after the last that ever held a word are left out.
+    """Make a scene of a trace.
+
+    A prefilled beginning is shown as committed; positions after the last that ever held a word are
+    left out.
 
     Args:
         trace: the generation.
@@ -94,7 +98,7 @@ def scene(
         title: what made it.
         refusal_words: words to mark as refusing; compared without case and punctuation.
         harmful_words: words to mark as harmful.
-        end_ids: tokens that end a response.
+        end_ids: tokens that end a response, besides the one this response ended with.
         note: one sentence about it.
         flagged: 1-based step at which a guard flagged it.
 
@@ -102,24 +106,37 @@ def scene(
         InputError: sigma is shorter than the trace.
     """
     values = np.asarray(sigma, dtype=np.float64).reshape(-1)[: trace.n_steps]
-    ends = list(end_ids)
-    spoken = (trace.draft >= 0) & ~np.isin(trace.draft, ends)
-    width = 1 + int(np.flatnonzero(spoken.any(axis=0)).max(initial=-1))
-    width = min(width + 1, trace.draft.shape[1]) if ends else max(width, 1)
+    ends = (
+        {*end_ids, *trace.response_ids[-1:].tolist()} if trace.finish_reason == "stop" else end_ids
+    )
     marks: dict[str, Mark] = {_plain(word): "harmful" for word in harmful_words}
     marks |= {_plain(word): "refusal" for word in refusal_words}
-    cells: dict[tuple[int, bool], Cell] = {(-1, False): Cell("", "masked")}
 
+    @cache
     def cell(token: int, committed: bool) -> Cell:
-        if (token, committed) not in cells:
-            text = text_of(token)
-            mark: Mark = "end" if token in ends else marks.get(_plain(text), "")
-            cells[token, committed] = Cell(text, "committed" if committed else "draft", mark)
-        return cells[token, committed]
+        if token < 0:
+            return Cell("", "masked")
+        text = text_of(token)
+        mark: Mark = "end" if token in ends else marks.get(_plain(text), "")
+        return Cell(text, "committed" if committed else "draft", mark)
 
+    steps = _rows(trace, ends, cell)
+    prompt = trace.filled_prompt or trace.prompt.text
+    return Scene(title, prompt, steps, values.tolist(), note, flagged)
+
+
+def _rows(
+    trace: Trace, ends: Collection[int], cell: Callable[[int, bool], Cell]
+) -> list[tuple[Cell, ...]]:
+    """The cells of each step: the prefilled beginning, then the positions that ever held a word."""
+    # Of an autoregressive trace the steps hold only what was generated; the response holds both.
+    missing = max(0, len(trace.response_ids) - int((trace.committed[-1] >= 0).sum()))
+    prefix = tuple(cell(token, True) for token in trace.response_ids[:missing].tolist())
+    spoken = (trace.draft >= 0) & ~np.isin(trace.draft, list(ends))
+    width = 1 + int(np.flatnonzero(spoken.any(axis=0)).max(initial=-1))
+    width += bool(ends)
     rows = zip(trace.draft[:, :width].tolist(), trace.committed[:, :width].tolist(), strict=True)
-    steps = [tuple(cell(d, c >= 0) for d, c in zip(*row, strict=True)) for row in rows]
-    return Scene(title, trace.prompt.text, steps, values.tolist(), note, flagged)
+    return [prefix + tuple(cell(d, c >= 0) for d, c in zip(*row, strict=True)) for row in rows]
 
 
 def replay_html(scenes: Sequence[Scene]) -> str:
