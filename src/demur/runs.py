@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from demur.errors import DemurError, InputError, ModelError
@@ -138,3 +138,45 @@ def _named(prompts: Sequence[Prompt]) -> Iterator[None]:
             f"Tracing prompts {names} failed: {error or 'out of memory'}. Finished rows are kept; "
             "run again, with a smaller --batch-size if memory was short."
         ) from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder at a glance.
+
+    Attributes:
+        folder: where it is.
+        model: what was traced.
+        sampler: name of the sampler.
+        written: traces written so far.
+        count: prompts of the run.
+        problem: what is wrong with it, empty when nothing is.
+    """
+
+    folder: str
+    model: str = ""
+    sampler: str = ""
+    written: int = 0
+    count: int = 0
+    problem: str = ""
+
+
+def list_runs(folder: str | Path) -> list[Run]:
+    """Every run folder at or below a folder, by path; a damaged one says what is wrong with it.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"No folder {str(folder)!r}. Make a run with: demur trace ... --out DIR")
+    return [_at_a_glance(path.parent) for path in sorted(Path(folder).rglob("manifest.json"))]
+
+
+def _at_a_glance(folder: Path) -> Run:
+    try:
+        store = Store.open(folder)
+        mark = store.manifest.fingerprint
+        written = len(store.ids())
+    except DemurError as error:
+        return Run(str(folder), problem=str(error))
+    return Run(str(folder), mark.model, str(mark.sampler["name"]), written, store.manifest.count)

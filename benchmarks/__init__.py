@@ -1,0 +1,1 @@
+"""Speed as ratios: each measurement runs beside its baseline in the same process."""

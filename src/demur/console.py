@@ -1,0 +1,77 @@
+"""What the command line prints: progress, tables, JSON, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+#: Called with a stage's name, what is done of it and how much there is.
+Tick = Callable[[str, int, int], None]
+
+#: Seconds between progress lines where no terminal is attached.
+PLAIN_EVERY = 10.0
+
+
+def say(text: str) -> None:
+    """Print a line of result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """Print a line that is not part of the result."""
+    sys.stderr.write(f"{text}\n")
+
+
+def say_json(value: Any) -> None:
+    """Print one JSON document."""
+    say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def say_pairs(pairs: Mapping[str, Any]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        say(f"{name:<{width}}  {value}")
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values in [0, 1] as a row of bars."""
+    bars = "▁▂▃▄▅▆▇█"
+    return "".join(bars[min(7, int(8 * min(max(value, 0.0), 1.0)))] for value in values)
+
+
+@contextmanager
+def progress() -> Iterator[Tick]:
+    """Bars on a terminal, a plain line now and then elsewhere; both on standard error."""
+    if not sys.stderr.isatty():
+        yield _plain_ticker()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tick(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tick
+
+
+def _plain_ticker() -> Tick:
+    last: dict[str, float] = {}
+
+    def tick(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total or now - last.get(stage, -PLAIN_EVERY) >= PLAIN_EVERY:
+            last[stage] = now
+            note(f"{stage}: {done} of {total}")
+
+    return tick

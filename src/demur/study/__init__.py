@@ -1,0 +1,1 @@
+"""Studies: what is compared, the evidence of each arm, and one file a table or figure."""
