@@ -2,7 +2,7 @@
 
 interrupted.py everywhere FOLDER                   file operations at which a writer was killed
 interrupted.py kill FOLDER MODEL COUNT LONGEST     what each start reported and what was there
-interrupted.py memory FOLDER MODEL COUNT COUNT     exit code and peak KiB of each
+interrupted.py memory FOLDER MODEL COUNT           peak KiB after each batch
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ def some_prompts(count: int) -> list[Prompt]:
     return [Prompt(" ".join(line), id=f"p{i}") for i, line in enumerate(words)]
 
 
-def in_child(work: Callable[[], object], *, kill_after: float | None = None) -> tuple[int, int]:
-    """Run in a fork, killed after so many seconds. Returns the exit code and the peak in KiB."""
+def in_child(work: Callable[[], object], *, kill_after: float | None = None) -> int:
+    """Run in a fork, killed after so many seconds. Returns the exit code."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -51,8 +51,7 @@ def in_child(work: Callable[[], object], *, kill_after: float | None = None) -> 
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(pid, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
-    return os.waitstatus_to_exitcode(status), usage.ru_maxrss
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def everywhere(folder: Path) -> list[str]:
@@ -63,7 +62,7 @@ def everywhere(folder: Path) -> list[str]:
     while True:
         place = folder / "run"
         tell, event = os.pipe()
-        code, _ = in_child(lambda: write_until(place, traces, len(killed), event))  # noqa: B023
+        code = in_child(lambda: write_until(place, traces, len(killed), event))  # noqa: B023
         os.close(event)
         with os.fdopen(tell) as pipe:
             killed.append(pipe.read())
@@ -103,7 +102,7 @@ def kill(folder: Path, model: LanguageModel, count: int, longest: float) -> list
         def advance(done: int, report: int = report) -> None:
             os.write(report, bytes([done]))
 
-        code, _ = in_child(
+        code = in_child(
             lambda: trace_to(folder, model, some_prompts(count), progress=advance, **SETTINGS),
             kill_after=dice.uniform(0, longest),
         )
@@ -119,14 +118,24 @@ def kill(folder: Path, model: LanguageModel, count: int, longest: float) -> list
             return starts
 
 
-def memory(folder: Path, model: LanguageModel, *counts: int) -> list[tuple[int, int]]:
-    """Exit code and peak memory of a run of each size."""
-    options: dict[str, Any] = {"layers": ("last", "first", "middle"), "batch_size": 16}
-    works = [
-        partial(trace_to, folder / f"{n}", model, some_prompts(n), shard_rows=16, **options)
-        for n in counts
-    ]
-    return [in_child(work) for work in works]
+def memory(folder: Path, model: LanguageModel, count: int) -> list[int]:
+    """Peak memory in KiB after each batch of a run with wide states."""
+    layers = ("last", "first", "middle", "1", "2")
+    peaks: list[int] = []
+
+    def advance(done: int) -> None:
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    trace_to(
+        folder,
+        model,
+        some_prompts(count),
+        layers=layers,
+        batch_size=16,
+        shard_rows=16,
+        progress=advance,
+    )
+    return peaks
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -143,7 +152,7 @@ def main() -> None:
     elif command == "kill":
         outcome = kill(Path(folder), demur.load(rest[0]), int(rest[1]), float(rest[2]))
     else:
-        outcome = memory(Path(folder), demur.load(rest[0]), *map(int, rest[1:]))
+        outcome = memory(Path(folder), demur.load(rest[0]), int(rest[1]))
     sys.stdout.write(json.dumps(outcome))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,18 @@ def test_a_truncated_parquet_page_is_found(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged or no Parquet file"):
         read_prompts(path)
+
+
+def test_no_damaged_parquet_gives_anything_but_prompts_or_one_error(tmp_path: Path) -> None:
+    path, dice = tmp_path / "p.parquet", random.Random(0)
+    pq.write_table(pa.table({"prompt": [f"ask {i}" for i in range(50)]}), path)
+    whole = path.read_bytes()
+    for _ in range(600):
+        content = bytearray(whole)
+        content[dice.randrange(len(content))] = dice.randrange(256)
+        path.write_bytes(content)
+        with suppress(InputError):
+            assert read_prompts(path)
 
 
 def test_huge_fields_are_read_and_the_csv_limit_is_put_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -328,16 +329,25 @@ def test_changed_settings_are_refused_with_the_difference(run: Path) -> None:
     assert data(run) == before
 
 
-def test_the_manifest_lists_who_wrote(tmp_path: Path, traces: list[Trace]) -> None:
-    write(tmp_path, traces)
-    path = tmp_path / "manifest.json"
+def test_the_manifest_lists_who_wrote(damaged: Path, traces: list[Trace]) -> None:
+    path = damaged / "manifest.json"
     made = json.loads(path.read_bytes())
     assert made["writers"][0]["demur"] == demur.__version__
     assert {"python", "torch", "transformers", "since"} <= set(made["writers"][0])
     made["writers"][0]["torch"] = "1.0"
     path.write_text(json.dumps(made))
-    assert write(tmp_path, traces).manifest.writers[0]["torch"] == "1.0"
-    assert len(write(tmp_path, traces).manifest.writers) == 2
+    (writer,) = write(damaged, traces).manifest.writers
+    assert writer["torch"] == "1.0", "nothing was left to write"
+    next(damaged.glob("traces/*")).unlink()
+    first, second = write(damaged, traces).manifest.writers
+    assert (first["torch"], second["torch"]) == ("1.0", version("torch"))
+    assert Store.open(damaged).manifest.created == made["created"]
+
+
+def test_settings_may_change_until_there_are_rows(tmp_path: Path, traces: list[Trace]) -> None:
+    with writing(tmp_path, a_manifest(10, seed=1)):
+        pass
+    assert write(tmp_path, traces).manifest.seed == 0
 
 
 def test_newer_damaged_and_missing_manifests_are_refused(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ class Manifest:
         own = {name: getattr(self, name) for name in ("seed", "prompts", "count", "shard_rows")}
         return {**made, **sampler, "layers": ", ".join(self.layers), **own}
 
+    def signed(self, sizes: Mapping[str, int]) -> Manifest:
+        """With this process among the writers, and the sizes of the states it writes."""
+        writer = versions()
+        if self.writers and {**self.writers[-1], "since": ""} == {**writer, "since": ""}:
+            return replace(self, sizes=sizes)
+        return replace(self, sizes=sizes, writers=(*self.writers, {**writer, "since": _now()}))
+
     def to_json(self) -> bytes:
         """As written."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"
@@ -102,22 +109,19 @@ def versions() -> dict[str, str]:
 
 
 def accepted(folder: Path, manifest: Manifest) -> Manifest:
-    """The manifest to go on with: the folder's own if its settings are the same, else the new one.
+    """The manifest to go on with: the folder's own once it holds rows, else the new one.
 
     Raises:
-        StoreError: a setting changed, or the folder holds something that is not a run.
+        StoreError: a setting differs from the rows', or the folder holds something else.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     if (folder / "manifest.json").exists():
         kept = read_manifest(folder)
-        _require_same(folder, kept.settings(), manifest.settings())
+        if any(folder.glob("*/*.parquet")):
+            _require_same(folder, kept.settings(), manifest.settings())
+            return kept
     else:
         _require_empty(folder)
-        kept = replace(manifest, created=now)
-    writer = versions()
-    if kept.writers and {**kept.writers[-1], "since": ""} == {**writer, "since": ""}:
-        return kept
-    return replace(kept, writers=(*kept.writers, {**writer, "since": now}))
+    return replace(manifest, created=_now())
 
 
 def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -138,6 +142,10 @@ def _require_empty(folder: Path) -> None:
             f"{folder} holds {', '.join(found[:3])} and no manifest.json: it is not a run. "
             "Choose another --out folder."
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 _NONE = "(not there)"

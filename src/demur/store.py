@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -128,6 +127,7 @@ class Writer:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._manifest = manifest
+        self._signed = False
         self._parts = data_files(folder / "parts")
         self._shards = data_files(folder / "traces")
 
@@ -147,10 +147,11 @@ class Writer:
         Raises:
             StoreError: the disk is full or the folder cannot be written; nothing is lost.
         """
-        if not self._manifest.sizes:
+        if not self._signed:
             sizes = {layer: value.shape[1] for layer, value in traces[0].phi.items()}
-            self._manifest = replace(self._manifest, sizes=sizes)
-            write_atomically(self._folder / "manifest.json", self._manifest.to_json())
+            manifest = self._manifest.signed(sizes)
+            write_atomically(self._folder / "manifest.json", manifest.to_json())
+            self._signed = True
         table = to_table(places, traces)
         path = write_rows(self._folder / "parts", window, table, range(len(places)))
         self._parts.setdefault(window, []).append(path)
@@ -176,7 +177,7 @@ def writing(folder: str | Path, manifest: Manifest) -> Iterator[Writer]:
             cannot be written.
     """
     folder = Path(folder)
-    manifest = accepted(folder, manifest)
+    accepted(folder, manifest)  # before the lock, which would leave a file in a foreign folder
     with locked(folder):
         remove([*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")])
         manifest = accepted(folder, manifest)

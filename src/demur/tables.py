@@ -188,9 +188,9 @@ def _text(text: str, source: str) -> Table:
 def _parquet(path: Path) -> Table:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        plain = [f.name for f in file.schema_arrow if not pa.types.is_nested(f.type)]
+    except _BROKEN as error:
         raise _damaged(path, error) from error
-    plain = [f.name for f in file.schema_arrow if not pa.types.is_nested(f.type)]
 
     def rows() -> Iterator[tuple[str, Mapping[str, Any]]]:
         count = 0
@@ -199,10 +199,14 @@ def _parquet(path: Path) -> Table:
                 for row in batch.to_pylist():
                     count += 1
                     yield f"row {count}", row
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except _BROKEN as error:
             raise _damaged(path, error) from error
 
     return Table(plain, rows())
+
+
+#: What a damaged Parquet file makes its reader raise.
+_BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
