@@ -89,7 +89,7 @@ def trajectories(
             found = np.column_stack([steps, mean, low, high]).tolist()
             rows += [(name, int(t), m, a, b, len(values)) for t, m, a, b in found]
         axes.set(xlabel="step", ylabel=ylabel, ylim=(0, 1), yticks=[0, 0.25, 0.5, 0.75, 1])
-        _legend(canvas, columns=2)
+        _legend(canvas, axes, columns=2)
         svg = finish(canvas, title=title, about=f"Mean {ylabel} a step of {', '.join(signals)}")
     columns = ("group", "step", "mean", "10th percentile", "90th percentile", "n")
     return Figure(title, svg, Table(title, columns, rows), caption)
@@ -136,7 +136,7 @@ def irr_bars(
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
         axes.set_axisbelow(True)
-        _legend(canvas, columns=3)
+        _legend(canvas, axes, columns=3)
         svg = finish(canvas, title=title, about=f"Recovery rates of {', '.join(rates)}")
     rows = [(name, t, rate) for name, row in rates.items() for t, rate in row.items()]
     return Figure(title, svg, Table(title, ("model", "theta", "IRR"), rows), caption)
@@ -176,7 +176,7 @@ def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str =
         else:
             _scatter(axes, points, names, counts)
             rows = [(str(n), *xy) for n, xy in zip(names, points.tolist(), strict=True)]
-            _legend(canvas, columns=2)
+            _legend(canvas, axes, columns=2)
         svg = finish(canvas, title=title, about=note)
     columns = ("group", "discriminant 1", "discriminant 2")
     return Figure(title, svg, Table(title, columns, rows, note), caption)
@@ -204,8 +204,11 @@ def _looks(names: Sequence[str]) -> list[dict[str, Any]]:
     return [looks[name] for name in names]
 
 
-def _legend(canvas: Canvas, *, columns: int) -> None:
-    canvas.legend(loc="outside lower left", ncols=columns)
+def _legend(canvas: Canvas, axes: Axes, *, columns: int) -> None:
+    """Below the axes; one column where a name would not fit beside another."""
+    handles, labels = axes.get_legend_handles_labels()
+    fits = max(map(len, labels)) * columns <= 52
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns if fits else 1)
 
 
 def _regions(axes: Axes, *, last: int) -> None:

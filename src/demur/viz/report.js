@@ -4,9 +4,10 @@
 
   const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-  /* Empty keys (nothing could be counted) stay at the end in both directions. */
+  /* What is no number (nothing could be counted) stays at the end in both directions. */
   function compare(a, b, numeric, direction) {
-    if (a === "" || b === "") return (a === "") - (b === "");
+    const missing = (key) => key === "" || (numeric && Number.isNaN(Number(key)));
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
     return direction * (numeric ? Number(a) - Number(b) : words.compare(a, b));
   }
 
