@@ -327,3 +327,52 @@ def a2d(folder: Path) -> Path:
     )
     shapes = qwen_shapes(bias=False, norms=True, tied=True, vocab=128)
     return save(folder, config, tensors(shapes, seed=13, blank={"model.embed_tokens.weight": 105}))
+
+
+def llama(folder: Path) -> Path:
+    """A Llama whose tokenizer adds a start token to what its template starts already."""
+    config = qwen_config(
+        architectures=["LlamaForCausalLM"],
+        model_type="llama",
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        rope_theta=500000.0,
+        tie_word_embeddings=False,
+    )
+    special = ["<|begin_of_text|>", "<|eot_id|>", "<unk>", "<|start_header_id|>"]
+    save_word_tokenizer(
+        folder,
+        [*special, "<|end_header_id|>"],
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|begin_of_text|>",
+            "eos_token": "<|eot_id|>",
+            "pad_token": "<|eot_id|>",
+            "unk_token": "<unk>",
+            "chat_template": HEADERS,
+        },
+    )
+    path = folder / "tokenizer.json"
+    core = json.loads(path.read_text())
+    start = {"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}}
+    core["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [
+            start,
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 0}},
+        ],
+        "special_tokens": {
+            "<|begin_of_text|>": {
+                "id": "<|begin_of_text|>",
+                "ids": [0],
+                "tokens": ["<|begin_of_text|>"],
+            }
+        },
+    }
+    path.write_text(json.dumps(core))
+    shapes = qwen_shapes(bias=False, norms=False, tied=False, vocab=128)
+    random = tensors(shapes, seed=16, blank={"lm_head.weight": 127}, loud=(1,))
+    return save(folder, config, random)
