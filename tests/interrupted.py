@@ -120,7 +120,6 @@ def kill(folder: Path, model: LanguageModel, count: int, longest: float) -> list
 
 def memory(folder: Path, model: LanguageModel, count: int) -> list[int]:
     """Peak memory in KiB after each batch of a run with wide states."""
-    layers = ("last", "first", "middle", "1", "2")
     peaks: list[int] = []
 
     def advance(done: int) -> None:
@@ -130,7 +129,7 @@ def memory(folder: Path, model: LanguageModel, count: int) -> list[int]:
         folder,
         model,
         some_prompts(count),
-        layers=layers,
+        layers=("last", "first"),
         batch_size=16,
         shard_rows=16,
         progress=advance,
