@@ -18,6 +18,7 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling import Autoregressive, Block, Masked, RowNoise, find_pooling
 from demur.types import Prompt, Step
 from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_llada2, save_sdar
+from parity.rows import ids_of, padded
 
 LAYERS = ("first", "2", "last")
 QUICK = settings(
@@ -40,18 +41,10 @@ def ending(model: LanguageModel, *ends: int) -> LanguageModel:
     return replace(model, traits=replace(model.traits, end_ids=ends or (SDAR_VOCAB,)))
 
 
-def ids_of(length: int) -> list[int]:
-    generator = torch.Generator().manual_seed(length)
-    return torch.randint(10, SDAR_VOCAB, (length,), generator=generator).tolist()
-
-
 def batch_of(
     rows: Sequence[Sequence[int]], responses: Sequence[tuple[int, ...]] | None = None
 ) -> Batch:
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows])
-    kept = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
-    return Batch(ids, kept, tuple(responses or [() for _ in rows]))
+    return Batch(*padded(rows), tuple(responses or [() for _ in rows]))
 
 
 def run(
@@ -370,8 +363,8 @@ def test_other_pairs_are_refused(
 
 
 def test_records_like_any_other_sampler(model: LanguageModel, tmp_path: Path) -> None:
-    traces = demur.trace(model, ["w1 w2", "w3"], batch_size=1)
+    traces = demur.trace(model, ["w1 w2"])
     sampler = traces.fingerprint.sampler
     assert sampler["name"] == "block"
     assert sampler["block_length"] == 4
-    assert traces.states("last", steps=8).shape == (2, 8, 16)
+    assert traces.states("last", steps=8).shape == (1, 8, 16)

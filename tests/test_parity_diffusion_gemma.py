@@ -16,11 +16,11 @@ from packaging.version import Version
 from torch import Tensor
 
 import demur
-from demur.errors import InputError, ModelError
+from demur.errors import ModelError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling import Block, Canvas, Masked, RowNoise, find_pooling, sampler_from
-from demur.types import Prompt, Step
+from demur.sampling import Canvas, RowNoise, find_pooling, sampler_from
 from parity.blocks import GEMMA_CANVAS, GEMMA_VOCAB, save, save_diffusion_gemma
+from parity.rows import ids_of, padded
 
 NATIVE = Version(transformers.__version__) >= Version("5.11")
 native = pytest.mark.skipif(not NATIVE, reason="transformers has no DiffusionGemma before 5.11")
@@ -45,26 +45,6 @@ class Drafts:
 
     def end(self) -> None:
         pass
-
-
-def prompt(length: int) -> list[int]:
-    generator = torch.Generator().manual_seed(length)
-    return torch.randint(5, 60, (length,), generator=generator).tolist()
-
-
-def batch_of(*rows: list[int]) -> Batch:
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
-    kept = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
-    return Batch(ids, kept, tuple(() for _ in rows))
-
-
-def ours(model: LanguageModel, sampler: Canvas, *rows: list[int], seeds: list[int]) -> list[Step]:
-    noise = RowNoise.seeded(seeds)
-    run = sampler.run(
-        model, batch_of(*rows), layers=("last",), pooling=find_pooling("response"), noise=noise
-    )
-    return list(run)
 
 
 CASES: list[dict[str, Any]] = [
@@ -92,7 +72,7 @@ def test_every_draft_and_the_result_are_transformers(
     states, streamer = [], Drafts()
     norm = model.net.model.decoder.norm
     handle = norm.register_forward_hook(lambda module, args, output: states.append(output[0]))
-    ids = torch.tensor([prompt(case["prompt"])])
+    ids = torch.tensor([ids_of(case["prompt"])])
     torch.manual_seed(case["seed"])
     theirs = model.net.generate(
         ids,
@@ -107,7 +87,9 @@ def test_every_draft_and_the_result_are_transformers(
         eos_token_id=GEMMA_VOCAB,
     )
     handle.remove()
-    steps = ours(model, sampler, prompt(case["prompt"]), seeds=[case["seed"]])
+    batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
+    noise, pooling = RowNoise.seeded([case["seed"]]), find_pooling("response")
+    steps = list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
     assert steps[-1].tokens[0].tolist() == theirs.sequences[0, ids.shape[1] :].tolist()
     assert len(steps) == len(streamer.found)
     past: list[Tensor] = []
@@ -119,72 +101,6 @@ def test_every_draft_and_the_result_are_transformers(
             past.append(states[place - 1])
         pooled = torch.cat([*past, states[place]]).mean(0)
         torch.testing.assert_close(step.phi["last"][0], pooled, atol=1e-5, rtol=0)
-
-
-@native
-def test_stops_after_the_canvas_with_an_end_token(tiny_gemma: LanguageModel) -> None:
-    sampler = Canvas(gen_length=36, canvas_length=GEMMA_CANVAS, canvas_steps=4)
-    free = replace(tiny_gemma, traits=replace(tiny_gemma.traits, end_ids=(GEMMA_VOCAB,)))
-    whole = ours(free, sampler, prompt(9), seeds=[9])[-1].tokens[0]
-    end = int(whole[GEMMA_CANVAS + 2])
-    first = whole[:GEMMA_CANVAS].tolist()
-    canvases = 1 if end in first else 2
-    model = replace(tiny_gemma, traits=replace(tiny_gemma.traits, end_ids=(end,)))
-    torch.manual_seed(9)
-    theirs = model.net.generate(
-        torch.tensor([prompt(9)]),
-        max_new_tokens=36,
-        max_denoising_steps=4,
-        eos_token_id=end,
-    ).sequences[0, 9:]
-    tokens = ours(model, sampler, prompt(9), seeds=[9])[-1].tokens[0]
-    written = tokens[tokens >= 0].tolist()
-    assert len(written) == len(theirs) == canvases * GEMMA_CANVAS
-    cut = written.index(end) + 1
-    assert theirs[:cut].tolist() == written[:cut]
-    assert set(theirs[cut:].tolist()) <= {0}
-
-
-@native
-def test_batched_is_single(tmp_path: Path) -> None:
-    model = demur.load(save_diffusion_gemma(tmp_path / "calm", scale=0.5))
-    model = replace(model, traits=replace(model.traits, end_ids=(GEMMA_VOCAB,)))
-    sampler = Canvas(
-        gen_length=36,
-        canvas_length=GEMMA_CANVAS,
-        canvas_steps=9,
-        entropy_bound=8.0,
-        stability=0,
-        confidence=1.2,
-    )
-    rows = [prompt(length) for length in (3, 21, 9, 14)]
-    seeds = [4, 5, 6, 7]
-    together = ours(model, sampler, *rows, seeds=seeds)
-    lengths = set[int]()
-    for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
-        alone = ours(model, sampler, row, seeds=[seed])
-        lengths.add(len(alone))
-        shared = [step for step in together if step.running[place]]
-        assert len(alone) == len(shared)
-        for one, many in zip(alone, shared, strict=True):
-            assert one.tokens[0].tolist() == many.tokens[place].tolist()
-            assert one.draft[0].tolist() == many.draft[place].tolist()
-            torch.testing.assert_close(
-                one.phi["last"][0], many.phi["last"][place], atol=1e-5, rtol=0
-            )
-    assert len(lengths) > 1
-
-
-@native
-def test_a_response_template_is_held(tiny_gemma: LanguageModel) -> None:
-    asked = Prompt("w1 w2", response=("w3 w4", 5, "w6"))
-    sampler = Canvas(gen_length=GEMMA_CANVAS, canvas_length=GEMMA_CANVAS, canvas_steps=4)
-    trace = demur.trace(tiny_gemma, [asked], sampler=sampler)[0]
-    fixed = tiny_gemma.encode([asked]).responses[0]
-    for row in (*trace.committed, *trace.draft):
-        held = [(a, b) for a, b in zip(row.tolist(), fixed, strict=False) if b >= 0]
-        assert len(held) == 3
-        assert all(a == b for a, b in held)
 
 
 @native
@@ -200,13 +116,6 @@ def test_declares_what_its_generation_config_says(tmp_path: Path) -> None:
     assert model.context_length == 256
     layered = demur.trace(model, ["w1"], layers=("first", "middle", "last"))[0]
     assert layered.phi["first"].shape == layered.phi["last"].shape
-
-
-@native
-@pytest.mark.parametrize("sampler", [Masked(gen_length=8, block_length=8, steps=4), Block()])
-def test_other_samplers_are_refused(sampler: Any, tiny_gemma: LanguageModel) -> None:
-    with pytest.raises(InputError, match="canvas"):
-        demur.trace(tiny_gemma, ["w1 w2"], sampler=sampler)
 
 
 @pytest.mark.skipif(NATIVE, reason="transformers has DiffusionGemma")

@@ -18,8 +18,8 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, find_pooling
 from demur.types import Step
 from parity.blocks import LLADA2_MASK, save_llada2
-from parity.freeze_llada2 import prompt
 from parity.noise import MultinomialNoise
+from parity.rows import ids_of, padded
 
 FIXTURE = json.loads((Path(__file__).parent / "parity" / "llada2.json").read_text())
 RUNS = FIXTURE["runs"]
@@ -41,15 +41,14 @@ def generate(model: LanguageModel, case: dict[str, Any]) -> list[Step]:
         top_k=case.get("top_k", 0),
         top_p=case.get("top_p", 1.0),
     )
-    ids = torch.tensor([prompt(case["prompt"])])
-    batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),))
+    batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
     pooling = find_pooling("response")
     noise = MultinomialNoise(11)
     return list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
 
 
 def test_native_class_gives_upstreams_states(tiny_llada2: LanguageModel) -> None:
-    ids = torch.tensor([prompt(24)])
+    ids = torch.tensor([ids_of(24)])
     block = torch.arange(24) // 8
     attention = (block <= block[:, None])[None, None]
     with torch.inference_mode():

@@ -20,8 +20,8 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, find_pooling
 from demur.types import Step
 from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_sdar
-from parity.freeze_sdar import prompt
 from parity.noise import MultinomialNoise
+from parity.rows import ids_of, padded
 
 FIXTURE = json.loads((Path(__file__).parent / "parity" / "sdar.json").read_text())
 RUNS = FIXTURE["runs"]
@@ -51,8 +51,7 @@ def settings(case: dict[str, Any]) -> Block:
 
 def generate(model: LanguageModel, case: dict[str, Any]) -> list[Step]:
     """Our steps for a case."""
-    ids = torch.tensor([prompt(case["prompt"])])
-    batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),))
+    batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
     noise = MultinomialNoise(11)
     pooling = find_pooling("response")
     return list(settings(case).run(model, batch, layers=("last",), pooling=pooling, noise=noise))

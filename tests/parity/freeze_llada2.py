@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from parity.blocks import LLADA2, LLADA2_MASK, LLADA2_VOCAB, llada2_weights
+from parity.rows import ids_of
 
 OUT = Path(__file__).parent / "llada2.json"
 CASES: list[dict[str, Any]] = [
@@ -39,12 +40,6 @@ CASES: list[dict[str, Any]] = [
         "top_p": 0.9,
     },
 ]
-
-
-def prompt(length: int) -> list[int]:
-    """The prompt of a case: plain tokens, drawn by its length."""
-    generator = torch.Generator().manual_seed(length)
-    return torch.randint(10, LLADA2_VOCAB, (length,), generator=generator).tolist()
 
 
 def load_model(checkout: Path) -> Any:
@@ -82,7 +77,7 @@ def record(model: Any, case: dict[str, Any], end: int) -> dict[str, Any]:
     handle = model.model.register_forward_hook(watch, with_kwargs=True)
     torch.manual_seed(11)
     settings = {k: v for k, v in case.items() if k not in ("prompt", "stop", "end")}
-    ids = torch.tensor([prompt(start)])
+    ids = torch.tensor([ids_of(start)])
     found = model.generate(ids, eos_id=end, mask_id=LLADA2_MASK, **settings)
     handle.remove()
     return {"case": {**case, "end": end}, "passes": passes, "tokens": found[0].tolist()}
@@ -91,7 +86,7 @@ def record(model: Any, case: dict[str, Any], end: int) -> dict[str, Any]:
 def main() -> None:
     checkout, commit = Path(sys.argv[1]), sys.argv[2]
     model = load_model(checkout)
-    ids = torch.tensor([prompt(24)])
+    ids = torch.tensor([ids_of(24)])
     with torch.no_grad():
         mask = torch.tril(torch.ones(3, 3)).repeat_interleave(8, 0).repeat_interleave(8, 1).log()
         output = model(ids, attention_mask=mask[None, None], output_hidden_states=True)
@@ -101,7 +96,8 @@ def main() -> None:
     for case in CASES:
         run = record(model, case, LLADA2_VOCAB)
         if case.get("stop"):
-            run = record(model, case, run["tokens"][12])
+            said = run["tokens"]
+            run = record(model, case, next(t for t in said[7:] if t not in said[:7]))
         runs.append(run)
     upstream = {"repository": "github.com/ZHZisZZ/dllm", "commit": commit}
     frozen = {"upstream": upstream, "states": whole, "runs": runs}

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from parity.blocks import SDAR, SDAR_MASK, SDAR_VOCAB, sdar_weights
+from parity.blocks import SDAR, SDAR_MASK, sdar_weights
+from parity.rows import ids_of
 
 OUT = Path(__file__).parent / "sdar.json"
 GREEDY = [
@@ -30,7 +31,7 @@ GREEDY = [
     {"prompt": 6, "gen_length": 14, "threshold": 0.5, "denoising_steps": 4},
     {"prompt": 3, "gen_length": 16, "threshold": 0.7, "denoising_steps": 4},
     {"prompt": 8, "gen_length": 12, "threshold": 1.0, "denoising_steps": 2},
-    {"prompt": 5, "gen_length": 16, "threshold": 0.3, "denoising_steps": 1, "stop": True},
+    {"prompt": 13, "gen_length": 16, "threshold": 0.7, "denoising_steps": 4, "stop": True},
 ]
 SAMPLED = [
     {"prompt": 9, "gen_length": 14, "remasking_strategy": "low_confidence_static"},
@@ -46,12 +47,6 @@ SAMPLED = [
         "confidence_threshold": 0.5,
     },
 ]
-
-
-def prompt(length: int) -> list[int]:
-    """The prompt of a case: plain tokens, drawn by its length."""
-    generator = torch.Generator().manual_seed(length)
-    return torch.randint(10, SDAR_VOCAB, (length,), generator=generator).tolist()
 
 
 def load_model(checkout: Path) -> Any:
@@ -121,7 +116,7 @@ def record(model: Any, generate: Any, case: dict[str, Any], **settings: Any) -> 
         passes.append({"kind": kind, "first": first, "ids": ids, "states": rounded})
 
     handle = model.model.register_forward_hook(watch, with_kwargs=True)
-    ids = torch.tensor([prompt(case["prompt"])])
+    ids = torch.tensor([ids_of(case["prompt"])])
     torch.manual_seed(11)
     found = generate(
         model,
@@ -145,7 +140,8 @@ def main() -> None:
         settings |= {"temperature": 1.0, "top_k": 1, "tokenizer": None}
         if case.get("stop"):
             free = record(model, greedy, {**case, "stop": False}, **settings)
-            case = {**case, "ends": free["tokens"][case["prompt"] + 5]}
+            said = free["tokens"][case["prompt"] :]
+            case = {**case, "ends": next(t for t in said[3:] if t not in said[:3])}
         runs.append(record(model, greedy, {**case, "sampled": False}, **settings))
     for case in SAMPLED:
         settings = {k: v for k, v in case.items() if k != "prompt"}
