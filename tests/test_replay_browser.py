@@ -28,6 +28,8 @@ from demur.viz.tables import Table
 HOSTILE = "w1 <script>window.broken = 1</script> <img src=x onerror='window.broken = 2'>"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+# A busy machine may be slow; what is waited for still has to come.
+expect.set_options(timeout=30_000)
 LOOKS = list(product(SIZES, ("light", "dark")))
 
 

@@ -131,26 +131,27 @@ globalThis.Replay ??= (() => {
   class Grid {
     constructor() {
       this.element = make("ol", { class: "grid", "aria-label": "Response, position by position" });
-      this.key = "";
+      this.keys = [];
     }
 
     show(cells, before) {
       while (this.element.children.length < cells.length) this.element.append(make("li"));
       while (this.element.children.length > cells.length) this.element.lastChild.remove();
+      this.keys.length = cells.length;
       cells.forEach(([text, state, mark], place) => {
         const item = this.element.children[place];
         const [oldText, oldState] = before?.[place] ?? ["", "m"];
-        const revised = oldState === "d" && text !== oldText;
+        const revised = oldState === "d" && text !== oldText && `was: ${oldText}`;
         const fresh = state === "c" && oldState !== "c";
         const key = JSON.stringify([text, state, mark, revised, fresh]);
-        if (item.dataset.key === key) return;
-        item.dataset.key = key;
+        if (this.keys[place] === key) return;
+        this.keys[place] = key;
         item.dataset.state = STATES[state];
         item.dataset.mark = mark ? MARKS[mark].split(" ")[0] : "";
-        item.classList.toggle("revised", revised);
+        item.classList.toggle("revised", Boolean(revised));
         item.classList.toggle("fresh", fresh);
         item.textContent = mark === "e" ? "end" : text;
-        const about = [STATES[state], mark && MARKS[mark], revised && `was: ${oldText}`];
+        const about = [STATES[state], mark && MARKS[mark], revised];
         item.title = [`${place + 1}. ${text}`.trim(), ...about.filter(Boolean)].join(" · ");
       });
     }
@@ -168,7 +169,7 @@ globalThis.Replay ??= (() => {
       this.readout.append(this.value, this.state, this.place);
       this.prompt = make("div", { class: "prompt" }, scene.prompt);
       const heading = make("h3", {}, scene.title);
-      this.element = make("section", { class: "scene", "aria-label": scene.title }, heading);
+      this.element = make("div", { class: "scene", role: "group", "aria-label": scene.title }, heading);
       if (scene.note) this.element.append(make("p", { class: "about" }, scene.note));
       this.element.append(this.prompt, this.readout, this.chart.element, this.grid.element);
     }
