@@ -33,7 +33,7 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling.denoising import most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page, Reader, Window, lay_out
-from demur.sampling.pooling import FinishedMeans, Pooling
+from demur.sampling.pooling import FinishedMeans, Pooling, require_own_positions
 from demur.sampling.remasking import (
     Remasking,
     check_rule,
@@ -131,11 +131,7 @@ def block(
     page, x = lay_out(
         model, batch, gen_length=settings.gen_length, block_length=settings.block_length
     )
-    if pooling.predictor:
-        raise InputError(
-            f"Pooling {pooling.name!r} takes the state before each position; a block model predicts "
-            "a token at its own. Use response, generated or content."
-        )
+    require_own_positions(pooling)
     read, rule = Reader(model, page, x, layers), Rule(settings, page)
     means = BlockMeans(page, pooling, layers, end_ids=model.traits.end_ids)
     blocks = torch.zeros_like(page.lengths)
@@ -234,7 +230,6 @@ class BlockMeans:
         self._page, self._pooling, self._layers = page, pooling, layers
         self._end_ids = end_ids
         self._past = FinishedMeans(len(page.lengths))
-        self._phi: dict[str, Tensor] = {}
 
     def __call__(
         self,
@@ -262,9 +257,4 @@ class BlockMeans:
         if self._pooling.positions == "content":
             ends = torch.isin(predicted, predicted.new_tensor(self._end_ids)) & counted
             counted = counted & (ends.long().cumsum(1) == 0)
-        pooled = self._past.mean(live, own, counted)
-        phi = self._phi or {
-            k: v.new_zeros(len(self._page.lengths), v.shape[1]) for k, v in pooled.items()
-        }
-        self._phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
-        return self._phi
+        return self._past.mean(live, own, counted)

@@ -31,7 +31,7 @@ from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.models.diffusion_gemma import Written
 from demur.sampling.noise import Noise
-from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask
+from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask, require_own_positions
 from demur.types import Step
 
 
@@ -122,15 +122,11 @@ def canvas(
         InputError: the model does not write on a canvas, a response template is too long, or a
             pooling that takes the state before each position.
     """
-    if pooling.predictor:
-        raise InputError(
-            f"Pooling {pooling.name!r} takes the state before each position; a canvas model predicts "
-            "a token at its own. Use response, generated or content."
-        )
+    require_own_positions(pooling)
     written, fixed = Written(model, batch), templates(batch, settings.gen_length)
     tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)
     rows = torch.arange(len(fixed), device=fixed.device)
-    means, phi, index = FinishedMeans(len(fixed)), dict[str, Tensor](), 0
+    means, index = FinishedMeans(len(fixed)), 0
     for start in range(0, settings.gen_length, settings.canvas_length):
         place = slice(start, start + settings.canvas_length)
         block = torch.full_like(fixed[:, 0], start // settings.canvas_length)
@@ -146,10 +142,8 @@ def canvas(
                 draft=refined.draft,
                 end_ids=model.traits.end_ids,
             )
-            pooled = means.mean(live, refined.states, counted)
+            phi = means.mean(live, refined.states, counted)
             means.finish(live, refined.states, counted & refined.done[:, None])
-            phi = phi or {k: v.new_zeros(len(fixed), v.shape[1]) for k, v in pooled.items()}
-            phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
             yield Step(index, tokens, draft, phi, running, batch.ids, block)
         ended = torch.isin(tokens[rows, place], rows.new_tensor(model.traits.end_ids)).any(1)
         if ended.all() or place.stop == settings.gen_length:

@@ -123,7 +123,7 @@ def lay_out(
     source = columns + (first.start - lengths)[:, None]
     x = first.tokens.gather(1, source.clamp(max=first.tokens.shape[1] - 1))
     x = x.masked_fill(columns >= (lengths + gen_length)[:, None], first.mask_id)
-    x = x.masked_fill(columns >= ends[:, None], model.traits.end_ids[0])
+    x = x.masked_fill(columns >= ends[:, None], -1)
     return Page(batch, lengths, first.mask_id, gen_length, block_length), x
 
 

@@ -59,6 +59,15 @@ def find_pooling(name: str) -> Pooling:
     return POOLINGS[name]
 
 
+def require_own_positions(pooling: Pooling) -> None:
+    """Raise InputError where the pooling takes the state before each position."""
+    if pooling.predictor:
+        raise InputError(
+            f"Pooling {pooling.name!r} takes the state before each position, but this model predicts "
+            "a token at its own. Use response, generated or content."
+        )
+
+
 def positions_mask(
     pooling: Pooling, *, committed: Tensor, draft: Tensor, end_ids: tuple[int, ...]
 ) -> Tensor:
@@ -134,8 +143,9 @@ class FinishedMeans:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._sum: dict[str, Tensor] = {}
         self._count: Tensor | None = None
+        self._sum: dict[str, Tensor] = {}
+        self._mean: dict[str, Tensor] = {}
 
     def finish(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> None:
         """Take in finished positions for good.
@@ -151,27 +161,27 @@ class FinishedMeans:
             self._sum[layer][rows] += torch.einsum("bsd,bs->bd", value.float(), chosen.float())
 
     def mean(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
-        """Layer -> ``[K, D]`` float32 mean of what is finished and of these positions.
+        """Mean of what is finished and of these positions; arguments as for ``finish``.
 
-        Arguments as for ``finish``. A row that has no position at all gets the mean of all
-        positions given.
+        A row that has no position at all gets the mean of all positions given.
+
+        Returns:
+            layer -> ``[B, D]`` float32; rows not given repeat.
         """
         count = self._begin(states)[rows]
         none = (count + chosen.sum(1) == 0)[:, None]
         weights = (chosen | none).float()
-        total = count + weights.sum(1)
-        return {
-            layer: (self._sum[layer][rows] + torch.einsum("bsd,bs->bd", value.float(), weights))
-            / total[:, None]
-            for layer, value in states.items()
-        }
+        total = (count + weights.sum(1))[:, None]
+        for layer, value in states.items():
+            mean = self._sum[layer][rows] + torch.einsum("bsd,bs->bd", value.float(), weights)
+            self._mean[layer] = self._mean[layer].index_copy(0, rows, mean / total)
+        return dict(self._mean)
 
     def _begin(self, states: Mapping[str, Tensor]) -> Tensor:
         """Make the sums at the first use, where the states are; give the counts ``[B]``."""
         if self._count is None:
-            self._sum = {
-                layer: torch.zeros(self._rows, value.shape[-1], device=value.device)
-                for layer, value in states.items()
-            }
-            self._count = torch.zeros(self._rows, device=next(iter(states.values())).device)
+            for layer, value in states.items():
+                self._sum[layer] = torch.zeros(self._rows, value.shape[-1], device=value.device)
+                self._mean[layer] = torch.zeros_like(self._sum[layer])
+            self._count = torch.zeros(self._rows, device=value.device)
         return self._count
