@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import demur
 from conftest import save_llama
-from demur.errors import InputError, ModelError
+from demur.errors import InputError, MissingExtraError, ModelError
 from demur.models import known_families
 from demur.models.base import LanguageModel
 from demur.types import Prompt
@@ -163,3 +163,34 @@ def test_revision_follows_the_weights(tmp_path: Path) -> None:
     other = demur.load(save_llama(tmp_path / "other", seed=1)).revision
     assert one == same
     assert one != other
+
+
+def test_attention_implementation_changes_no_token(tmp_path: Path) -> None:
+    from demur.sampling import Masked
+    from demur.tracing import record
+
+    card = {"family": "masked", "mask_token_id": 3}
+    folder = save_llama(tmp_path / "dlm", card=card)
+    prompts = [Prompt("w1 w2 w3", id="a"), Prompt("w4", id="b")]
+    sampler = Masked(steps=4, gen_length=8, block_length=8)
+    first, second = (
+        record(demur.load(folder, attention=kind), prompts, sampler=sampler)
+        for kind in ("sdpa", "eager")
+    )
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.committed, b.committed)
+        np.testing.assert_allclose(a.phi["last"], b.phi["last"], atol=1e-5)
+    with pytest.raises(ModelError, match="attention='sdpa'"):
+        record(demur.load(folder, attention="flex_attention"), prompts, sampler=sampler)
+
+
+def test_fewer_bits_and_device_map_name_their_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demur.models.checkpoint.find_spec", lambda name: None)
+    folder = save_llama(tmp_path / "small")
+    for options in ({"bits": 4}, {"bits": 8}, {"device_map": "auto"}):
+        with pytest.raises(MissingExtraError, match=r"demur\[quant\]"):
+            demur.load(folder, **options)
+    with pytest.raises(ModelError, match="Use 8 or 4"):
+        demur.load(folder, bits=2)

@@ -62,6 +62,8 @@ def load(
     device: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
+    attention: str | None = None,
+    bits: int | None = None,
 ) -> LanguageModel:
     """Load a built-in model, a local folder or a hub id, recognised from its config.
 
@@ -71,11 +73,23 @@ def load(
         device: where to put it, such as ``"cuda"``; the CPU by default.
         device_map: handed to transformers, such as ``"auto"``; excludes ``device``.
         revision: hub revision to pin.
+        attention: transformers' implementation, such as ``"eager"``; its own choice by default.
+            Masked models take ``"sdpa"`` and ``"eager"``.
+        bits: load linear weights in 8 or 4 bits (extra ``quant``).
 
     Raises:
         ModelError: nothing there, an unknown family, or a checkpoint that does not fit.
+        MissingExtraError: ``device_map`` or ``bits`` without the extra ``quant``.
     """
-    checkpoint = find(name, dtype=dtype, device=device, device_map=device_map, revision=revision)
+    checkpoint = find(
+        name,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        revision=revision,
+        attention=attention,
+        bits=bits,
+    )
     family = next((f for f in known_families() if f.recognises(checkpoint.config)), None)
     if family is None:
         known = "; ".join(f"{f.NAME} ({f.EXAMPLES})" for f in known_families())
@@ -103,7 +117,7 @@ def check_logits(model: LanguageModel) -> None:
         return
     ids = torch.tensor([list(model.traits.end_ids[:1]) * 3], device=model.device)
     states = model.states(ids, None)["last"]
-    expected = model.net(input_ids=ids).logits.float()
+    expected = model.net(input_ids=ids).logits.float().to(model.device)
     found = model.logits(states).float()
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
         worst = (found - expected).abs().max().item()

@@ -95,8 +95,10 @@ class LanguageModel:
 
     @property
     def dtype(self) -> str:
-        """Dtype of the weights, such as ``float32``."""
-        return str(self.net.get_input_embeddings().weight.dtype).removeprefix("torch.")
+        """Dtype of the weights, such as ``float32``, and the bits of those that have fewer."""
+        dtype = str(self.net.get_input_embeddings().weight.dtype).removeprefix("torch.")
+        fewer = [bits for bits in (4, 8) if getattr(self.net, f"is_loaded_in_{bits}bit", False)]
+        return f"{dtype}, {fewer[0]} bits" if fewer else dtype
 
     @property
     def context_length(self) -> int:
@@ -135,7 +137,7 @@ class LanguageModel:
         rows = [self._prompt_ids(prompt) for prompt in prompts]
         longest = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
-        fill = pad if pad is not None else self.traits.end_ids[0]
+        fill = pad if pad is not None else (self.traits.end_ids or (0,))[0]
         ids = torch.full((len(rows), longest), fill, dtype=torch.long)
         attention = torch.zeros((len(rows), longest), dtype=torch.bool)
         for index, row in enumerate(rows):
@@ -263,7 +265,7 @@ class LanguageModel:
                 **({} if self.traits.attention == "encoder" else caching),
             )
         captured["last"] = output.last_hidden_state
-        return {layer: captured[layer] for layer in layers}
+        return {layer: captured[layer].to(ids.device) for layer in layers}
 
     @contextmanager
     def captured(self, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
@@ -279,9 +281,8 @@ class LanguageModel:
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits of final-norm states, ``[..., D] -> [..., V]``."""
-        if self.logits_of is not None:
-            return self.logits_of(self.net, states)
-        return native_logits(self.net, states)
+        logits = (self.logits_of or native_logits)(self.net, states)
+        return logits.to(states.device)
 
     def block_index(self, layer: str) -> int:
         """0-based decoder block behind a layer name.
@@ -302,7 +303,7 @@ class LanguageModel:
         if self.traits.attention in ("causal", "encoder"):
             return None if attention is None else attention.long()
         if attention is not None and attention.ndim == 4:
-            return attention
+            return self._open(attention)
         if self.traits.attention != "bidirectional":
             raise InputError(
                 f"{self.name} is a {self.traits.attention} diffusion model. Use --sampler "
@@ -310,7 +311,25 @@ class LanguageModel:
             )
         batch, length = ids.shape
         keys = attention if attention is not None else ids.new_ones(ids.shape, dtype=torch.bool)
-        return keys[:, None, None, :].expand(batch, 1, length, keys.shape[1])
+        return self._open(keys[:, None, None, :].expand(batch, 1, length, keys.shape[1]))
+
+    def _open(self, mask: Tensor) -> Tensor:
+        """A bool mask ``[B, 1, S, K]`` as the attention implementation takes it.
+
+        Raises:
+            ModelError: one that takes no mask of its own shape.
+        """
+        kind = self.net.config._attn_implementation
+        if kind == "sdpa":
+            return mask
+        if kind != "eager":
+            raise ModelError(
+                f"{self.name} looks to both sides, which the attention implementation {kind!r} "
+                "cannot be told. Load it with attention='sdpa'."
+            )
+        dtype = self.net.get_input_embeddings().weight.dtype
+        closed = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return closed.masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def native_logits(net: Any, states: Tensor) -> Tensor:

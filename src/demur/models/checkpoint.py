@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from demur.errors import ModelError
+from demur.errors import MissingExtraError, ModelError
 from demur.organism import NAMES, path
 
 
@@ -30,6 +31,8 @@ class Checkpoint:
     dtype: torch.dtype | str
     device: str | None
     device_map: str | Mapping[str, Any] | None
+    attention: str | None = None
+    bits: int | None = None
 
     @property
     def card(self) -> Mapping[str, Any]:
@@ -45,11 +48,13 @@ def find(
     dtype: str | None = None,
     device: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
+    attention: str | None = None,
+    bits: int | None = None,
 ) -> Checkpoint:
     """Locate a built-in name, a local folder or a hub id, and read its config.
 
     Raises:
-        ModelError: nothing there, no readable config, an unknown dtype or device.
+        ModelError: nothing there, no readable config, an unknown dtype or number of bits.
     """
     from transformers import PretrainedConfig
 
@@ -64,6 +69,8 @@ def find(
         ) from error
     if not config:
         raise ModelError(f"No model at {str(name)!r}: its config.json is empty or missing.")
+    if bits not in (None, 4, 8):
+        raise ModelError(f"Weights of {bits} bits cannot be made. Use 8 or 4, or leave it out.")
     on_cpu = device_map is None and (device or "cpu") == "cpu"
     return Checkpoint(
         name=str(name) if not Path(location).is_dir() else Path(location).resolve().name,
@@ -74,6 +81,8 @@ def find(
         dtype=_dtype(dtype) if dtype else (torch.float32 if on_cpu else "auto"),
         device=device,
         device_map=device_map,
+        attention=attention,
+        bits=bits,
     )
 
 
@@ -84,8 +93,15 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
 
     Raises:
         ModelError: no safetensors, a missing, extra or wrongly shaped tensor, a truncated file.
+        MissingExtraError: ``device_map`` or fewer bits without accelerate and bitsandbytes.
     """
     device_map = checkpoint.device_map
+    if device_map is not None or checkpoint.bits:
+        _require("accelerate", what="Spreading a model over devices")
+    if checkpoint.attention:
+        options["attn_implementation"] = checkpoint.attention
+    if checkpoint.bits:
+        options["quantization_config"] = _fewer_bits(checkpoint.bits)
     try:
         with _quiet():
             net, info = auto_class.from_pretrained(
@@ -245,6 +261,19 @@ def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
     foreign = ("model_type", "auto_map", "architectures", "transformers_version", "demur")
     kept = {k: v for k, v in checkpoint.config.items() if k not in foreign}
     return AutoConfig.for_model(model_type, **kept)
+
+
+def _fewer_bits(bits: int) -> Any:
+    """bitsandbytes' settings for weights of 8 or 4 bits."""
+    from transformers import BitsAndBytesConfig
+
+    _require("bitsandbytes", what=f"Loading weights in {bits} bits")
+    return BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
+
+
+def _require(module: str, *, what: str) -> None:
+    if find_spec(module) is None:
+        raise MissingExtraError(what, "quant")
 
 
 @contextmanager
