@@ -98,7 +98,7 @@ def test_finished_rows_are_never_computed_again(
 def test_kill_at_random_moments(
     whole: tuple[Path, float], checkpoint: Path, tmp_path: Path
 ) -> None:
-    starts = program("kill", tmp_path / "run", checkpoint, len(PROMPTS), 0.8 * whole[1])
+    starts = program("kill", tmp_path / "run", checkpoint, len(PROMPTS), 0.4 * whole[1])
     assert starts[-1]["code"] == 0
     assert sum(start["code"] == -signal.SIGKILL for start in starts) >= 2
     for start in starts:
@@ -128,25 +128,30 @@ def test_memory_grows_with_the_window_only(tmp_path: Path) -> None:
         eos_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    peaks = program("memory", tmp_path / "run", folder, 128)
-    states = 80 * 32 * 2048 * 4 * 2 / 1024  # KiB that the last 80 traces hold
-    assert states > 40_000
-    assert peaks[-1] - peaks[2] < 0.5 * states
+    peaks = program("memory", tmp_path / "run", folder, 256)
+    states = 208 * 32 * 2048 * 4 * 2 / 1024  # KiB that the last 208 traces hold
+    assert states > 100_000
+    assert peaks[-1] - peaks[2] < 0.7 * states
 
 
 def test_interrupting_drops_only_the_batch_in_flight(
     whole: tuple[Path, float], model: LanguageModel, tmp_path: Path
 ) -> None:
     reported: list[int] = []
+
+    def advance(done: int) -> None:
+        reported.append(done)
+        if len(reported) == 3:  # a moment later the next batch is in flight
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.4 * whole[1])
     try:
         with pytest.raises(KeyboardInterrupt):
-            trace_to(tmp_path, model, PROMPTS, progress=reported.append, **SETTINGS)
+            trace_to(tmp_path, model, PROMPTS, progress=advance, **SETTINGS)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert 0 < sum(reported) <= len(Store.open(tmp_path)) < len(PROMPTS)
+    assert 12 <= sum(reported) <= len(Store.open(tmp_path)) < len(PROMPTS)
     trace_to(tmp_path, model, PROMPTS, **SETTINGS)
     assert shards(tmp_path) == shards(whole[0])
 
