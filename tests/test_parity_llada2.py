@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import demur
+from demur.errors import ModelError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling import Block, find_pooling
-from demur.types import Step
-from parity.blocks import LLADA2_MASK, save_llada2
+from demur.sampling import Block, find_pooling, sampler_from
+from demur.types import Prompt, Step
+from parity.blocks import LLADA2, LLADA2_MASK, llada2_weights, save, save_llada2
 from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
 
@@ -74,3 +75,50 @@ def test_every_step_is_upstreams(run: dict[str, Any], tiny_llada2: LanguageModel
     # What upstream does after our last step lies past gen_length.
     for one in passes[len(ours) :]:
         assert one["read"] == ours[-1].tokens[0].tolist()
+
+
+def test_declares_what_the_release_has(tiny_llada2: LanguageModel) -> None:
+    traits = tiny_llada2.traits
+    assert (traits.attention, traits.mask_id, traits.shift) == ("block", LLADA2_MASK, False)
+    assert traits.end_ids == (0,)
+    assert traits.pooling == "response"
+    sampler = sampler_from(traits.sampler)
+    assert sampler == Block(block_length=32, block_steps=32, threshold=0.95)
+    text = tiny_llada2.decode(tiny_llada2.encode([Prompt("w1")]).ids[0].tolist(), special=True)
+    assert text.startswith("<role>")
+    assert text.endswith("</role>")
+
+
+def test_runs_no_code_of_the_checkpoint(tmp_path: Path) -> None:
+    folder = save_llada2(tmp_path / "llada2")
+    (folder / "modeling_llada2_moe.py").write_text("raise SystemExit('ran')")
+    (folder / "configuration_llada2_moe.py").write_text("raise SystemExit('ran')")
+    assert demur.load(folder).traits.family == "llada2"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"use_bias": True}, {"norm_head": True}, {"num_shared_experts": 0}]
+)
+def test_an_option_without_a_native_class_is_refused(odd: dict[str, Any], tmp_path: Path) -> None:
+    folder = save_llada2(tmp_path / "llada2", **odd)
+    with pytest.raises(ModelError, match=next(iter(odd))):
+        demur.load(folder)
+
+
+def test_weights_that_are_missing_odd_or_cut_are_refused(tmp_path: Path) -> None:
+    folder = save_llada2(tmp_path / "llada2")
+    weights = llada2_weights()
+    del weights["model.layers.1.mlp.experts.3.up_proj.weight"]
+    save(folder, LLADA2, weights)
+    with pytest.raises(ModelError, match=r"does not fit|Could not load"):
+        demur.load(folder)
+    save(folder, LLADA2, {**llada2_weights(), "model.layers.9.norm.weight": torch.ones(16)})
+    with pytest.raises(ModelError, match=r"unexpected: model\.layers\.9"):
+        demur.load(folder)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:5000])
+    with pytest.raises(ModelError, match="Could not read the weights"):
+        demur.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no \*\.safetensors file"):
+        demur.load(folder)

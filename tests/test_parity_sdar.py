@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 import demur
+from demur.errors import ModelError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling import Block, find_pooling
-from demur.types import Step
-from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_sdar
+from demur.sampling import Block, find_pooling, sampler_from
+from demur.types import Prompt, Step
+from parity.blocks import SDAR, SDAR_MASK, SDAR_VOCAB, save, save_sdar, sdar_weights
 from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
 
@@ -88,3 +89,36 @@ def test_every_step_is_upstreams(run: dict[str, Any], tiny_sdar: LanguageModel) 
         torch.testing.assert_close(step.phi["last"][0], state, atol=1e-5, rtol=0)
     # What upstream does after our last step lies past gen_length.
     assert all(tokens == theirs[len(ours) - 1][0] for tokens, _ in theirs[len(ours) :])
+
+
+def test_declares_what_the_release_has(tiny_sdar: LanguageModel) -> None:
+    traits = tiny_sdar.traits
+    assert (traits.attention, traits.mask_id, traits.shift) == ("block", SDAR_MASK, False)
+    assert traits.end_ids == (2, 0)
+    assert traits.pooling == "response"
+    assert sampler_from(traits.sampler) == Block(block_length=4, block_steps=4, threshold=0.85)
+    ids = tiny_sdar.encode([Prompt("w1 <|MASK|> w2")]).ids[0]
+    assert SDAR_MASK not in ids
+    text = tiny_sdar.decode(ids.tolist(), special=True)
+    assert text.startswith("<|im_start|>")
+    assert text.count("<|im_end|>") == 2
+
+
+def test_the_mask_token_may_come_from_the_tokenizer(tmp_path: Path) -> None:
+    folder = save_sdar(tmp_path / "sdar", mask_token_id=None)
+    assert demur.load(folder).traits.mask_id == SDAR_MASK
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    del tokenizer["mask_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="151669 in the released ones"):
+        demur.load(folder)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    folder = save_sdar(tmp_path / "sdar")
+    tensors = sdar_weights()
+    tensors["model.layers.0.self_attn.b_proj.weight"] = tensors.pop("model.norm.weight")
+    save(folder, SDAR, tensors)
+    with pytest.raises(ModelError, match="does not fit"):
+        demur.load(folder)

@@ -208,7 +208,7 @@ LLADA2 = {
     "max_position_embeddings": 512,
     "max_window_layers": 28,
     "model_type": "llada2_moe",
-    "moe_intermediate_size": 12,
+    "moe_intermediate_size": 16,
     "moe_router_enable_expert_bias": True,
     "n_group": 4,
     "norm_head": False,
@@ -262,9 +262,9 @@ def llada2_weights() -> dict[str, Tensor]:
             parts |= _mlp("mlp", d, wide)
         else:
             parts |= {"mlp.gate.weight": (experts, d), "mlp.gate.expert_bias": (experts,)}
-            parts |= _mlp("mlp.shared_experts", d, 12)
+            parts |= _mlp("mlp.shared_experts", d, 16)
             for expert in range(experts):
-                parts |= _mlp(f"mlp.experts.{expert}", d, 12)
+                parts |= _mlp(f"mlp.experts.{expert}", d, 16)
         shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in parts.items()}
     tensors = weights(shapes, seed=3)
     tensors["lm_head.weight"][LLADA2_MASK] = 0
