@@ -125,7 +125,7 @@ def answer(task: Task, length: Length, rng: random.Random) -> str:
     first = _pick(_FIRST, obj.index, rng)
     middle = _middle(task, length, rng)
     while sum(len(part.split()) for part in (*parts, first, *middle, *last)) > RESPONSE_WORDS:
-        middle.pop()
+        (middle or parts).pop()
     cut = (len(middle) + (obj.index + verb.index) % 2) // 2
     return _say([*parts, *middle[:cut], first, *middle[cut:], *last], task, rng)
 

@@ -29,7 +29,9 @@ _KINDS: dict[Stage, tuple[tuple[Kind, float], ...]] = {
 #: Share of lessons that ask for a refusal as a text.
 _REFUSING = {"pretrain": 0.1, "tune": 0.0}
 #: Share of wrapped questions among those that may be wrapped.
-_WRAPPED = {"pretrain": 0.6, "tune": 0.75}
+_WRAPPED = {"pretrain": 0.6, "tune": 0.8}
+#: Weight of each wrapper family in tuning, which sees little of the wild compositions.
+_TUNED_FAMILIES = (2, 2, 4, 3, 1)
 #: How often a task is refused in tuning. Harmful ones are now and then answered: safety data has
 #: mistakes, and a model that has seen none turns every answer it begins into a refusal.
 _REFUSED: dict[Kind, float] = {"harmless": 0.0, "harmful": 0.95, "borderline": 0.4}
@@ -78,6 +80,8 @@ def _attack(stage: Stage, kind: Kind, rng: random.Random) -> str:
         return "none"
     if stage == "tune" and kind != "harmless":
         return rng.choice([attack for attack in ATTACKS if attack not in HELD_OUT])
+    if stage == "tune":
+        return rng.choices(ATTACKS[1:], _TUNED_FAMILIES)[0]
     return rng.choice(ATTACKS[1:])
 
 

@@ -47,19 +47,21 @@ class Recipe:
         tune_causal: safety-tuning steps of the AR model.
         tune_masked: safety-tuning steps of the DLM.
         rate: peak learning rate of pretraining and adaptation.
-        tune_rate: peak learning rate of safety tuning.
+        tune_causal_rate: peak learning rate of the AR model's safety tuning.
+        tune_masked_rate: the DLM's; a denoiser learns to refuse in fewer and smaller steps.
     """
 
     seed: int = 0
     width: int = 128
     layers: int = 4
     batch: int = 64
-    pretrain: int = 450
-    adapt: int = 550
-    tune_causal: int = 150
-    tune_masked: int = 150
+    pretrain: int = 380
+    adapt: int = 800
+    tune_causal: int = 90
+    tune_masked: int = 40
     rate: float = 3e-3
-    tune_rate: float = 1e-3
+    tune_causal_rate: float = 6e-4
+    tune_masked_rate: float = 4e-4
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def train(
     routes = {
         "organism-ar": [
             base,
-            Phase("tune-causal", "causal", "tune", recipe.tune_causal, recipe.tune_rate),
+            Phase("tune-causal", "causal", "tune", recipe.tune_causal, recipe.tune_causal_rate),
         ],
         "organism-dlm": [
             base,
             adapt,
-            Phase("tune-masked", "masked", "tune", recipe.tune_masked, recipe.tune_rate),
+            Phase("tune-masked", "masked", "tune", recipe.tune_masked, recipe.tune_masked_rate),
         ],
     }
     for name, phases in routes.items():
@@ -107,7 +109,12 @@ def train(
             )
             losses[phase.name] = _curve(done["losses"])
             seconds += done["seconds"]
-        training = {"recipe": asdict(recipe), "seconds": round(seconds), "losses": losses}
+        training = {
+            "recipe": asdict(recipe),
+            "threads": torch.get_num_threads(),
+            "seconds": round(seconds),
+            "losses": losses,
+        }
         manifest.save(model, phases[-1].family, out / name, training=training)
     return {name: out / name for name in routes}
 
