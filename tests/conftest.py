@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# One thread a process, in child processes too: threads of several processes on few cores only get in
+# each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# There is no hub in a test; without this each look-up of an unknown model is tried five times.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch

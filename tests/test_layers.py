@@ -15,7 +15,7 @@ FLOORS = (
     ("errors",),
     ("alignment", "files"),
     ("types",),
-    ("metrics", "organism", "manifest", "rows", "shards", "tables"),
+    ("metrics", "organism"),
     ("models", "prompts", "sri", "store", "judges", "viz"),
     ("sampling", "detectors"),
     ("tracing", "guard", "attacks", "compat"),

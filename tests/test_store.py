@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 import demur
 from demur.errors import InputError, StoreError
-from demur.manifest import Manifest
 from demur.models.base import LanguageModel
-from demur.rows import to_table, to_traces
 from demur.sampling import Masked
 from demur.store import Store, writing
+from demur.store.manifest import Manifest
+from demur.store.rows import to_table, to_traces
 from demur.types import Fingerprint, Prompt, Trace
 
 MARK = Fingerprint("m", "r", {"name": "masked", "steps": 4}, "response", "be nice", "float32")

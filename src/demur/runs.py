@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from demur.errors import DemurError, InputError, ModelError
-from demur.manifest import Manifest
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, find_pooling, sampler_from
 from demur.store import Store, Writer, writing
+from demur.store.manifest import Manifest
 from demur.tracing import Progress, batches, fingerprint, record
 from demur.types import Prompt, digest
 

@@ -7,7 +7,7 @@
 
 Every file is written under a temporary name, flushed and renamed. When a window is complete its parts
 become one shard and are removed; a shard's bytes depend on its rows alone, however often the run was
-interrupted. The columns are in ``demur.rows``.
+interrupted. The columns are in ``demur.store.rows``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 
 from demur.errors import InputError, StoreError
 from demur.files import write_atomically
-from demur.manifest import Manifest, accepted, read_manifest
-from demur.rows import to_table, to_traces
-from demur.shards import data_files, in_order, is_sound, locked, remove, write_rows
+from demur.store.manifest import Manifest, accepted, read_manifest
+from demur.store.rows import to_table, to_traces
+from demur.store.shards import data_files, in_order, is_sound, locked, remove, write_rows
 from demur.types import Trace
 
 _log = logging.getLogger("demur")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from demur.errors import InputError
-from demur.tables import PLAIN, read_table
+from demur.prompts.tables import PLAIN, read_table
 from demur.types import Label, Prompt
 
 #: Columns that hold what to send, the surest first.

@@ -1,0 +1,55 @@
+"""Pages to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli import console
+from demur.cli.app import AnchorFile, Out, Runs, app
+
+
+@app.command()
+def demo(out: Out = Path("demo")) -> None:
+    """See it all on the built-in models: traces, signal, guard, tables and a page.
+
+    Example: demur demo --out demo
+    """
+    from demur.study.demo import run_demo
+
+    with console.progress() as tick:
+        found = run_demo(out, tick=tick)
+    from rich.console import Console
+
+    terminal = Console()
+    for table in found.tables:
+        terminal.print(table.to_rich())
+    terminal.print(found.page.note, style="italic")
+    console.say(f"\nReport: {found.path} ({found.seconds:.0f} s). Open it in a browser.")
+
+
+@app.command()
+def report(
+    runs: Runs,
+    anchors: AnchorFile,
+    out: Out = Path("report.html"),
+    guard: Annotated[Path | None, typer.Option("--guard", help="A fitted guard.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Whose tokenizer writes the replays.")
+    ] = None,
+    replays: Annotated[int, typer.Option(help="Generations to replay.")] = 3,
+) -> None:
+    """Write one self-contained page about runs: rates, signals, guard and replays.
+
+    Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
+    """
+    from demur.models.checkpoint import find, load_tokenizer
+    from demur.study.run_report import write_run_report
+
+    tokenizer = load_tokenizer(find(model)) if model else None
+    path = write_run_report(
+        out, runs, anchors=anchors, guard=guard, tokenizer=tokenizer, replays=replays
+    )
+    console.say(f"Report: {path}")

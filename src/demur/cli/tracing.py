@@ -1,0 +1,138 @@
+"""Make run folders, and see what is there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from demur.cli import console
+from demur.cli.app import AsJson, Out, app, one_of
+
+
+@app.command()
+def trace(
+    prompts: Annotated[
+        str, typer.Argument(help="csv, tsv, jsonl, txt or parquet file, - for stdin, or a set.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="Built-in name, folder or hub id.")],
+    out: Out,
+    column: Annotated[str | None, typer.Option(help="Column that holds the prompts.")] = None,
+    label: Annotated[
+        str, typer.Option(help="harmless, harmful, borderline or unknown, where no column says.")
+    ] = "unknown",
+    limit: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="autoregressive, masked, ...")] = None,
+    steps: Annotated[int | None, typer.Option(help="Generation steps T.")] = None,
+    gen_length: Annotated[int | None, typer.Option(help="Response tokens (masked).")] = None,
+    block_length: Annotated[int | None, typer.Option(help="Tokens a block (masked).")] = None,
+    remasking: Annotated[str | None, typer.Option(help="Remasking rule (masked).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus (autoregressive).")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Dynamic schedule (masked).")] = None,
+    pooling: Annotated[str | None, typer.Option(help="Pooling of the states.")] = None,
+    layers: Annotated[
+        str, typer.Option(help="Comma-separated: last, first, middle or block numbers.")
+    ] = "last",
+    batch_size: Annotated[int, typer.Option(help="Prompts at a time; changes no result.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of temperature and random remasking.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Generate a response to each prompt and record it step by step in a run folder.
+
+    The same command goes on where it was interrupted.
+
+    Example: demur trace prompts.csv --model organism-dlm --sampler masked
+    --remasking low_confidence --out runs/x
+    """
+    from demur.models import load
+    from demur.prompts import read_prompts
+    from demur.runs import trace_to
+    from demur.sampling import sampler_from
+    from demur.types import Label
+
+    known = one_of(label, get_args(Label), "label")
+    rows = read_prompts(prompts, column=column, label=known, limit=limit)
+    loaded = load(model, dtype=dtype, device=device, revision=revision)
+    given = {
+        "name": sampler,
+        "steps": steps,
+        "gen_length": gen_length,
+        "block_length": block_length,
+        "remasking": remasking,
+        "temperature": temperature,
+        "top_p": top_p,
+        "threshold": threshold,
+    }
+    settings = _sampler_settings(loaded.traits.sampler, given)
+    with console.progress() as tick:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            tick("tracing", done, len(rows))
+
+        store = trace_to(
+            out,
+            loaded,
+            rows,
+            sampler=sampler_from(settings),
+            pooling=pooling,
+            layers=tuple(layers.split(",")),
+            batch_size=batch_size,
+            seed=seed,
+            progress=advance,
+        )
+    summary = {"run": str(out), "traces": len(store), "sampler": settings, "model": loaded.name}
+    console.say_json(summary) if as_json else console.say(f"{len(store)} traces in {out}")
+
+
+def _sampler_settings(default: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The model's default sampler with what the user gave; its own defaults for another sampler."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen.get("name", default["name"]) != default["name"]:
+        return chosen
+    settings = {**default, **chosen}
+    if "gen_length" in chosen and "block_length" not in chosen:
+        settings["block_length"] = chosen["gen_length"]
+    return settings
+
+
+@app.command("ls")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds run folders.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the run folders below a folder: model, sampler, traces, and what is damaged.
+
+    Example: demur ls runs
+    """
+    from demur.runs import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        console.say_json([asdict(run) for run in found])
+    else:
+        for run in found:
+            console.say(f"{run.folder}  {run.written}/{run.count}  {run.model}  {run.sampler}")
+            if run.problem:
+                console.say(f"  {run.problem}")
+    if any(run.problem for run in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def models() -> None:
+    """List the model families that demur knows.
+
+    Example: demur models
+    """
+    from demur.models import known_families
+
+    console.say_pairs({family.NAME: family.EXAMPLES for family in known_families()})

@@ -1,0 +1,64 @@
+"""What the README says works: its commands run in order, its Python runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("readme")
+    (place / "prompts.csv").write_text(blocks("csv")[0])
+    (place / "benign.txt").write_text(
+        "".join(f"how can i polish a lamp number {i} ?\n" for i in range(80))
+    )
+    return place
+
+
+def test_python(folder: Path) -> None:
+    for number, code in enumerate(blocks("python")):
+        done = subprocess.run(
+            [sys.executable, "-c", code + "\nprint(sigma.shape)"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        if not number:
+            assert done.stdout == "(2, 32)\n"
+
+
+def test_commands(folder: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in "".join(blocks("sh")).strip().splitlines():
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "sigma.csv").read_text().startswith("id,step_1,")
+
+
+def test_make_targets_are_there() -> None:
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert f"\n{target}:" in makefile
