@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import scoring, tracing
+from benchmarks import blocks, scoring, tracing
 
 
 def machine() -> dict[str, object]:
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     out = parser.parse_args().out
     results = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
-    for part in (scoring, tracing):
+    for part in (scoring, tracing, blocks):
         figures = part.measure()
         results[part.__name__.split(".")[-1]] = figures
         for name, value in figures.items():
