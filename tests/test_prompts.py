@@ -313,3 +313,13 @@ def test_published_sets_read_whole(name: str) -> None:
     count, labels = PUBLISHED[name]
     assert len(prompts) == len({prompt.id for prompt in prompts}) == count
     assert {word: sum(p.label == word for p in prompts) for word in labels} == labels
+
+
+def test_sets_of_the_built_in_world() -> None:
+    found = read_prompts("organism:test/harmful/role_play", limit=5)
+    assert [p.attack for p in found] == ["role_play"] * 5
+    assert {p.label for p in found} == {"harmful"}
+    assert read_prompts("organism:guard/harmless")[0].attack == "none"
+    for wrong, said in (("organism:test", "SPLIT/KIND"), ("organism:exam/harmful", "'exam'")):
+        with pytest.raises(InputError, match=said):
+            read_prompts(wrong)

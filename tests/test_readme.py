@@ -21,9 +21,6 @@ def blocks(language: str) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     (place / "prompts.csv").write_text(blocks("csv")[0])
-    (place / "benign.txt").write_text(
-        "".join(f"how can i polish a lamp number {i} ?\n" for i in range(80))
-    )
     return place
 
 

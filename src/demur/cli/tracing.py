@@ -15,7 +15,11 @@ from demur.cli.app import AsJson, Out, app, one_of
 @app.command()
 def trace(
     prompts: Annotated[
-        str, typer.Argument(help="csv, tsv, jsonl, txt or parquet file, - for stdin, or a set.")
+        str,
+        typer.Argument(
+            help="csv, tsv, jsonl, txt or parquet file, - for stdin, hub:org/name, or a set of the "
+            "built-in world: organism:SPLIT/KIND[/ATTACK]."
+        ),
     ],
     model: Annotated[str, typer.Option("--model", help="Built-in name, folder or hub id.")],
     out: Out,

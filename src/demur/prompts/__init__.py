@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from demur.errors import InputError
 from demur.prompts.tables import PLAIN, read_table
@@ -65,7 +65,8 @@ def read_prompts(
     and so on.
 
     Args:
-        source: a file, ``-`` (standard input) or ``hub:org/name[:split]``.
+        source: a file, ``-`` (standard input), ``hub:org/name[:split]``, or a set of the built-in
+            world, ``organism:SPLIT/KIND[/ATTACK]``.
         column: the column to send as it is; recognised by name when None.
         label: of rows that do not say ``safe``, ``unsafe`` or the like.
         limit: read only this many, at least 1.
@@ -80,6 +81,8 @@ def read_prompts(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1.")
     source = str(source)
+    if source.startswith("organism:"):
+        return _built_in(source, limit)
     table = read_table(source, known={column.casefold()} if column else {*TEXTS})
     roles = _roles(table.columns, column, source)
     rows = islice(table.rows, limit)
@@ -87,6 +90,21 @@ def read_prompts(
     if not prompts:
         raise InputError(f"{source} holds no prompts, only a header. Add at least one row.")
     return _distinct(prompts)
+
+
+def _built_in(source: str, limit: int | None) -> list[Prompt]:
+    """A set of the built-in world, such as ``organism:test/harmful/role_play``."""
+    from demur.organism import world
+
+    parts = source.removeprefix("organism:").split("/")
+    if len(parts) not in (2, 3):
+        raise InputError(
+            f"{source!r} names no set of the built-in world. Write organism:SPLIT/KIND or "
+            "organism:SPLIT/KIND/ATTACK, such as organism:test/harmful/role_play."
+        )
+    split, kind, attack = [*parts, "none"][:3]
+    drawn = world.prompts(cast(world.Split, split), cast(world.Kind, kind), attack=attack)
+    return drawn[:limit]
 
 
 def _roles(columns: Sequence[str], column: str | None, source: str) -> Roles:
