@@ -198,12 +198,13 @@ def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> 
     import transformers
 
     try:
-        tokenizer = getattr(transformers, native).from_pretrained(
-            checkpoint.location,
-            revision=checkpoint.hub_revision,
-            trust_remote_code=False,
-            padding_side="left",
-        )
+        with _quiet():
+            tokenizer = getattr(transformers, native).from_pretrained(
+                checkpoint.location,
+                revision=checkpoint.hub_revision,
+                trust_remote_code=False,
+                padding_side="left",
+            )
     except Exception as error:
         raise ModelError(
             f"Could not load the tokenizer of {checkpoint.name}: {_first_line(error)} "
