@@ -45,7 +45,7 @@ def recomputed(model: LanguageModel, batch: Batch) -> torch.Tensor:
 
 def measure() -> dict[str, float]:
     """Ratio of the two; see its name."""
-    made, prompts = models.llama(masked=True, width=256, layers=4), models.batch(8, 300)
+    made, prompts = models.llama(masked=True, shape="tiny"), models.batch(8, 300)
     model = replace(made, traits=replace(made.traits, attention="block"))
     tokens = cached(model, prompts), recomputed(model, prompts)
     found = seconds(

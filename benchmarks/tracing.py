@@ -40,13 +40,13 @@ def plain_generate(model: LanguageModel, batch: Batch) -> torch.Tensor:
 @torch.no_grad()
 def plain_llada(model: LanguageModel, batch: Batch, *, length: int = 128) -> torch.Tensor:
     """A LLaDA-style loop without tracing: logits of every position, softmax, top-k a row."""
-    ids = batch.ids
-    x = torch.cat([ids, torch.full((len(ids), length), models.MASK)], dim=1)
-    everywhere = torch.ones(len(x), 1, x.shape[1], x.shape[1], dtype=torch.bool)
+    ids, mask = batch.ids, model.traits.mask_id
+    x = torch.cat([ids, ids.new_full((len(ids), length), mask)], dim=1)
+    everywhere = ids.new_ones((len(x), 1, x.shape[1], x.shape[1]), dtype=torch.bool)
     for _ in range(STEPS):
-        waiting = x == models.MASK
+        waiting = x == mask
         logits = model.net(input_ids=x, attention_mask=everywhere, use_cache=False).logits
-        logits[..., models.MASK] = -torch.inf
+        logits[..., mask] = -torch.inf
         chosen = logits.argmax(-1)
         sure = logits.softmax(-1).gather(-1, chosen[..., None])[..., 0]
         sure = sure.masked_fill(~waiting, -torch.inf)
