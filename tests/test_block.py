@@ -169,6 +169,7 @@ def test_cached_is_recomputed(model: LanguageModel, sampler: Block, pooling: str
     size=st.sampled_from([2, 4, 5]),
     threshold=st.sampled_from([None, 0.3, 0.6]),
     temperature=st.sampled_from([0.0, 0.9]),
+    edit=st.sampled_from([None, 0.4]),
 )
 def test_batched_is_single(
     model: LanguageModel,
@@ -176,6 +177,7 @@ def test_batched_is_single(
     size: int,
     threshold: float | None,
     temperature: float,
+    edit: float | None,
 ) -> None:
     sampler = Block(
         gen_length=9,
@@ -185,6 +187,8 @@ def test_batched_is_single(
         temperature=temperature,
         top_k=9,
         top_p=0.9,
+        edit_threshold=edit,
+        edit_steps=3,
     )
     quiet = ending(model, 5, 13)
     rows = [ids_of(length) for length in lengths]
@@ -338,12 +342,30 @@ def test_top_k_one_is_greedy_and_the_draw_follows_the_probabilities(model: Langu
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_k": -1}, "top_k -1"),
         ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"edit_threshold": 1.0}, "edit_threshold is 1.0"),
+        ({"edit_steps": 0}, "edit_steps is 0"),
         ({"remasking": "best"}, "Unknown remasking 'best'"),
     ],
 )
 def test_settings_that_cannot_be(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Block(**wrong)  # type: ignore[arg-type]
+
+
+def test_editing_takes_back_what_was_committed_but_never_what_was_given(
+    model: LanguageModel,
+) -> None:
+    sampler = Block(gen_length=12, threshold=0.4, edit_threshold=0.2, edit_steps=4)
+    template = (20, -1, -1, -1, 21, -1, -1, -1, -1, -1, -1, -1)
+    steps = run(ending(model), sampler, batch_of([ids_of(6)], [template]))
+    tokens = torch.stack([step.tokens[0] for step in steps])
+    changed = (tokens[1:] != tokens[:-1]) & (tokens[:-1] >= 0)
+    assert changed.any()
+    assert (tokens[:, 0] == 20).all()
+    assert (tokens[:, 4] == 21).all()
+    assert (tokens[-1] >= 0).all()
+    assert len(steps) <= sampler.steps
+    assert all(step.prompt[0].tolist() == ids_of(6) for step in steps)
 
 
 def test_other_pairs_are_refused(

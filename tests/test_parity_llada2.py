@@ -23,7 +23,7 @@ from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
 
 FIXTURE = json.loads((Path(__file__).parent / "parity" / "llada2.json").read_text())
-RUNS = FIXTURE["runs"]
+RUNS = [*FIXTURE["runs"], *FIXTURE["edits"]]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,10 @@ def generate(model: LanguageModel, case: dict[str, Any]) -> list[Step]:
     sampler = Block(
         gen_length=case["gen_length"],
         block_length=case["block_length"],
-        block_steps=case["steps"],
+        block_steps=case.get("steps", case["block_length"]),
         threshold=case["threshold"],
+        edit_threshold=case.get("editing_threshold"),
+        edit_steps=case.get("max_post_steps", 16),
         temperature=case.get("temperature", 0.0),
         top_k=case.get("top_k", 0),
         top_p=case.get("top_p", 1.0),
@@ -87,6 +89,12 @@ def test_declares_what_the_release_has(tiny_llada2: LanguageModel) -> None:
     text = tiny_llada2.decode(tiny_llada2.encode([Prompt("w1")]).ids[0].tolist(), special=True)
     assert text.startswith("<role>")
     assert text.endswith("</role>")
+
+
+def test_a_checkpoint_of_2_1_edits(tmp_path: Path) -> None:
+    model = demur.load(save_llada2(tmp_path / "llada21", model_type="llada21_moe"))
+    sampler = sampler_from(model.traits.sampler)
+    assert sampler == Block(block_length=32, block_steps=32, threshold=0.95, edit_threshold=0.9)
 
 
 def test_runs_no_code_of_the_checkpoint(tmp_path: Path) -> None:

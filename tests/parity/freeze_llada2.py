@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,29 @@ CASES: list[dict[str, Any]] = [
         "top_p": 0.9,
     },
 ]
+EDITS: list[dict[str, Any]] = [
+    {"prompt": 9, "gen_length": 20, "threshold": 0.7, "editing_threshold": 0.5},
+    {"prompt": 16, "gen_length": 16, "threshold": 0.5, "editing_threshold": 0.0},
+    {"prompt": 6, "gen_length": 16, "threshold": 0.9, "editing_threshold": 0.3, "stop": True},
+    {
+        "prompt": 3,
+        "gen_length": 14,
+        "threshold": 0.6,
+        "editing_threshold": 0.2,
+        "max_post_steps": 2,
+    },
+]
 
 
-def load_model(checkout: Path) -> Any:
-    """Upstream's model on the tiny weights."""
-    home = types.ModuleType("llada2")
-    home.__path__ = [str(checkout / "dllm/pipelines/llada2/models")]
-    sys.modules["llada2"] = home
-    from llada2.configuration_llada2_moe import LLaDA2MoeConfig  # type: ignore[import-not-found]
-    from llada2.modeling_llada2_moe import LLaDA2MoeModelLM  # type: ignore[import-not-found]
-
-    config = LLaDA2MoeConfig(**LLADA2, attn_implementation="sdpa")
-    model = LLaDA2MoeModelLM(config)
+def load_model(checkout: Path, version: str) -> Any:
+    """Upstream's model on the tiny weights; ``version`` is llada2 or llada21."""
+    home = types.ModuleType(version)
+    home.__path__ = [str(checkout / f"dllm/pipelines/{version}/models")]
+    sys.modules[version] = home
+    configuration = import_module(f"{version}.configuration_{version}_moe")
+    modeling = import_module(f"{version}.modeling_{version}_moe")
+    config = configuration.LLaDA2MoeConfig(**LLADA2, attn_implementation="sdpa")
+    model = modeling.LLaDA2MoeModelLM(config)
     missing, extra = model.load_state_dict(llada2_weights(), strict=False)
     assert not missing, missing
     assert not extra, extra
@@ -85,7 +97,7 @@ def record(model: Any, case: dict[str, Any], end: int) -> dict[str, Any]:
 
 def main() -> None:
     checkout, commit = Path(sys.argv[1]), sys.argv[2]
-    model = load_model(checkout)
+    model = load_model(checkout, "llada2")
     ids = torch.tensor([ids_of(24)])
     with torch.no_grad():
         mask = torch.tril(torch.ones(3, 3)).repeat_interleave(8, 0).repeat_interleave(8, 1).log()
@@ -99,8 +111,16 @@ def main() -> None:
             said = run["tokens"]
             run = record(model, case, next(t for t in said[7:] if t not in said[:7]))
         runs.append(run)
+    editor, edits = load_model(checkout, "llada21"), []
+    for case in EDITS:
+        settings = {"block_length": 8, "eos_early_stop": True, **case}
+        run = record(editor, settings, LLADA2_VOCAB)
+        if case.get("stop"):
+            said = run["tokens"]
+            run = record(editor, settings, next(t for t in said[7:] if t not in said[:7]))
+        edits.append(run)
     upstream = {"repository": "github.com/ZHZisZZ/dllm", "commit": commit}
-    frozen = {"upstream": upstream, "states": whole, "runs": runs}
+    frozen = {"upstream": upstream, "states": whole, "runs": runs, "edits": edits}
     OUT.write_text(json.dumps(frozen, separators=(",", ":")))
 
 

@@ -5,6 +5,10 @@ a position's own block. GLM-4 MoE computes the same: heads with their own norms,
 each head, experts chosen by sigmoid scores and a bias inside the best groups, one shared expert. So
 the tensors are renamed, the fused projection is cut in three, and no remote code runs. Settings: block
 and threshold of LLaDA-2 ``generate``, greedy and 128 tokens as in the paper (PAPER section 3).
+
+LLaDA 2.1, arXiv:2602.08676, has the same tensors and also edits what it committed. A config that
+calls itself ``llada2_moe`` does not say which of the two it is: ask for the sampler's
+``edit_threshold`` then (the card of 2.1-mini: threshold 0.7, edit_threshold 0.5).
 """
 
 from __future__ import annotations
@@ -92,6 +96,8 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     )
     net = load_native(checkpoint, Glm4MoeForCausalLM, config=config, state_dict=weights)
     sampler = {"name": "block", "block_length": 32, "block_steps": 32, "threshold": 0.95}
+    if checkpoint.config["model_type"] == "llada21_moe":
+        sampler["edit_threshold"] = 0.9
     traits = Traits(
         family=NAME,
         attention="block",

@@ -11,6 +11,9 @@ SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate
     4. a finished block never changes: its keys and values are kept;
     5. generation stops after a block with an end token.
 
+LLaDA 2.1, arXiv:2602.08676, edits: a committed token of the block gives way to another that is
+predicted with enough confidence, until a step without masks changes nothing.
+
 Differs from upstream: batched, no row waiting for another; a finished block is stored by the next
 block's first step, not by a pass of its own; no more positions are committed than are masked (SDAR's
 rules overwrite the prompt's tail when a step's share is larger); the mask token is never predicted.
@@ -30,17 +33,11 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import most_likely
+from demur.sampling.decision import BlockRule, Decision
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page, Reader, Window, lay_out
 from demur.sampling.pooling import FinishedMeans, Pooling, require_own_positions
-from demur.sampling.remasking import (
-    Remasking,
-    check_rule,
-    commits_at,
-    confidence,
-    most_confident,
-)
+from demur.sampling.remasking import Remasking, check_rule
 from demur.types import Step
 
 
@@ -58,6 +55,9 @@ class Block:
         temperature: of the multinomial draw; 0 takes the most likely token.
         top_k: draw from the most likely k tokens only; 0 is off.
         top_p: draw from the nucleus of this probability mass only, in (0, 1].
+        edit_threshold: replace a committed token of the block by another with a probability above
+            this, in [0, 1); None never does.
+        edit_steps: most steps that go on editing a block without masks.
     """
 
     name: ClassVar[str] = "block"
@@ -69,14 +69,20 @@ class Block:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    edit_threshold: float | None = None
+    edit_steps: int = 16
 
     def __post_init__(self) -> None:
         check_rule(self.remasking)
-        for name in ("gen_length", "block_length", "block_steps"):
+        for name in ("gen_length", "block_length", "block_steps", "edit_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
+        if self.edit_threshold is not None and not 0 <= self.edit_threshold < 1:
+            raise InputError(
+                f"edit_threshold is {self.edit_threshold}; it must be at least 0 and below 1."
+            )
         if self.temperature < 0 or self.top_k < 0:
             raise InputError(
                 f"temperature is {self.temperature} and top_k {self.top_k}; both must be 0 or more."
@@ -88,7 +94,8 @@ class Block:
     def steps(self) -> int:
         """Most steps a generation takes; with a threshold it takes fewer."""
         blocks = -(-(self.gen_length + self.block_length - 1) // self.block_length)
-        return blocks * min(self.block_steps, self.block_length)
+        editing = 0 if self.edit_threshold is None else self.edit_steps
+        return blocks * (min(self.block_steps, self.block_length) + editing)
 
     @property
     def new_tokens(self) -> int:
@@ -132,93 +139,29 @@ def block(
         model, batch, gen_length=settings.gen_length, block_length=settings.block_length
     )
     require_own_positions(pooling)
-    read, rule = Reader(model, page, x, layers), Rule(settings, page)
+    read, rule = Reader(model, page, x, layers), BlockRule(settings, page)
     means = BlockMeans(page, pooling, layers, end_ids=model.traits.end_ids)
-    blocks = torch.zeros_like(page.lengths)
+    size, block = settings.block_length, page.first_masked(x)
+    busy, blocks = torch.zeros_like(block, dtype=torch.bool), torch.zeros_like(block)
     for index in count(1):
-        running = page.unfinished(x, model.traits.end_ids)
+        block = torch.where(busy, block, page.first_masked(x))
+        running = busy | page.unfinished(x, block, model.traits.end_ids)
         if not running.any():
             return
         live = running.nonzero()[:, 0]
-        window, states = read(x, live)
-        columns = window.columns[:, -settings.block_length :]
+        window, states = read(x, block, live)
+        columns = window.columns[:, -size:]
         now = x[live].gather(1, columns)
-        waiting = now == page.mask_id
-        logits = model.logits(states["last"][:, -settings.block_length :][waiting]).float()
-        chosen, commit = rule(logits, waiting, window.block, live, noise.keep(live))
-        predicted = now.masked_scatter(waiting, chosen)
-        now = torch.where(commit, predicted, now)
-        draft = page.response(page.write(x, live, columns, predicted))
-        x = page.write(x, live, columns, now)
-        phi = means(window, states, now, predicted, live)
-        blocks = blocks.index_copy(0, live, page.response_block(window.block, live))
+        asked = rule.asks(now, page.given[live].gather(1, columns))
+        logits = model.logits(states["last"][:, -size:][asked]).float()
+        decision = rule(logits, asked, now, window.block, live, noise.keep(live))
+        draft = page.response(page.write(x, live, columns, decision.draft))
+        x = page.write(x, live, columns, decision.tokens)
+        busy = busy.index_copy(0, live, decision.busy)
+        phi = means(window, states, decision, live)
+        blocks = torch.where(running, page.response_block(block), blocks)
         tokens = page.response(x)
         yield Step(index, tokens, draft, phi, running, page.filled_prompt(x), blocks)
-
-
-class Rule:
-    """Predict every masked position of a block, commit the most confident.
-
-    Each row counts the steps of its own block.
-    """
-
-    def __init__(self, settings: Block, page: Page) -> None:
-        self._settings, self._mask_id = settings, page.mask_id
-        self._taken, self._block = torch.zeros_like(page.lengths), torch.full_like(page.lengths, -1)
-
-    def __call__(
-        self, logits: Tensor, waiting: Tensor, block: Tensor, live: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
-        """Decide from the logits ``[N, V]`` of the masked positions of ``waiting`` ``[K, L]``.
-
-        Returns:
-            ``[N]`` predicted tokens and ``[K, L]`` bool, the positions to commit.
-        """
-        settings = self._settings
-        taken = torch.where(block == self._block[live], self._taken[live], 0)
-        self._block[live], self._taken[live] = block, taken + 1
-        share = commits_at(
-            torch.full_like(taken, settings.block_length), taken, settings.block_steps
-        )
-        logits, chosen = self._choose(logits, waiting, noise)
-        found = confidence(
-            settings.remasking,
-            logits,
-            chosen,
-            columns=waiting.nonzero()[:, 1],
-            uniform=noise.uniform(waiting, 1)[:, 0] if settings.remasking == "random" else None,
-        )
-        score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
-        score = score.masked_scatter(waiting, found)
-        commit = most_confident(score, share)
-        if settings.threshold is not None:
-            commit |= score > settings.threshold
-        return chosen, commit
-
-    def _choose(self, logits: Tensor, waiting: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Logits that were drawn from, and the ``[N]`` tokens.
-
-        The draw is argmax(p / -log u), which is how ``torch.multinomial`` draws one.
-        """
-        if self._settings.temperature == 0:
-            return logits, most_likely(logits, self._mask_id)
-        logits = narrowed(logits, self._settings)
-        waits = -torch.log(noise.uniform(waiting, logits.shape[1]))
-        return logits, most_likely(logits.softmax(-1) / waits, self._mask_id)
-
-
-def narrowed(logits: Tensor, settings: Block) -> Tensor:
-    """``[N, V]`` logits over the temperature, -inf outside the top k and then the nucleus."""
-    logits = logits / settings.temperature
-    if settings.top_k:
-        least = logits.topk(min(settings.top_k, logits.shape[1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if settings.top_p < 1:
-        ordered, order = logits.sort(descending=True)
-        mass = ordered.softmax(-1).cumsum(-1)
-        outside = torch.cat([torch.zeros_like(mass[:, :1]), mass[:, :-1]], 1) > settings.top_p
-        logits = logits.masked_fill(outside.scatter(1, order, outside), -torch.inf)
-    return logits
 
 
 class BlockMeans:
@@ -232,29 +175,23 @@ class BlockMeans:
         self._past = FinishedMeans(len(page.lengths))
 
     def __call__(
-        self,
-        window: Window,
-        states: Mapping[str, Tensor],
-        now: Tensor,
-        predicted: Tensor,
-        live: Tensor,
+        self, window: Window, states: Mapping[str, Tensor], decision: Decision, live: Tensor
     ) -> dict[str, Tensor]:
         """Layer -> ``[B, D]`` after a step of the rows ``live``; the others repeat.
 
         Args:
             window: what was read, with its states ``[K, S, D]``.
-            now: ``[K, L]`` tokens of each row's block after the step.
-            predicted: ``[K, L]`` the same with every prediction.
+            decision: what was decided about the block.
         """
-        states = {layer: states[layer] for layer in self._layers}
+        size, states = self._page.block_length, {layer: states[layer] for layer in self._layers}
         shown = self._page.shown(window.columns, live)
         older = window.columns < window.start[:, None]
         self._past.finish(live, states, shown & older & window.fresh)
-        own = {layer: value[:, -now.shape[1] :] for layer, value in states.items()}
-        counted = shown[:, -now.shape[1] :]
+        own = {layer: value[:, -size:] for layer, value in states.items()}
+        counted = shown[:, -size:]
         if self._pooling.positions == "generated":
-            counted = counted & (now != self._page.mask_id)
+            counted = counted & (decision.tokens != self._page.mask_id)
         if self._pooling.positions == "content":
-            ends = torch.isin(predicted, predicted.new_tensor(self._end_ids)) & counted
+            ends = torch.isin(decision.draft, live.new_tensor(self._end_ids)) & counted
             counted = counted & (ends.long().cumsum(1) == 0)
         return self._past.mean(live, own, counted)

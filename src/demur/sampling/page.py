@@ -41,6 +41,7 @@ class Page:
     Attributes:
         prompt: the prompts as encoded.
         lengths: ``[B]`` prompt tokens of each row.
+        given: ``[B, W]`` bool, columns that were not masked at the beginning.
         mask_id: the mask token.
         gen_length: response positions R that are shown.
         block_length: positions of a block.
@@ -48,6 +49,7 @@ class Page:
 
     prompt: Batch
     lengths: Tensor
+    given: Tensor
     mask_id: int
     gen_length: int
     block_length: int
@@ -58,9 +60,9 @@ class Page:
         found = x.gather(1, self.lengths[:, None] + columns)
         return found.masked_fill(found == self.mask_id, -1)
 
-    def response_block(self, block: Tensor, rows: Tensor) -> Tensor:
-        """Blocks of these rows counted from the one where the response begins, from 0."""
-        return (block - self.lengths[rows] // self.block_length).clamp(min=0)
+    def response_block(self, block: Tensor) -> Tensor:
+        """``[B]`` blocks counted from the one where the response begins, from 0."""
+        return (block - self.lengths // self.block_length).clamp(min=0)
 
     def write(self, x: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
         """``x`` with values ``[K, L]`` at columns ``[K, L]`` of these rows."""
@@ -76,29 +78,31 @@ class Page:
         first = self.lengths[rows, None]
         return (columns >= first) & (columns < first + self.gen_length)
 
-    def unfinished(self, x: Tensor, end_ids: tuple[int, ...]) -> Tensor:
-        """``[B]`` bool: a mask is left, and no finished block holds an end token."""
+    def first_masked(self, x: Tensor) -> Tensor:
+        """``[B]`` first block with a mask, 0 where there is none."""
+        return (x == self.mask_id).long().argmax(1) // self.block_length
+
+    def unfinished(self, x: Tensor, block: Tensor, end_ids: tuple[int, ...]) -> Tensor:
+        """``[B]`` bool: a mask is left, and no block before ``block`` ``[B]`` holds an end token."""
         columns = torch.arange(x.shape[1], device=x.device)
         shown = self.shown(columns[None], torch.arange(len(x), device=x.device))
-        waiting = x == self.mask_id
-        open_block = waiting.long().argmax(1) // self.block_length * self.block_length
-        ended = torch.isin(x, x.new_tensor(end_ids)) & shown & (columns < open_block[:, None])
-        left = waiting & (columns < self.lengths[:, None] + self.gen_length)
+        before = columns < (block * self.block_length)[:, None]
+        ended = torch.isin(x, x.new_tensor(end_ids)) & shown & before
+        left = (x == self.mask_id) & (columns < self.lengths[:, None] + self.gen_length)
         return left.any(1) & ~ended.any(1)
 
-    def window(self, x: Tensor, stored: Tensor) -> Window:
-        """Columns from the first not stored to the end of the first block with a mask.
+    def window(self, block: Tensor, stored: Tensor) -> Window:
+        """Columns from the first not stored to the end of a block.
 
         Args:
-            x: ``[K, W]`` rows with at least one mask.
+            block: ``[K]`` block of each row.
             stored: ``[K]`` columns at the beginning whose keys and values are kept.
         """
-        block = (x == self.mask_id).long().argmax(1) // self.block_length
         end = (block + 1) * self.block_length
         size, width = int((end - stored).max()), int(end.max())
-        columns = end[:, None] - size + torch.arange(size, device=x.device)
+        columns = end[:, None] - size + torch.arange(size, device=block.device)
         fresh, columns = columns >= stored[:, None], columns.clamp(min=0)
-        keys = torch.arange(width, device=x.device) // self.block_length
+        keys = torch.arange(width, device=block.device) // self.block_length
         attention = keys <= columns[:, None, :, None] // self.block_length
         return Window(block, block * self.block_length, columns, fresh, attention)
 
@@ -124,7 +128,8 @@ def lay_out(
     x = first.tokens.gather(1, source.clamp(max=first.tokens.shape[1] - 1))
     x = x.masked_fill(columns >= (lengths + gen_length)[:, None], first.mask_id)
     x = x.masked_fill(columns >= ends[:, None], -1)
-    return Page(batch, lengths, first.mask_id, gen_length, block_length), x
+    given = x != first.mask_id
+    return Page(batch, lengths, given, first.mask_id, gen_length, block_length), x
 
 
 @final
@@ -137,12 +142,15 @@ class Reader:
         self._cache = KeyValues(*x.shape)
         self._stored = torch.zeros_like(page.lengths)
 
-    def __call__(self, x: Tensor, live: Tensor) -> tuple[Window, dict[str, Tensor]]:
-        """Read the rows ``live`` of ``[B, W]``: the window and layer -> ``[K, S, D]`` states."""
-        now = x[live]
-        window = self._page.window(now, self._stored[live])
+    def __call__(self, x: Tensor, block: Tensor, live: Tensor) -> tuple[Window, dict[str, Tensor]]:
+        """Read the rows ``live`` up to their ``block``; both of ``[B, ...]``.
+
+        Returns:
+            The window and layer -> ``[K, S, D]`` states.
+        """
+        window = self._page.window(block[live], self._stored[live])
         states = self._model.states(
-            now.gather(1, window.columns),
+            x[live].gather(1, window.columns),
             window.attention,
             layers=self._layers,
             positions=window.columns,
