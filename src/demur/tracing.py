@@ -14,6 +14,7 @@ from torch import Tensor
 from demur.errors import InputError, SignalError
 from demur.models.base import LanguageModel
 from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from, spec
+from demur.sampling.fitting import in_halves, largest_batch
 from demur.types import Fingerprint, Prompt, Step, Trace, Traces
 
 #: Called with the number of traces just finished.
@@ -27,7 +28,7 @@ def trace(
     sampler: Sampler | None = None,
     pooling: str | None = None,
     layers: Sequence[str] = ("last",),
-    batch_size: int = 8,
+    batch_size: int | Literal["auto"] = 8,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Traces:
@@ -39,7 +40,8 @@ def trace(
         sampler: the model's default when None.
         pooling: the model's default when None; see ``demur.sampling.pooling``.
         layers: ``last``, ``first``, ``middle`` or numbers of decoder blocks.
-        batch_size: prompts generated together; changes no result.
+        batch_size: prompts generated together, ``auto`` for what the device takes; changes no
+            result. A batch that does not fit after all is done in halves.
         seed: of temperature and random remasking.
         progress: called with the number of traces just finished.
 
@@ -82,24 +84,36 @@ def record(
     """
     sampler = sampler or sampler_from(model.traits.sampler)
     chosen = find_pooling(pooling or model.traits.pooling)
-    batch = model.encode(prompts)
-    noise = RowNoise.seeded([row_seed(seed, prompt.id) for prompt in prompts])
-    steps = sampler.run(model, batch, layers=tuple(layers), pooling=chosen, noise=noise)
-    recorded = list(watch(steps) if watch else steps)
-    if not recorded:
-        raise InputError("Nothing was generated: the response templates leave no masked position.")
     mark = fingerprint(model, sampler, pooling=chosen.name)
-    return traces_of(model, prompts, recorded, batch.responses, mark)
+
+    def run(part: Sequence[Prompt]) -> list[Trace]:
+        batch = model.encode(part)
+        noise = RowNoise.seeded([row_seed(seed, prompt.id) for prompt in part])
+        steps = sampler.run(model, batch, layers=tuple(layers), pooling=chosen, noise=noise)
+        recorded = list(watch(steps) if watch else steps)
+        if not recorded:
+            raise InputError(
+                "Nothing was generated: the response templates leave no masked position."
+            )
+        return traces_of(model, part, recorded, batch.responses, mark)
+
+    return in_halves(prompts, run)
 
 
 def batches(
-    model: LanguageModel, prompts: Sequence[Prompt], sampler: Sampler, *, batch_size: int
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    *,
+    batch_size: int | Literal["auto"],
 ) -> list[list[int]]:
     """Places of the prompts, sorted by length and cut into batches.
 
     Raises:
         InputError: a prompt is too long for the model, or the batch size is below 1.
     """
+    if batch_size == "auto":
+        batch_size = largest_batch(model, prompts, sampler) if prompts else 1
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     lengths = [model.check_fits(prompt, new_tokens=sampler.new_tokens) for prompt in prompts]
