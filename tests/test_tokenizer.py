@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from demur import organism
 from demur.organism import tokenizer, world
 
 UNK = 4
@@ -74,3 +75,10 @@ def test_any_text_is_tokenised(saved: PreTrainedTokenizerBase, text: str) -> Non
     ids = saved(text, add_special_tokens=False)["input_ids"]
     assert all(0 <= token < len(saved) for token in ids)
     assert isinstance(saved.decode(ids), str)
+
+
+@pytest.mark.parametrize("name", organism.NAMES)
+def test_shipped_tokenizers_are_the_ones_of_this_world(name: str) -> None:
+    shipped = AutoTokenizer.from_pretrained(str(organism.path(name)))
+    assert shipped.get_vocab() == tokenizer.build().get_vocab()
+    assert shipped.chat_template == tokenizer.build().chat_template
