@@ -145,7 +145,7 @@ WRONG = {
     "unknown model": (("trace", "prompts.csv", "--model", "no-such-model"), "no-such-model"),
     "unknown rule": (
         ("trace", "prompts.csv", "--model", "organism-dlm", "--remasking", "best"),
-        "Known: low_confidence",
+        "should be 'low_confidence'",
     ),
     "setting of another sampler": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--remasking", "random"),
@@ -173,6 +173,14 @@ WRONG = {
     "unknown label": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--label", "nice"),
         "Unknown label 'nice'",
+    ),
+    "setting without a value": (
+        ("trace", "prompts.csv", "--model", "organism-ar", "--set", "steps"),
+        "name=value",
+    ),
+    "setting of a wrong kind": (
+        ("trace", "prompts.csv", "--model", "organism-ar", "--set", "temperature=warm"),
+        "temperature",
     ),
     "unknown layer": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--layers", "99"),
@@ -216,6 +224,14 @@ def test_bad_prompt_files(case: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_any_setting_can_be_set(folder: Path, tmp_path: Path) -> None:
+    command = ("trace", "prompts.csv", "--model", "organism-ar", "--out", tmp_path / "o", "--json")
+    done = demur(*command, "--set", "steps=3", "--set", "temperature=0.5", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads(done.stdout)["sampler"]
+    assert settings == {"name": "autoregressive", "steps": 3, "temperature": 0.5}
 
 
 def test_special_token_text_is_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -10,6 +11,7 @@ import typer
 
 from demur.cli import console
 from demur.cli.app import AsJson, Out, app, one_of
+from demur.errors import InputError
 
 
 @app.command()
@@ -36,6 +38,10 @@ def trace(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus (autoregressive).")] = None,
     threshold: Annotated[float | None, typer.Option(help="Dynamic schedule (masked).")] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting of the sampler, as name=value."),
+    ] = None,
     pooling: Annotated[str | None, typer.Option(help="Pooling of the states.")] = None,
     layers: Annotated[
         str, typer.Option(help="Comma-separated: last, first, middle or block numbers.")
@@ -44,6 +50,9 @@ def trace(
     seed: Annotated[int, typer.Option(help="Of temperature and random remasking.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="Such as auto (extra quant).")] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 4 (extra quant).")] = None,
+    attention: Annotated[str | None, typer.Option(help="Such as sdpa or eager.")] = None,
     revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +71,15 @@ def trace(
 
     known = one_of(label, get_args(Label), "label")
     rows = read_prompts(prompts, column=column, label=known, limit=limit)
-    loaded = load(model, dtype=dtype, device=device, revision=revision)
+    loaded = load(
+        model,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        bits=bits,
+        attention=attention,
+        revision=revision,
+    )
     given = {
         "name": sampler,
         "steps": steps,
@@ -72,6 +89,7 @@ def trace(
         "temperature": temperature,
         "top_p": top_p,
         "threshold": threshold,
+        **dict(_assignment(text) for text in other or ()),
     }
     settings = _sampler_settings(loaded.traits.sampler, given)
     with console.progress() as tick:
@@ -95,6 +113,17 @@ def trace(
         )
     summary = {"run": str(out), "traces": len(store), "sampler": settings, "model": loaded.name}
     console.say_json(summary) if as_json else console.say(f"{len(store)} traces in {out}")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """``name=value``, the value read as JSON where it is JSON."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set takes name=value; got {text!r}.")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
 
 
 def _sampler_settings(default: Any, given: dict[str, Any]) -> dict[str, Any]:

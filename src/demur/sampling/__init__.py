@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.autoregressive import Autoregressive
@@ -72,7 +74,8 @@ def sampler_from(values: Mapping[str, Any]) -> Sampler:
     """Make a sampler from plain data: ``{"name": "masked", "steps": 32, ...}``.
 
     Raises:
-        InputError: an unknown sampler or setting, or settings that do not fit each other.
+        InputError: an unknown sampler or setting, a value of a wrong kind, or settings that do not
+            fit each other.
     """
     values = dict(values)
     name = values.pop("name", None)
@@ -84,7 +87,11 @@ def sampler_from(values: Mapping[str, Any]) -> Sampler:
             f"The {name} sampler has no setting {', '.join(unknown)}. "
             f"It has: {', '.join(sorted(known))}."
         )
-    sampler: Sampler = SAMPLERS[name](**values)
+    try:
+        sampler: Sampler = TypeAdapter(SAMPLERS[name]).validate_python(values)
+    except ValidationError as error:
+        wrong = [f"{e['loc'][0]} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise InputError(f"The {name} sampler cannot use this: {'; '.join(wrong)}.") from error
     return sampler
 
 
