@@ -309,7 +309,7 @@ GEMMA_TEXT = {
     "intermediate_size": 24,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
     "max_position_embeddings": 256,
-    "moe_intermediate_size": 12,
+    "moe_intermediate_size": 16,
     "num_attention_heads": 4,
     "num_experts": 4,
     "num_global_key_value_heads": 1,

@@ -80,7 +80,7 @@ def trace(
         attention=attention,
         revision=revision,
     )
-    given = {
+    options = {
         "name": sampler,
         "steps": steps,
         "gen_length": gen_length,
@@ -89,8 +89,9 @@ def trace(
         "temperature": temperature,
         "top_p": top_p,
         "threshold": threshold,
-        **dict(_assignment(text) for text in other or ()),
     }
+    given = {name: value for name, value in options.items() if value is not None}
+    given |= dict(_assignment(text) for text in other or ())
     settings = _sampler_settings(loaded.traits.sampler, given)
     with console.progress() as tick:
         done = 0
@@ -127,13 +128,16 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _sampler_settings(default: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The model's default sampler with what the user gave; its own defaults for another sampler."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if chosen.get("name", default["name"]) != default["name"]:
-        return chosen
-    settings = {**default, **chosen}
-    if "gen_length" in chosen and "block_length" not in chosen:
-        settings["block_length"] = chosen["gen_length"]
+    """The model's default sampler with what the user gave; its own defaults for another sampler.
+
+    Where the default is one block, another length is one block too.
+    """
+    if given.get("name", default["name"]) != default["name"]:
+        return given
+    settings = {**default, **given}
+    one_block = default.get("block_length", 0) == default.get("gen_length")
+    if one_block and "gen_length" in given and "block_length" not in given:
+        settings["block_length"] = given["gen_length"]
     return settings
 
 
