@@ -6,7 +6,7 @@ demo: .venv/.demur
 	.venv/bin/demur demo --out demo
 
 test: .venv/.dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile --durations 10
 
 lint: .venv/.dev
 	.venv/bin/ruff check .

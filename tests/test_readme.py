@@ -57,5 +57,5 @@ def test_commands(folder: Path) -> None:
 
 def test_make_targets_are_there() -> None:
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for target in re.findall(r"make (\w+)", README):
+    for target in re.findall(r"(?:^    |`)make (\w+)", README, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile
