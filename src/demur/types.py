@@ -63,9 +63,11 @@ class Step:
 
     Attributes:
         index: 1-based step, as in the paper (t = 1..T).
-        tokens: ``[B, R]`` int64, committed response tokens, -1 where none is committed yet.
+        tokens: ``[B, R]`` int64, committed response tokens, -1 where none is committed. Final for
+            most samplers; the canvas sampler and a block sampler that edits take some back.
         draft: ``[B, R]`` int64, committed tokens plus the model's prediction for every masked
-            position; for autoregressive samplers the same as ``tokens``.
+            position, -1 in blocks that have not begun; for autoregressive samplers the same as
+            ``tokens``.
         phi: recorded layer -> ``[B, D]`` float32, pooled hidden states of this step.
         running: ``[B]`` bool, rows this step belongs to; a finished row's values only repeat.
         prompt: ``[B, P]`` int64, prompt tokens, with masked slots filled so far.
