@@ -166,10 +166,10 @@ def list_runs(
 
 @app.command()
 def models() -> None:
-    """List the model families that demur knows.
+    """List the model families that demur knows, and what of each was compared with upstream.
 
     Example: demur models
     """
     from demur.models import known_families
 
-    console.say_pairs({family.NAME: family.EXAMPLES for family in known_families()})
+    console.say_pairs({f.NAME: f"{f.EXAMPLES}. Compared: {f.TESTED}." for f in known_families()})

@@ -1,5 +1,5 @@
-"""Models: one family a file. To add one, write ``NAME``, ``EXAMPLES``, ``recognises`` and ``load``
-in a file of its own and add it to ``FAMILIES``; other packages use the entry point group
+"""Models: one family a file. To add one, write ``NAME``, ``EXAMPLES``, ``TESTED``, ``recognises``
+and ``load`` in a file of its own and add it to ``FAMILIES``; other packages use the entry point group
 ``demur.families``.
 """
 
@@ -33,6 +33,7 @@ class Family(Protocol):
 
     NAME: str
     EXAMPLES: str
+    TESTED: str
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
         """Whether a config.json is of this family."""

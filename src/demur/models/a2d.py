@@ -24,6 +24,7 @@ from demur.models.masked_lm import PAPER_SAMPLER
 
 NAME = "a2d"
 EXAMPLES = "Qwen3-0.6B-diffusion-mdlm, Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm"
+TESTED = "tokens, commits and states of the published modeling file, tiny weights"
 
 #: Native type -> native class, tokenizer, and the token that ends a turn.
 _NATIVE = {

@@ -17,6 +17,7 @@ from demur.models.masked_lm import PAPER_SAMPLER
 
 NAME = "bert-chat"
 EXAMPLES = "ModernBERT-base-chat-v0.1, ModernBERT-large-chat-v0.1"
+TESTED = "logits of the native class, tiny weights"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from demur.models.checkpoint import (
 
 NAME = "dream"
 EXAMPLES = "Dream-v0-Instruct-7B, Dream-Coder-v0-Instruct-7B"
+TESTED = "tokens, commits and states of the published code under all four rules, tiny weights"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from demur.models.masked_lm import PAPER_SAMPLER
 
 NAME = "llada"
 EXAMPLES = "LLaDA-8B-Instruct, LLaDA-1.5, iLLaDA-8B-Instruct"
+TESTED = "tokens, commits and states of generate.py and the published modeling file, tiny weights"
 
 #: LLaDA's config -> Llama's.
 _SETTINGS = {

@@ -32,6 +32,7 @@ from demur.models.checkpoint import (
 
 NAME = "llada2"
 EXAMPLES = "LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini"
+TESTED = "tokens, commits and states of the published code, tiny weights"
 
 #: LLaDA-2's config -> GLM-4 MoE's. What is not here has no effect on the published modeling file.
 _SETTINGS = {

@@ -16,6 +16,7 @@ from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_token
 
 NAME = "masked"
 EXAMPLES = "organism-dlm; any native class trained with both-sided attention"
+TESTED = "tokens, commits and states of a naive restatement of LLaDA's loop"
 
 #: The paper's setting for diffusion models (PAPER section 3).
 PAPER_SAMPLER = {

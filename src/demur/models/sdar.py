@@ -15,6 +15,7 @@ from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_token
 
 NAME = "sdar"
 EXAMPLES = "SDAR-1.7B-Chat, SDAR-4B-Chat, SDAR-8B-Chat"
+TESTED = "tokens, commits and states of the published code, tiny weights"
 
 #: What SDAR's config shares with Qwen3's; the rest is about training and remote code.
 _SHARED = (
