@@ -20,7 +20,7 @@ from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_token
 
 NAME = "diffusion_gemma"
 EXAMPLES = "diffusiongemma-26B-A4B-it"
-TESTED = "tokens of its own generate, tiny weights"
+TESTED = "drafts, tokens and states of its own generate, tiny weights"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
