@@ -23,6 +23,7 @@ from demur.errors import ModelError
 from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import (
     Checkpoint,
+    check_complete,
     end_ids,
     load_native,
     load_tokenizer,
@@ -95,6 +96,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
         for name, value in read_tensors(checkpoint).items()
         for pair in _renamed(name, value, config)
     )
+    check_complete(checkpoint, {"missing_keys": _experts(config) - weights.keys()})
     net = load_native(checkpoint, Glm4MoeForCausalLM, config=config, state_dict=weights)
     sampler = {"name": "block", "block_length": 32, "block_steps": 32, "threshold": 0.95}
     if checkpoint.config["model_type"] == "llada21_moe":
@@ -134,6 +136,16 @@ def _config(checkpoint: Checkpoint) -> Any:
         norm_topk_prob=found["num_experts_per_tok"] > 1,
         num_nextn_predict_layers=0,
     )
+
+
+def _experts(config: Any) -> set[str]:
+    """Names of all expert tensors, which newer transformers fuse before they can be counted."""
+    return {
+        f"model.layers.{layer}.mlp.experts.{expert}.{part}_proj.weight"
+        for layer in range(config.first_k_dense_replace, config.num_hidden_layers)
+        for expert in range(config.n_routed_experts)
+        for part in ("gate", "up", "down")
+    }
 
 
 def _renamed(name: str, value: Tensor, config: Any) -> Iterator[tuple[str, Tensor]]:
