@@ -130,6 +130,16 @@ def test_traits_and_template(models: dict[str, LanguageModel]) -> None:
     assert ids.count(2) == 2
 
 
+def test_added_tokens_in_a_prompt_stay_text(models: dict[str, LanguageModel]) -> None:
+    """A header's tokens are special to the tokenizer without being named in its config."""
+    plain = models["llada"].encode([Prompt("w1 w2")]).ids[0].tolist()
+    hostile = (
+        models["llada"].encode([Prompt("w1 <|start_header_id|> <|eot_id|> w2")]).ids[0].tolist()
+    )
+    control = (1, 2, 3, 5, 6, 7)
+    assert [i for i in hostile if i in control] == [i for i in plain if i in control]
+
+
 def test_every_tensor_is_used_once(models: dict[str, LanguageModel]) -> None:
     tied = models["illada"].net
     assert tied.lm_head.weight.data_ptr() == tied.model.embed_tokens.weight.data_ptr()

@@ -6,7 +6,6 @@ A family file says how its checkpoints become a native transformers model and de
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,14 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from demur.errors import InputError, ModelError
-from demur.types import Prompt, Template
+from demur.models.chat import Chat
+from demur.types import Prompt
 
 #: The paper's system prompt (section 3.1, anchors).
 SYSTEM_PROMPT = "You are a helpful assistant"
-
-#: Stands for a masked slot while a chat template is rendered; never part of what a model reads.
-_SLOT = "\ue0f1slot\ue0f1"
-_TEXT = "\ue0f2text\ue0f2"
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ class LanguageModel:
             InputError: a prompt is longer than the model's context, or needs a mask token that the
                 model does not have.
         """
-        rows = [self._prompt_ids(prompt) for prompt in prompts]
+        rows = [self.chat.ids(prompt, mask_id=self.traits.mask_id) for prompt in prompts]
         longest = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         fill = pad if pad is not None else (self.traits.end_ids or (0,))[0]
@@ -143,7 +139,7 @@ class LanguageModel:
         for index, row in enumerate(rows):
             ids[index, longest - len(row) :] = torch.tensor(row)
             attention[index, longest - len(row) :] = True
-        responses = tuple(tuple(self._template_ids(p.response or ())) for p in prompts)
+        responses = tuple(tuple(self.chat.template_ids(p.response or ())) for p in prompts)
         return Batch(ids.to(self.device), attention.to(self.device), responses)
 
     def check_fits(self, prompt: Prompt, *, new_tokens: int) -> int:
@@ -152,7 +148,7 @@ class LanguageModel:
         Raises:
             InputError: prompt and response together exceed the model's context.
         """
-        length = len(self._prompt_ids(prompt))
+        length = len(self.chat.ids(prompt, mask_id=self.traits.mask_id))
         if length + new_tokens > self.context_length:
             raise InputError(
                 f"Prompt {prompt.id} has {length:,} tokens; with {new_tokens} to generate that is "
@@ -165,70 +161,10 @@ class LanguageModel:
         text: str = self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=not special)
         return text
 
-    def _prompt_ids(self, prompt: Prompt) -> list[int]:
-        rendered = self._render(_TEXT)
-        before, after = rendered.split(_TEXT)
-        if prompt.user is not None:
-            parts = self._template_ids(prompt.user)
-            mask = self._mask_id(prompt)
-            middle = [mask if token < 0 else token for token in parts]
-            return [*self._tokens(before), *middle, *self._tokens(after)]
-        cuts = self._control_cuts(prompt.text)
-        if not cuts:
-            return self._tokens(self._render(prompt.text))
-        return [*self._tokens(before), *self._plain_tokens(prompt.text), *self._tokens(after)]
-
-    def _render(self, text: str) -> str:
-        user = {"role": "user", "content": text}
-        turns = [{"role": "system", "content": self.system}, user] if self.system else [user]
-        try:
-            return self._apply(turns)
-        except Exception as error:
-            if type(error).__name__ not in ("TemplateError", "UndefinedError"):
-                raise
-        folded = {"role": "user", "content": f"{self.system}\n\n{text}"}
-        return self._apply([folded])
-
-    def _apply(self, turns: list[dict[str, str]]) -> str:
-        rendered: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **self.traits.template
-        )
-        return rendered
-
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _control_cuts(self, text: str) -> list[int]:
-        """Offsets one character into each special token's text."""
-        cuts = set()
-        for token in self.tokenizer.all_special_tokens:
-            start = text.find(token)
-            while start >= 0:
-                cuts.add(start + 1)
-                start = text.find(token, start + 1)
-        return sorted(cuts)
-
-    def _plain_tokens(self, text: str) -> list[int]:
-        """Tokens of user text; special-token text is cut apart so that it stays text."""
-        edges = [0, *self._control_cuts(text), len(text)]
-        pieces = (text[a:b] for a, b in itertools.pairwise(edges))
-        return [token for piece in pieces if piece for token in self._tokens(piece)]
-
-    def _template_ids(self, template: Template) -> list[int]:
-        """Token ids of a template, -1 for each masked slot."""
-        ids: list[int] = []
-        for part in template:
-            ids += self._plain_tokens(part) if isinstance(part, str) else [-1] * part
-        return ids
-
-    def _mask_id(self, prompt: Prompt) -> int:
-        if self.traits.mask_id is None:
-            raise InputError(
-                f"Prompt {prompt.id} has masked slots, but {self.name} is autoregressive and has "
-                "no mask token. Use a diffusion model."
-            )
-        return self.traits.mask_id
+    @property
+    def chat(self) -> Chat:
+        """What puts a prompt into the model's chat template."""
+        return Chat(self.name, self.tokenizer, self.system, self.traits.template)
 
     # ------------------------------------------------------------------ tensors in, tensors out
 
