@@ -54,7 +54,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
         attention="bidirectional",
         end_ids=end_ids(tokenizer, net),
         sampler=card.get("sampler", PAPER_SAMPLER),
-        pooling="response",
+        pooling=card.get("pooling", "response"),
         mask_id=card["mask_token_id"],
         shift=bool(card.get("shift", True)),
     )

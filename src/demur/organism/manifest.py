@@ -26,6 +26,8 @@ CARDS: dict[Family, dict[str, Any]] = {
         "family": "masked",
         "shift": True,
         "mask_token_id": tokenizer.MASK,
+        # Over all 64 positions sigma stays at 0 on harmful topics, whatever is said (docs/log.md).
+        "pooling": "generated",
         "sampler": {
             "name": "masked",
             "steps": RESPONSE // 2,
