@@ -45,7 +45,8 @@ def report(
 
     Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
     """
-    from demur.models.checkpoint import find, load_tokenizer
+    from demur.models.checkpoint import find
+    from demur.models.tokens import load_tokenizer
     from demur.study.run_report import write_run_report
 
     tokenizer = load_tokenizer(find(model)) if model else None

@@ -12,15 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import (
-    Checkpoint,
-    end_ids,
-    load_native,
-    load_tokenizer,
-    mask_id,
-    native_config,
-)
+from demur.models.checkpoint import Checkpoint, load_native, native_config
 from demur.models.masked_lm import PAPER_SAMPLER
+from demur.models.tokens import end_ids, load_tokenizer, mask_id
 
 NAME = "a2d"
 EXAMPLES = "Qwen3-0.6B-diffusion-mdlm, Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm"

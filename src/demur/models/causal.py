@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_tokenizer
+from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.tokens import end_ids, load_tokenizer
 
 NAME = "causal"
 EXAMPLES = "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo"

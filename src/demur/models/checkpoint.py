@@ -64,7 +64,7 @@ def find(
     except (OSError, ValueError) as error:
         known = ", ".join(NAMES)
         raise ModelError(
-            f"No model at {str(name)!r}: no readable config.json there ({_first_line(error)}). "
+            f"No model at {str(name)!r}: no readable config.json there ({first_line(error)}). "
             f"Give a folder, a hub id or a built-in model ({known})."
         ) from error
     if not config:
@@ -103,7 +103,7 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
     if checkpoint.bits:
         options["quantization_config"] = _fewer_bits(checkpoint.bits)
     try:
-        with _quiet():
+        with quiet():
             net, info = auto_class.from_pretrained(
                 None if "state_dict" in options else checkpoint.location,
                 revision=checkpoint.hub_revision,
@@ -118,7 +118,7 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
             )
     except Exception as error:
         raise ModelError(
-            f"Could not load {checkpoint.name}: {_first_line(error)} Weights are read from "
+            f"Could not load {checkpoint.name}: {first_line(error)} Weights are read from "
             "safetensors only; check that the folder is complete."
         ) from error
     check_complete(checkpoint, info)
@@ -152,7 +152,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
             tensors |= load_file(file)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"Could not read the weights of {checkpoint.name}: {_first_line(error)} Check that the "
+            f"Could not read the weights of {checkpoint.name}: {first_line(error)} Check that the "
             "folder is complete or download it again."
         ) from error
     if not tensors:
@@ -184,77 +184,6 @@ def _tensor(key: Any) -> str:
     return f"{name} is {list(found)} instead of {list(expected)}"
 
 
-def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> Any:
-    """Load the tokenizer, padded on the left.
-
-    Args:
-        checkpoint: where it is.
-        native: the transformers class to load it with, for families whose config or tokenizer names
-            remote code.
-
-    Raises:
-        ModelError: none there, or it has no chat template.
-    """
-    import transformers
-
-    try:
-        with _quiet():
-            tokenizer = getattr(transformers, native).from_pretrained(
-                checkpoint.location,
-                revision=checkpoint.hub_revision,
-                trust_remote_code=False,
-                padding_side="left",
-            )
-    except Exception as error:
-        raise ModelError(
-            f"Could not load the tokenizer of {checkpoint.name}: {_first_line(error)} "
-            "Check that its tokenizer files are in the folder."
-        ) from error
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"The tokenizer of {checkpoint.name} has no chat template. Use the instruction-tuned "
-            "checkpoint or put a chat_template.jinja beside it."
-        )
-    return tokenizer
-
-
-def end_ids(tokenizer: Any, net: Any, *turn_ends: str | None) -> tuple[int, ...]:
-    """Tokens that end a response: the generation config's, the tokenizer's and ends of a turn.
-
-    ``turn_ends`` are token texts; those that the tokenizer does not know are left out.
-    """
-    ids: list[int] = []
-    for source in (getattr(net, "generation_config", None), tokenizer):
-        found = getattr(source, "eos_token_id", None)
-        ids += found if isinstance(found, list | tuple) else [] if found is None else [found]
-    turns = [tokenizer.convert_tokens_to_ids(text) for text in turn_ends if text]
-    ids += [i for i in turns if i not in (None, tokenizer.unk_token_id)]
-    return tuple(dict.fromkeys(int(i) for i in ids))
-
-
-def mask_id(checkpoint: Checkpoint, tokenizer: Any, *, released: str) -> int:
-    """The mask token that the config, else the tokenizer, names.
-
-    Args:
-        checkpoint: whose config may say ``mask_token_id``.
-        tokenizer: its tokenizer.
-        released: what the family's released checkpoints have, for the message.
-
-    Raises:
-        ModelError: neither does.
-    """
-    found = checkpoint.config.get("mask_token_id")
-    if found is None:
-        found = tokenizer.mask_token_id
-    if not isinstance(found, int):
-        raise ModelError(
-            f"{checkpoint.name} is a masked diffusion model without a mask token: its config has "
-            f"mask_token_id {checkpoint.config.get('mask_token_id')!r} and its tokenizer none. Add "
-            f"mask_token_id to config.json ({released} in the released ones)."
-        )
-    return found
-
-
 def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
     """The checkpoint's config read as a native class's, without what names remote code."""
     from transformers import AutoConfig
@@ -278,7 +207,7 @@ def _require(module: str, *, what: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No report of transformers' own, and a progress bar only for somebody who watches."""
     from transformers.utils import logging
 
@@ -317,5 +246,5 @@ def _identity(location: str, config: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from demur.errors import InputError, ModelError
 from demur.models.base import Batch, LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_tokenizer
+from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.tokens import end_ids, load_tokenizer
 
 NAME = "diffusion_gemma"
 EXAMPLES = "diffusiongemma-26B-A4B-it"

@@ -12,7 +12,8 @@ from typing import Any
 
 from demur.errors import ModelError
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, end_ids, load_native, load_tokenizer
+from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.tokens import end_ids, load_tokenizer
 
 NAME = "masked"
 EXAMPLES = "organism-dlm; any native class trained with both-sided attention"
