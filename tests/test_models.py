@@ -143,6 +143,9 @@ def test_dtype_and_device(tmp_path: Path) -> None:
     assert demur.load(folder).dtype == "float32"
     with pytest.raises(ModelError, match="Unknown dtype 'int8'"):
         demur.load(folder, dtype="int8")
+    for absent in ("cuda:99", "abacus"):
+        with pytest.raises(ModelError, match=f"device '{absent}'.*Use cpu"):
+            demur.load(folder, device=absent)
 
 
 def test_unknown_layer(tiny_ar: LanguageModel) -> None:
@@ -194,3 +197,37 @@ def test_fewer_bits_and_device_map_name_their_extra(
             demur.load(folder, **options)
     with pytest.raises(ModelError, match="Use 8 or 4"):
         demur.load(folder, bits=2)
+
+
+@pytest.mark.parametrize("make", [tiny.llada, tiny.dream, tiny.a2d])
+def test_shards_give_the_same_model(make: Any, tmp_path: Path) -> None:
+    whole = demur.load(make(tmp_path / "whole"))
+    folder = make(tmp_path / "shards")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(tensors), {}
+    for number in (1, 2):
+        file = f"model-0000{number}-of-00002.safetensors"
+        part = {name: tensors[name] for name in names[number - 1 :: 2]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": index})
+    )
+    parts = demur.load(folder)
+    for (name, a), (_, b) in zip(
+        whole.net.state_dict().items(), parts.net.state_dict().items(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_a_missing_shard(tmp_path: Path) -> None:
+    folder = tiny.llada(tmp_path / "shards")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = dict.fromkeys(("model.transformer.wte.weight",), "model-00001-of-00002.safetensors")
+    index["model.transformer.ln_f.weight"] = "model-00002-of-00002.safetensors"
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": index})
+    )
+    with pytest.raises(ModelError, match="check that the folder is complete"):
+        demur.load(folder)

@@ -123,8 +123,19 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
         ) from error
     check_complete(checkpoint, info)
     if device_map is None and checkpoint.device:
-        net = net.to(checkpoint.device)
+        net = _put(net, checkpoint.device)
     return net.eval()
+
+
+def _put(net: Any, device: str) -> Any:
+    """The network on a device; raises ModelError when there is none of that name."""
+    try:
+        return net.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The model cannot be put on device {device!r}: {first_line(error)} Use cpu, or a "
+            "device that torch finds."
+        ) from error
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
