@@ -8,6 +8,10 @@ demo: .venv/.demur
 test: .venv/.dev
 	.venv/bin/python -m pytest -n 2 --dist loadfile --durations 10
 
+# The same suite on the oldest transformers that demur works with.
+oldest: .venv-oldest/.dev
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile
+
 lint: .venv/.dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -28,7 +32,12 @@ bench: .venv/.dev
 	$(PIP) -e '.[dev]'
 	touch $@ .venv/.demur
 
-clean:
-	rm -rf .venv demo dist
+.venv-oldest/.dev: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -e '.[dev]' 'transformers==4.57.*'
+	touch $@
 
-.PHONY: demo test lint bench clean
+clean:
+	rm -rf .venv .venv-oldest demo dist
+
+.PHONY: demo test oldest lint bench clean
