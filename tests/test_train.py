@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folders_load_with_plain_transformers(trained: Path) -> None:
     for name, family in (("organism-ar", "causal"), ("organism-dlm", "masked")):
-        model = AutoModelForCausalLM.from_pretrained(str(trained / name))
+        model = AutoModelForCausalLM.from_pretrained(str(trained / name), dtype="auto")
         assert model.config.demur == manifest.CARDS[family]  # type: ignore[index]
         assert model.dtype == torch.float16
         words = AutoTokenizer.from_pretrained(str(trained / name))
