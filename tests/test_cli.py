@@ -190,6 +190,10 @@ WRONG = {
         ("trace", "prompts.csv", "--model", "organism-ar", "--dtype", "float9"),
         "float9",
     ),
+    "batch size in words": (
+        ("trace", "prompts.csv", "--model", "organism-ar", "--batch-size", "many"),
+        "a number of prompts, or auto",
+    ),
     "batch size": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--batch-size", "0"),
         "batch_size is 0",

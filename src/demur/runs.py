@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from demur.errors import DemurError, InputError, ModelError
 from demur.models.base import LanguageModel
@@ -25,7 +26,7 @@ def trace_to(
     sampler: Sampler | None = None,
     pooling: str | None = None,
     layers: Sequence[str] = ("last",),
-    batch_size: int = 8,
+    batch_size: int | Literal["auto"] = 8,
     shard_rows: int = 256,
     seed: int = 0,
     progress: Progress | None = None,
@@ -43,8 +44,8 @@ def trace_to(
         sampler: the model's default when None.
         pooling: the model's default when None; see ``demur.sampling.pooling``.
         layers: ``last``, ``first``, ``middle`` or numbers of decoder blocks.
-        batch_size: prompts generated together; may change between starts. Tokens do not depend on
-            it; states may in their last bits.
+        batch_size: prompts generated together, ``auto`` for what the device takes; may change
+            between starts. Tokens do not depend on it; states may in their last bits.
         shard_rows: prompts of a window.
         seed: of temperature and random remasking.
         progress: called with the number of traces just finished, those found finished included.
@@ -87,7 +88,7 @@ def _unfinished(
     rows: Sequence[Prompt],
     sampler: Sampler,
     manifest: Manifest,
-    batch_size: int,
+    batch_size: int | Literal["auto"],
     progress: Progress | None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Window and places of each batch still to do; a window is sealed when its last is done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -46,7 +46,9 @@ def trace(
     layers: Annotated[
         str, typer.Option(help="Comma-separated: last, first, middle or block numbers.")
     ] = "last",
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time; changes no result.")] = 8,
+    batch_size: Annotated[
+        str, typer.Option(help="Prompts at a time, or auto for what fits; changes no result.")
+    ] = "8",
     seed: Annotated[int, typer.Option(help="Of temperature and random remasking.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda.")] = None,
@@ -108,7 +110,7 @@ def trace(
             sampler=sampler_from(settings),
             pooling=pooling,
             layers=tuple(layers.split(",")),
-            batch_size=batch_size,
+            batch_size=_batch_size(batch_size),
             seed=seed,
             progress=advance,
         )
@@ -125,6 +127,14 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except json.JSONDecodeError:
         return name.strip(), value
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.lstrip("-").isdecimal():
+        raise InputError(f"batch_size is {text!r}; give a number of prompts, or auto.")
+    return int(text)
 
 
 def _sampler_settings(default: Any, given: dict[str, Any]) -> dict[str, Any]:
