@@ -112,11 +112,11 @@ def batches(
     Raises:
         InputError: a prompt is too long for the model, or the batch size is below 1.
     """
-    if batch_size == "auto":
-        batch_size = largest_batch(model, prompts, sampler) if prompts else 1
-    if batch_size < 1:
+    if batch_size != "auto" and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     lengths = [model.check_fits(prompt, new_tokens=sampler.new_tokens) for prompt in prompts]
+    if batch_size == "auto":
+        batch_size = largest_batch(model, prompts, sampler) if prompts else 1
     order = sorted(range(len(prompts)), key=lambda i: (lengths[i], i))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
