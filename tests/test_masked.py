@@ -356,6 +356,15 @@ def test_template_too_long(tiny_dlm: LanguageModel) -> None:
         record(tiny_dlm, [prompt], sampler=Masked(steps=4, gen_length=4, block_length=4))
 
 
+def test_a_response_without_masks_is_named(tiny_dlm: LanguageModel) -> None:
+    full = Prompt("w1", id="full", response=("w1 w2 w3 w4",))
+    sampler = Masked(steps=4, gen_length=4, block_length=4)
+    with pytest.raises(InputError, match="full leaves no masked position"):
+        record(tiny_dlm, [full, PROMPTS[0]], sampler=sampler)
+    with pytest.raises(InputError, match="no masked position"):
+        record(tiny_dlm, [full], sampler=sampler)
+
+
 def test_confidence_dtype_only_matters_below_float32(tiny_dlm: LanguageModel) -> None:
     settings_ = {"steps": 4, "gen_length": 8, "block_length": 8}
     exact = record(tiny_dlm, PROMPTS, sampler=Masked(**settings_))

@@ -101,7 +101,8 @@ def denoise(
         x = x.index_copy(0, live, now)
         block = block.index_copy(0, live, decision.block)
         pooled = pool(model, states, now, draft[live], page, layers, pooling)
-        phi = {k: v.index_copy(0, live, pooled[k]) for k, v in (phi or pooled).items()}
+        phi = phi or {k: v.new_zeros(len(x), v.shape[1]) for k, v in pooled.items()}
+        phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
         tokens = x[:, start:].masked_fill(x[:, start:] == mask_id, -1)
         yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
 
