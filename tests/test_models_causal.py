@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,19 @@ def test_batched_equals_single(model: LanguageModel) -> None:
         np.testing.assert_array_equal(one.committed, alone.committed)
         scale = max(1.0, float(np.abs(alone.phi["last"]).max()))
         np.testing.assert_allclose(one.phi["last"], alone.phi["last"], atol=1e-5 * scale)
+
+
+def test_rows_may_end_at_different_steps(model: LanguageModel) -> None:
+    """The cache drops their rows, whatever layers it has."""
+    ends = tuple(range(2, 50, 4))
+    ending = dataclasses.replace(model, traits=dataclasses.replace(model.traits, end_ids=ends))
+    sampler = Autoregressive(steps=12, temperature=3.0)
+    prompts = [Prompt(f"w{n} " * (n + 1), id=f"{n}") for n in range(8)]
+    together = record(ending, prompts, sampler=sampler)
+    assert len({t.n_steps for t in together}) > 1
+    for prompt, one in zip(prompts, together, strict=True):
+        [alone] = record(ending, [prompt], sampler=sampler)
+        np.testing.assert_array_equal(one.committed, alone.committed)
 
 
 def test_traits(model: LanguageModel) -> None:
