@@ -34,7 +34,7 @@ bench: .venv/.dev
 
 .venv-oldest/.dev: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -e '.[dev]' 'transformers==4.57.*'
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -e '.[dev]' torch==2.13.0 'transformers==4.57.*'
 	touch $@
 
 clean:

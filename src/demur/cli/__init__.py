@@ -28,7 +28,7 @@ def main() -> None:
     # imported, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="demur", standalone_mode=False) or 0
     except DemurError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

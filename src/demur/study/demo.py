@@ -276,6 +276,8 @@ def scenes(
                 else ()
             )
             tokenizer = models[one.arm.model].tokenizer
+            ended = "the harmful answer" if one.succeeded[row] else "no harmful answer"
+            refused = "a refusal" if one.refused[row] else "no refusal"
             shown.append(
                 scene(
                     trace,
@@ -284,6 +286,7 @@ def scenes(
                     title=one.arm.name,
                     refusal_words=REFUSAL_WORDS,
                     harmful_words=frozenset(facts),
+                    note=f"In the end: {ended}, {refused}.",
                 )
             )
     return shown
