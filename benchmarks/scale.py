@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from benchmarks.timing import seconds
 from benchmarks.tracing import STEPS, plain_generate, plain_llada, traced
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Masked
+from demur.sampling.fitting import peak_memory
 from demur.sri import Anchors
 
 PROMPT, RESPONSE = 128, 128
@@ -71,7 +71,7 @@ def measure(model: LanguageModel, rows: int, *, masked: bool, device: str) -> di
         "overhead of tracing in %": 100 * (timed["traced"] / timed["plain"] - 1),
         "guard in % of a step": 100 * _guard_seconds(model, rows) / (timed["traced"] / STEPS),
         "seconds a step, traced": timed["traced"] / STEPS,
-        "peak memory in GiB": _peak_memory(device),
+        "peak memory in GiB": peak_memory(model.device),
     }
 
 
@@ -109,12 +109,6 @@ def _synced(work: object, device: str) -> object:
     if device == "cuda":
         torch.cuda.synchronize()
     return result
-
-
-def _peak_memory(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:

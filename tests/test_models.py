@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,18 +67,40 @@ def test_truncated_weights(tmp_path: Path) -> None:
         demur.load(folder)
 
 
+def test_pickled_weights_load_when_asked_for(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "tiny")
+    expected = demur.load(folder).net.state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(expected, folder / "pytorch_model.bin")
+    found = demur.load(folder, allow_pickle=True).net.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    folder = save_llama(tmp_path / "tiny")
+    (folder / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="Could not load"):
+        demur.load(folder, allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "pickle")
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="safetensors only"):
+    with pytest.raises(ModelError, match="--allow-pickle"):
         demur.load(folder)
 
 
 def test_no_weights_and_no_folder(tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "empty")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="safetensors only"):
+    with pytest.raises(ModelError, match="--allow-pickle"):
         demur.load(folder)
     with pytest.raises(ModelError, match=r"no readable config\.json"):
         demur.load(tmp_path / "nowhere")

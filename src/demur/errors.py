@@ -1,13 +1,13 @@
 """One error tree. Each message says what happened, the value received and what to do next.
 
-    DemurError                  anything demur raises on purpose; the command line exits with 2
-    ├── InputError              a file, column, prompt or option the user gave cannot be used
-    ├── ModelError              a model folder, config or checkpoint cannot be used
-    ├── FingerprintError        two values were made by different models, samplers or settings
-    ├── StoreError              a run folder is damaged, locked, newer than this version or full
-    ├── SignalError             states cannot become a signal (empty class, NaN, wrong shape)
-    ├── CalibrationError        too few benign signals for the false-positive rate asked for
-    └── MissingExtraError       an optional dependency is not installed
+DemurError                  anything demur raises on purpose; the command line exits with 2
+├── InputError              a file, column, prompt or option the user gave cannot be used
+├── ModelError              a model folder, config or checkpoint cannot be used
+├── FingerprintError        two values were made by different models, samplers or settings
+├── StoreError              a run folder is damaged, locked, newer than this version or full
+├── SignalError             states cannot become a signal (empty class, NaN, wrong shape)
+├── CalibrationError        too few benign signals for the false-positive rate asked for
+└── MissingExtraError       an optional dependency is not installed
 """
 
 from __future__ import annotations

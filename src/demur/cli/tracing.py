@@ -55,6 +55,9 @@ def trace(
     device_map: Annotated[str | None, typer.Option(help="Such as auto (extra quant).")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 4 (extra quant).")] = None,
     attention: Annotated[str | None, typer.Option(help="Such as sdpa or eager.")] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read pickled weights that you trust.")
+    ] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,6 +72,7 @@ def trace(
     from demur.prompts import read_prompts
     from demur.runs import trace_to
     from demur.sampling import sampler_from
+    from demur.sampling.fitting import peak_memory
     from demur.types import Label
 
     known = one_of(label, get_args(Label), "label")
@@ -80,6 +84,7 @@ def trace(
         device_map=device_map,
         bits=bits,
         attention=attention,
+        allow_pickle=allow_pickle,
         revision=revision,
     )
     options = {
@@ -114,8 +119,12 @@ def trace(
             seed=seed,
             progress=advance,
         )
+    peak = round(peak_memory(loaded.device), 2)
     summary = {"run": str(out), "traces": len(store), "sampler": settings, "model": loaded.name}
-    console.say_json(summary) if as_json else console.say(f"{len(store)} traces in {out}")
+    if as_json:
+        console.say_json({**summary, "peak memory in GiB": peak})
+    else:
+        console.say(f"{len(store)} traces in {out}; at most {peak} GiB of memory")
 
 
 def _assignment(text: str) -> tuple[str, Any]:

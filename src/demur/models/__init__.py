@@ -65,6 +65,7 @@ def load(
     revision: str | None = None,
     attention: str | None = None,
     bits: int | None = None,
+    allow_pickle: bool = False,
 ) -> LanguageModel:
     """Load a built-in model, a local folder or a hub id, recognised from its config.
 
@@ -77,6 +78,8 @@ def load(
         attention: transformers' implementation, such as ``"eager"``; its own choice by default.
             Masked models take ``"sdpa"`` and ``"eager"``.
         bits: load linear weights in 8 or 4 bits (extra ``quant``).
+        allow_pickle: read pickled weights where there are no safetensors; tensors only are
+            unpickled, but load none that you do not trust.
 
     Raises:
         ModelError: nothing there, an unknown family, or a checkpoint that does not fit.
@@ -90,6 +93,7 @@ def load(
         revision=revision,
         attention=attention,
         bits=bits,
+        allow_pickle=allow_pickle,
     )
     family = next((f for f in known_families() if f.recognises(checkpoint.config)), None)
     if family is None:

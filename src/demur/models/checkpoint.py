@@ -33,6 +33,7 @@ class Checkpoint:
     device_map: str | Mapping[str, Any] | None
     attention: str | None = None
     bits: int | None = None
+    allow_pickle: bool = False
 
     @property
     def card(self) -> Mapping[str, Any]:
@@ -50,6 +51,7 @@ def find(
     device_map: str | Mapping[str, Any] | None = None,
     attention: str | None = None,
     bits: int | None = None,
+    allow_pickle: bool = False,
 ) -> Checkpoint:
     """Locate a built-in name, a local folder or a hub id, and read its config.
 
@@ -83,6 +85,7 @@ def find(
         device_map=device_map,
         attention=attention,
         bits=bits,
+        allow_pickle=allow_pickle,
     )
 
 
@@ -109,7 +112,8 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
                 revision=checkpoint.hub_revision,
                 dtype=checkpoint.dtype,
                 device_map=device_map,
-                use_safetensors=True,
+                # None takes safetensors where there are any; pickles are read weights-only.
+                use_safetensors=None if checkpoint.allow_pickle else True,
                 trust_remote_code=False,
                 output_loading_info=True,
                 # A wrong shape is reported below with its tensor's name instead.
@@ -119,7 +123,8 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
     except Exception as error:
         raise ModelError(
             f"Could not load {checkpoint.name}: {first_line(error)} Weights are read from "
-            "safetensors only; check that the folder is complete."
+            "safetensors; check that the folder is complete, or load pickled ones, if you trust "
+            "them, with allow_pickle=True (--allow-pickle)."
         ) from error
     check_complete(checkpoint, info)
     if device_map is None and checkpoint.device:
@@ -168,7 +173,8 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         ) from error
     if not tensors:
         raise ModelError(
-            f"{checkpoint.name} has no *.safetensors file. Weights are read from safetensors only."
+            f"{checkpoint.name} has no *.safetensors file, and its weights have to be renamed, which "
+            "is done on safetensors only. Convert them first."
         )
     return tensors
 
@@ -247,7 +253,8 @@ def _identity(location: str, config: Mapping[str, Any]) -> str:
         return str(commit)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     edge = 1 << 20
-    for file in sorted(Path(location).glob("*.safetensors")):
+    folder = Path(location)
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
         with file.open("rb") as handle:
