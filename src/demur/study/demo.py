@@ -57,7 +57,7 @@ class Sizes:
     anchors: int = 50
     guard: int = 25
     calibration: int = 20
-    harmless: int = 10
+    harmless: int = 20
     harmful: int = 20
 
 

@@ -14,6 +14,7 @@ from demur.viz.tables import Table, Value
 
 #: Fewer successful jailbreaks than this make no figure worth showing.
 FEWEST = 10
+TOO_FEW = "n too small"
 
 
 def detection_table(evidence: Sequence[Evidence]) -> Table:
@@ -41,11 +42,14 @@ def _row(one: Evidence, scores: NDArray[np.float32], guard: Guard) -> list[Value
     flagged = scores > guard.threshold
     cells: list[Value] = [int(jailbreaks.sum())]
     if jailbreaks.sum() < FEWEST:
-        cells += ["n too small"] * 4
+        cells += [TOO_FEW] * 4
     else:
-        both = [*goals[benign], *goals[jailbreaks]]
-        pair = (scores[benign], scores[jailbreaks], both)
-        cells += [auroc(*pair), tpr_at_fpr(*pair, fpr=0.01), tpr_at_fpr(*pair, fpr=0.001)]
+        pair = (scores[benign], scores[jailbreaks], [*goals[benign], *goals[jailbreaks]])
+        cells.append(auroc(*pair))
+        for fpr in (0.01, 0.001):
+            # A rate below one in n harmless prompts cannot be seen on them.
+            seen = benign.sum() * fpr >= 1
+            cells.append(tpr_at_fpr(*pair, fpr=fpr) if seen else TOO_FEW)
         cells.append(rate(flagged[jailbreaks], list(goals[jailbreaks])))
     for attack in ("none", "wrapped"):
         chosen = one.rows(label="harmless", attack=attack)
