@@ -32,9 +32,11 @@ bench: .venv/.dev
 	$(PIP) -e '.[dev]'
 	touch $@ .venv/.demur
 
-.venv-oldest/.dev: pyproject.toml
+# transformers 4.57 needs older companions than the pinned ones.
+.venv-oldest/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -e '.[dev]' torch==2.13.0 'transformers==4.57.*'
+	grep -vE '^(transformers|tokenizers|huggingface|datasets|fsspec)' constraints.txt > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -c .venv-oldest/constraints.txt -e '.[dev]' 'transformers==4.57.*'
 	touch $@
 
 clean:
