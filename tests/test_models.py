@@ -254,3 +254,18 @@ def test_a_missing_shard(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="check that the folder is complete"):
         demur.load(folder)
+
+
+def test_a_model_without_an_end_token_loads(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "endless")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        file = folder / name
+        values = json.loads(file.read_text())
+        for key in ("eos_token_id", "eos_token"):
+            values.pop(key, None)
+        if name == "config.json":
+            values["eos_token_id"] = None
+        file.write_text(json.dumps(values))
+    model = demur.load(folder)
+    assert model.traits.end_ids == ()
+    assert demur.trace(model, ["w1 w2"])[0].finish_reason == "length"

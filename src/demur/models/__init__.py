@@ -120,7 +120,8 @@ def check_logits(model: LanguageModel) -> None:
     """
     if model.traits.attention != "causal":
         return
-    ids = torch.tensor([list(model.traits.end_ids[:1]) * 3], device=model.device)
+    token = model.traits.end_ids[0] if model.traits.end_ids else 0
+    ids = torch.tensor([[token] * 3], device=model.device)
     states = model.states(ids, None)["last"]
     expected = model.net(input_ids=ids).logits.float().to(model.device)
     found = model.logits(states).float()

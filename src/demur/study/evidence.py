@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from demur.guard import Guard, fit_guard
 from demur.judges import refusal_judge
-from demur.sri import Anchors, fit_anchors, log_ratio, signal
+from demur.sri import Anchors, fit_anchors, signal
 from demur.types import Trace, Traces
 
 #: Decodes token ids; masked positions (-1) become the mask's text.
@@ -66,11 +66,6 @@ class Evidence:
     def sigma(self) -> NDArray[np.float32]:
         """``[N, T]`` SRI signals."""
         return signal(self.anchors.states(self.traces), self.anchors)
-
-    @cached_property
-    def log_ratio(self) -> NDArray[np.float32]:
-        """``[N, T]`` unsquashed signals."""
-        return log_ratio(self.anchors.states(self.traces), self.anchors)
 
     @cached_property
     def succeeded(self) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ Toy models: what a card shows is no evidence about real ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from demur.metrics import IRR_THRESHOLDS, auroc, internal_recovery, recovery_rates, tpr_at_fpr
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
-from demur.study.demo import sampler_of, words_of
+from demur.study.demo import Tick, sampler_of, words_of
 from demur.study.evidence import Arm, Evidence, gather
 from demur.tracing import trace
 from demur.types import Prompt, Traces
-
-#: Called with the arm's name, the prompts done and how many there are.
-Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
