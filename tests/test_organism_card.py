@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import demur
 from demur import organism
 from demur.organism import manifest, world
-from demur.study.card_table import markdown
-from demur.study.evidence import Arm
 from demur.study.organism_card import Sizes, measure, prompt_sets
 
 FEW = Sizes(anchors=10, plain=60, wrapped=30, test=4)
@@ -23,8 +20,8 @@ def test_sets_come_from_their_own_splits() -> None:
 def test_a_card_is_plain_data_and_agrees_with_the_oracle() -> None:
     seen: list[int] = []
     card = measure(
-        Arm("AR model", "organism-ar", {}, guarded=False),
         demur.load("organism-ar"),
+        guarded=False,
         sizes=FEW,
         tick=lambda name, done, total: seen.append(done),
     )
@@ -42,16 +39,3 @@ def test_shipped_weights_are_the_ones_their_manifest_names() -> None:
         assert manifest.intact(organism.path(name))
         figures = manifest.read(organism.path(name))["figures"]
         assert figures, f"{name} ships without its measured figures"
-
-
-def test_readme_quotes_the_manifests() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    cards = {
-        "AR, greedy": manifest.read(organism.path("organism-ar"))["figures"]["greedy"],
-        **{
-            f"diffusion, {name.replace('_', ' ')}": card
-            for name, card in manifest.read(organism.path("organism-dlm"))["figures"].items()
-            if isinstance(card, dict)
-        },
-    }
-    assert markdown(cards) in readme

@@ -8,7 +8,14 @@ from pathlib import Path
 from demur.errors import ModelError
 
 #: Models that ship with demur.
-NAMES: tuple[str, ...] = ("organism-ar", "organism-dlm")
+NAMES: tuple[str, ...] = (
+    "organism-ar",
+    "organism-dlm",
+    "organism-ar-small",
+    "organism-dlm-small",
+    "organism-ar-wide",
+    "organism-dlm-wide",
+)
 
 
 def path(name: str) -> Path:
