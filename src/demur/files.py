@@ -7,8 +7,8 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as handle:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as handle:  # never through a link that somebody laid there
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -93,18 +94,32 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]
 
     if not Path(path).is_file():
         raise InputError(f"No {kind} file at {path}. Make one with: demur {_VERB.get(kind, kind)}")
-    try:
-        with safe_open(str(path), framework="numpy") as handle:
-            header = handle.metadata() or {}
-            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        about = json.loads(header["about"])
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path} is damaged or not a {kind} file ({type(error).__name__}). Make it again."
-        ) from error
+    with intact(path, kind=kind):
+        try:
+            with safe_open(str(path), framework="numpy") as handle:
+                header = handle.metadata() or {}
+                arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(error) from error
+        about = dict(json.loads(header["about"]))
     if header.get("format") != f"demur.{kind}":
         raise InputError(f"{path} holds {header.get('format')!r}, not demur.{kind}.")
     return arrays, about
 
 
-_VERB = {"anchors": "anchors RUN --out FILE", "guard": "guard fit RUN --out FILE"}
+@contextmanager
+def intact(path: str | Path, *, kind: str) -> Iterator[None]:
+    """Name the file in an InputError when what it holds does not fit together."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged or not a {kind} file ({type(error).__name__}). Make it again."
+        ) from error
+
+
+_VERB = {
+    "anchors": "anchors RUN --out FILE",
+    "guard": "guard fit RUN --out FILE",
+    "streaming_guard": "guard fit RUN --streaming --out FILE",
+}

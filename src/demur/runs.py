@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from demur.errors import DemurError, InputError, ModelError
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, find_pooling, sampler_from
 from demur.store import Store, Writer, writing
+from demur.store.folder import folder_at
 from demur.store.manifest import Manifest
 from demur.tracing import Progress, batches, fingerprint, record
-from demur.types import Prompt, digest
+from demur.types import Fingerprint, Prompt, digest
 
 
 def trace_to(
@@ -38,7 +39,7 @@ def trace_to(
     was not. Memory grows with the window, not with the number of prompts.
 
     Args:
-        folder: made when it is not there.
+        folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``; made when it is not there.
         model: from ``demur.load``.
         prompts: prompts or plain texts, with ids that differ.
         sampler: the model's default when None.
@@ -55,58 +56,115 @@ def trace_to(
         InputError: no prompts, equal ids, or a prompt or setting that does not fit the model.
         ModelError, SignalError: a batch failed; its prompts are named, what is written is safe.
     """
-    rows = _checked([p if isinstance(p, Prompt) else Prompt(p) for p in prompts])
+    rows = [p if isinstance(p, Prompt) else Prompt(p) for p in prompts]
     sampler = sampler or sampler_from(model.traits.sampler)
     pooling = find_pooling(pooling or model.traits.pooling).name
-    if shard_rows < 1:
-        raise InputError(f"shard_rows is {shard_rows}; it must be at least 1.")
-    manifest = Manifest(
-        fingerprint=fingerprint(model, sampler, pooling=pooling),
-        layers=tuple(layers),
+    manifest = run_of(
+        fingerprint(model, sampler, pooling=pooling),
+        rows,
+        layers=layers,
         seed=seed,
-        prompts=digest([digest(asdict(prompt)) for prompt in rows]),
-        count=len(rows),
         shard_rows=shard_rows,
     )
     with writing(folder, manifest) as writer:
-        work = _unfinished(writer, model, rows, sampler, manifest, batch_size, progress)
-        for window, places in work:
-            chosen = [rows[place] for place in places]
-            with _named(chosen):
-                traces = record(
-                    model, chosen, sampler=sampler, pooling=pooling, layers=layers, seed=seed
-                )
-            writer.add(window, places, traces)
-            if progress:
-                progress(len(places))
+        for window in manifest.windows():
+            places = manifest.places(window)
+            trace_window(
+                writer,
+                window,
+                rows[places.start : places.stop],
+                model,
+                sampler,
+                batch_size=batch_size,
+                progress=progress,
+            )
     return Store.open(folder)
 
 
-def _unfinished(
+def sampler_with(default: Mapping[str, Any], given: Mapping[str, Any]) -> Sampler:
+    """The default sampler with the settings given; another sampler with its own defaults.
+
+    Where the default is one block, another length is one block too.
+
+    Raises:
+        InputError: an unknown sampler or setting.
+    """
+    if given.get("name", default["name"]) != default["name"]:
+        return sampler_from(given)
+    settings = {**default, **given}
+    one_block = default.get("block_length", 0) == default.get("gen_length")
+    if one_block and "gen_length" in given and "block_length" not in given:
+        settings["block_length"] = given["gen_length"]
+    return sampler_from(settings)
+
+
+def run_of(
+    mark: Fingerprint,
+    prompts: Sequence[Prompt],
+    *,
+    layers: Sequence[str],
+    seed: int,
+    shard_rows: int,
+) -> Manifest:
+    """What makes the run of these prompts.
+
+    Raises:
+        InputError: no prompts, equal ids, half a surrogate pair, or windows of no rows.
+    """
+    _check(prompts)
+    if shard_rows < 1:
+        raise InputError(f"shard_rows is {shard_rows}; it must be at least 1.")
+    return Manifest(
+        fingerprint=mark,
+        layers=tuple(layers),
+        seed=seed,
+        prompts=digest([digest(asdict(prompt)) for prompt in prompts]),
+        count=len(prompts),
+        shard_rows=shard_rows,
+    )
+
+
+def trace_window(
     writer: Writer,
+    window: int,
+    prompts: Sequence[Prompt],
     model: LanguageModel,
-    rows: Sequence[Prompt],
     sampler: Sampler,
-    manifest: Manifest,
+    *,
     batch_size: int | Literal["auto"],
-    progress: Progress | None,
-) -> Iterator[tuple[int, list[int]]]:
-    """Window and places of each batch still to do; a window is sealed when its last is done."""
-    for window in range(-(-len(rows) // manifest.shard_rows)):
-        places = manifest.places(window)
-        finished = writer.done(window)
-        if progress and finished:
-            progress(len(finished))
-        if len(finished) < len(places):
-            waiting = rows[places.start : places.stop]
-            for batch in batches(model, waiting, sampler, batch_size=batch_size):
-                left = [places[i] for i in batch if places[i] not in finished]
-                if left:
-                    yield window, left
-        writer.seal(window)
+    progress: Progress | None = None,
+) -> None:
+    """Trace what is left of one window and seal it; the other settings are the writer's.
+
+    Args:
+        prompts: all of the window's, whether or not some are done.
+    """
+    run = writer.manifest
+    places, finished = run.places(window), writer.done(window)
+    if progress and finished:
+        progress(len(finished))
+    if len(finished) < len(places):
+        for batch in batches(model, prompts, sampler, batch_size=batch_size):
+            left = [i for i in batch if places[i] not in finished]
+            if not left:
+                continue
+            chosen = [prompts[i] for i in left]
+            with _named(chosen):
+                traces = record(
+                    model,
+                    chosen,
+                    sampler=sampler,
+                    pooling=run.fingerprint.pooling,
+                    layers=run.layers,
+                    seed=run.seed,
+                )
+            writer.add(window, [places[i] for i in left], traces)
+            if progress:
+                progress(len(left))
+    writer.seal(window)
 
 
-def _checked(prompts: list[Prompt]) -> list[Prompt]:
+def _check(prompts: Sequence[Prompt]) -> None:
     if not prompts:
         raise InputError("No prompts: the list is empty. Give at least one.")
     name, count = Counter(prompt.id for prompt in prompts).most_common(1)[0]
@@ -123,7 +181,6 @@ def _checked(prompts: list[Prompt]) -> list[Prompt]:
                 f"Prompt {prompt.id!a} holds half a surrogate pair, which no tokenizer reads. "
                 "Remove it."
             ) from error
-    return prompts
 
 
 @contextmanager
@@ -163,21 +220,21 @@ class Run:
 
 
 def list_runs(folder: str | Path) -> list[Run]:
-    """Every run folder at or below a folder, by path; a damaged one says what is wrong with it.
+    """Every run at or below a folder or URL, by path; a damaged one says what is wrong with it.
+
+    Complete shards are counted by their names; what is in them is checked when it is read.
 
     Raises:
         InputError: no such folder.
     """
-    if not Path(folder).is_dir():
-        raise InputError(f"No folder {str(folder)!r}. Make a run with: demur trace ... --out DIR")
-    return [_at_a_glance(path.parent) for path in sorted(Path(folder).rglob("manifest.json"))]
+    return [_at_a_glance(place) for place in folder_at(folder).runs()]
 
 
-def _at_a_glance(folder: Path) -> Run:
+def _at_a_glance(place: str) -> Run:
     try:
-        store = Store.open(folder)
+        store = Store.open(place)
         mark = store.manifest.fingerprint
-        written = len(store.ids())
+        written = len(store)
     except DemurError as error:
-        return Run(str(folder), problem=str(error))
-    return Run(str(folder), mark.model, str(mark.sampler["name"]), written, store.manifest.count)
+        return Run(place, problem=str(error))
+    return Run(place, mark.model, str(mark.sampler["name"]), written, store.manifest.count)

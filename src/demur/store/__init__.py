@@ -2,61 +2,67 @@
 
     manifest.json                   what made the run; a changed setting is refused
     traces/000000-<hash>.parquet    a window of prompts in prompt order, one row a trace
-    parts/000001-<hash>.parquet     finished batches of the window being worked on
+    parts/000001-<hash>.parquet     finished batches of the windows being worked on
     .lock                           who is writing
 
-Every file is written under a temporary name, flushed and renamed. When a window is complete its parts
-become one shard and are removed; a shard's bytes depend on its rows alone, however often the run was
-interrupted. The columns are in ``demur.store.rows``.
+Every file is written whole or not at all. When a window is complete its parts become one shard and are
+removed; a shard's bytes depend on its rows alone, however often the run was interrupted. The columns
+are in ``demur.store.rows``. The folder is on a disk (``demur.store.local``) or in an object store
+(``demur.store.remote``).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from demur.errors import InputError, StoreError
-from demur.files import write_atomically
-from demur.store.manifest import Manifest, accepted, read_manifest
-from demur.store.rows import to_table, to_traces
-from demur.store.shards import data_files, in_order, is_sound, locked, remove, write_rows
+from demur.store.folder import Folder, folder_at
+from demur.store.manifest import Manifest, read_manifest
+from demur.store.rows import to_traces
+from demur.store.shards import data_files, in_order, merged, places_of
+from demur.store.writer import Writer as Writer
+from demur.store.writer import writing as writing
 from demur.types import Trace
-
-_log = logging.getLogger("demur")
 
 
 @final
 class Store:
-    """Read a run folder, finished or not, also while it is being written."""
+    """Read a run, finished or not, also while it is being written."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.folder = folder
         self._sound: set[str] = set()
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
         """Open the run in a folder.
 
+        Args:
+            folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``.
+
         Raises:
             StoreError: no run there, its manifest is damaged, or it is of a newer format.
+            InputError: a kind of URL that demur does not read.
         """
-        return cls(Path(folder), read_manifest(Path(folder)))
+        place = folder_at(folder)
+        return cls(place, read_manifest(place))
 
     def __len__(self) -> int:
         """Traces written so far."""
         parts, shards = self._files()
         whole = sum(len(self.manifest.places(window)) for window in shards)
-        loose = [path for window in parts.keys() - shards for path in parts[window]]
+        loose = [name for window in parts.keys() - shards for name in parts[window]]
         try:
-            return whole + sum(int(self._file(path).metadata.num_rows) for path in loose)
+            return whole + len(places_of(self._file(name) for name in loose))
         except FileNotFoundError:  # merged since by a run under way
             return len(self)
 
@@ -75,7 +81,13 @@ class Store:
             InputError: no such column, or it holds no such values.
         """
         for table in self._tables(None, where or {}):
-            yield from to_traces(table, self.manifest.fingerprint)
+            try:
+                yield from to_traces(table, self.manifest.fingerprint)
+            except (LookupError, AttributeError, TypeError, ValueError) as error:
+                raise StoreError(
+                    f"{self.folder} holds rows that demur did not write ({error}). Remove it and run "
+                    "the command that made it again."
+                ) from error
 
     def read(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in prompt order; every column when None.
@@ -96,122 +108,76 @@ class Store:
         for window in sorted(parts.keys() | shards):
             if window not in shards:
                 try:
-                    table = _sorted([self._file(path) for path in parts[window]])
+                    table = self._loose(parts[window])
                 except FileNotFoundError:  # merged since by a run under way
                     shards = self._files()[1]
                 else:
                     _require_columns(table.schema, [*(columns or ()), *where])
                     yield _select(table, columns, where)
                     continue
-            yield from _groups(self._file(shards[window][0]), columns, where)
+            name = shards[window][0]
+            with self._naming(name):
+                yield from _groups(self._file(name), columns, where)
 
-    def _file(self, path: Path) -> pq.ParquetFile:
-        if path.name not in self._sound:
-            if not is_sound(path):
+    def _loose(self, names: Sequence[str]) -> pa.Table:
+        """The rows of a window that is not complete, in prompt order."""
+        tables = []
+        for name in names:
+            with self._naming(name):
+                tables.append(self._file(name).read())
+        return in_order(*merged(tables))
+
+    def _file(self, name: str) -> pq.ParquetFile:
+        if name not in self._sound:
+            if not self.folder.is_sound(name):
                 raise StoreError(
-                    f"{path} is damaged: its content does not match the hash in its name. Run the "
-                    f"command that made {self.folder} again; it redoes only what is damaged."
+                    f"{self.folder}/{name} is damaged: its content does not match the hash in its "
+                    f"name. Run the command that made {self.folder} again; it redoes only what is "
+                    "damaged."
                 )
-            self._sound.add(path.name)
-        return pq.ParquetFile(path)
+            self._sound.add(name)
+        return self.folder.parquet(name)
 
-    def _files(self) -> tuple[dict[int, list[Path]], dict[int, list[Path]]]:
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Name a file whose pages cannot be read."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(
+                f"{self.folder}/{name} cannot be read: {error}. If the place can be reached, the file "
+                f"is damaged: remove it and run the command that made {self.folder} again, which "
+                "redoes only what is missing."
+            ) from error
+
+    def _files(self) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
         # Parts first: a window merged between the two listings is seen twice, never missed.
-        return data_files(self.folder / "parts"), data_files(self.folder / "traces")
-
-
-@final
-class Writer:
-    """Adds rows to a run folder that this process holds; made by ``writing``."""
-
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._folder = folder
-        self._manifest = manifest
-        self._signed = False
-        self._parts = data_files(folder / "parts")
-        self._shards = data_files(folder / "traces")
-
-    def done(self, window: int) -> set[int]:
-        """Places of the window's prompts whose traces are safe; damaged files are removed."""
-        _keep_sound(self._shards, window)
-        if window in self._shards:
-            remove(self._parts.pop(window, []))
-            return set(self._manifest.places(window))
-        _keep_sound(self._parts, window)
-        files = [pq.ParquetFile(path) for path in self._parts.get(window, [])]
-        return {place for file in files for place in file.read(["row"])["row"].to_pylist()}
-
-    def add(self, window: int, places: Sequence[int], traces: Sequence[Trace]) -> None:
-        """Write one batch; when this returns it is on the disk.
-
-        Raises:
-            StoreError: the disk is full or the folder cannot be written; nothing is lost.
-        """
-        if not self._signed:
-            sizes = {layer: value.shape[1] for layer, value in traces[0].phi.items()}
-            manifest = self._manifest.signed(sizes)
-            write_atomically(self._folder / "manifest.json", manifest.to_json())
-            self._signed = True
-        table = to_table(places, traces)
-        path = write_rows(self._folder / "parts", window, table, range(len(places)))
-        self._parts.setdefault(window, []).append(path)
-
-    def seal(self, window: int) -> None:
-        """Turn a complete window's parts into its shard. Raises StoreError as ``add`` does."""
-        if window in self._shards:
-            return
-        parts = self._parts.pop(window)
-        table = pa.concat_tables([pq.ParquetFile(path).read() for path in parts])
-        order = pc.sort_indices(table["row"]).to_pylist()
-        assert len(order) == len(self._manifest.places(window)), "sealed before it was complete"
-        self._shards[window] = [write_rows(self._folder / "traces", window, table, order)]
-        remove(parts)
-
-
-@contextmanager
-def writing(folder: str | Path, manifest: Manifest) -> Iterator[Writer]:
-    """Begin or go on with a run; the folder is locked until the block ends.
-
-    Raises:
-        StoreError: another process writes it, a setting changed, the folder holds something else or
-            cannot be written.
-    """
-    folder = Path(folder)
-    accepted(folder, manifest)  # before the lock, which would leave a file in a foreign folder
-    with locked(folder):
-        remove([*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")])
-        manifest = accepted(folder, manifest)
-        write_atomically(folder / "manifest.json", manifest.to_json())
-        yield Writer(folder, manifest)
-        if (folder / "parts").is_dir() and not any((folder / "parts").iterdir()):
-            (folder / "parts").rmdir()
-
-
-def _keep_sound(files: dict[int, list[Path]], window: int) -> None:
-    """Remove the window's damaged files, from the disk and from the list."""
-    broken = [path for path in files.get(window, []) if not is_sound(path)]
-    for path in broken:
-        _log.warning("%s is damaged; its rows are traced again.", path)
-    remove(broken)
-    if kept := [path for path in files.pop(window, []) if path not in broken]:
-        files[window] = kept
-
-
-def _sorted(files: Sequence[pq.ParquetFile]) -> pa.Table:
-    table = pa.concat_tables([file.read() for file in files])
-    return in_order(table, pc.sort_indices(table["row"]).to_pylist())
+        return data_files(self.folder, "parts"), data_files(self.folder, "traces")
 
 
 def _groups(
     file: pq.ParquetFile, columns: Sequence[str] | None, where: Mapping[str, str | int]
 ) -> Iterator[pa.Table]:
-    """The rows asked for, a row group at a time; a group without any is not read."""
+    """The rows asked for: chosen columns at once, whole rows a row group at a time."""
     _require_columns(file.schema_arrow, [*(columns or ()), *where])
-    names = None if columns is None else [*dict.fromkeys([*columns, *where])]
-    for group in range(file.num_row_groups):
-        if where and not _select(file.read_row_group(group, [*where]), None, where).num_rows:
-            continue
-        yield _select(file.read_row_group(group, names), columns, where)
+    if columns is not None:
+        yield _select(file.read([*dict.fromkeys([*columns, *where])]), columns, where)
+        return
+    for group in _groups_with(file, where):
+        yield _select(file.read_row_group(group), None, where)
+
+
+def _groups_with(file: pq.ParquetFile, where: Mapping[str, str | int]) -> list[int]:
+    """Row groups that hold a row asked for."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    if not where:
+        return list(range(len(sizes)))
+    narrow = file.read([*where])
+    numbered = narrow.append_column("", pa.array(np.arange(narrow.num_rows)))
+    found = _select(numbered, [""], where)[""].to_numpy()
+    return sorted({*map(int, np.searchsorted(np.cumsum(sizes), found, side="right"))})
 
 
 def _select(

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import demur
 from demur.errors import StoreError
+from demur.store.folder import Folder
 from demur.types import Fingerprint
 
 #: Format of the run folder; a reader refuses a higher one.
@@ -47,6 +47,17 @@ class Manifest:
     sizes: Mapping[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        numbers = (self.seed, self.count, self.shard_rows)
+        if not all(isinstance(n, int) for n in numbers) or self.count < 0 or self.shard_rows < 1:
+            raise ValueError(f"seed, count and shard_rows are {numbers}")
+        if not all(isinstance(layer, str) for layer in self.layers):
+            raise TypeError(f"layers are {self.layers}")
+
+    def windows(self) -> range:
+        """Numbers of the windows that the prompt list is cut into."""
+        return range(-(-self.count // self.shard_rows))
+
     def places(self, window: int) -> range:
         """Places in the prompt list that a window covers."""
         start = window * self.shard_rows
@@ -71,20 +82,14 @@ class Manifest:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Folder) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
         StoreError: none there, damaged, or of a newer format.
     """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise StoreError(
-            f"No run in {folder}: there is no manifest.json. "
-            f"Make one with: demur trace PROMPTS --out {folder}"
-        )
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(folder.read("manifest.json"))
         if values["format"] > FORMAT:
             raise StoreError(
                 f"{folder} has format {values['format']}, this demur reads up to {FORMAT}. "
@@ -93,13 +98,16 @@ def read_manifest(folder: Path) -> Manifest:
         made = Fingerprint(**values.pop("fingerprint"))
         layers, writers = tuple(values.pop("layers")), tuple(values.pop("writers"))
         return Manifest(made, layers, writers=writers, **values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except FileNotFoundError as error:
         raise StoreError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Restore it, or remove {folder} "
-            "and trace again."
+            f"No run in {folder}: there is no manifest.json. "
+            f"Make one with: demur trace PROMPTS --out {folder}"
         ) from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"{folder}/manifest.json is damaged ({type(error).__name__}: {error}). Restore it, or "
+            f"remove {folder} and trace again."
+        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -108,39 +116,34 @@ def versions() -> dict[str, str]:
     return {"demur": demur.__version__, "python": platform.python_version(), **libraries}
 
 
-def accepted(folder: Path, manifest: Manifest) -> Manifest:
+def accepted(folder: Folder, manifest: Manifest) -> Manifest:
     """The manifest to go on with: the folder's own once it holds rows, else the new one.
 
     Raises:
         StoreError: a setting differs from the rows', or the folder holds something else.
     """
-    if (folder / "manifest.json").exists():
+    found = [name for name in folder.names() if not name.startswith(".")]
+    if "manifest.json" in found:
         kept = read_manifest(folder)
-        if any(folder.glob("*/*.parquet")):
+        data = (*folder.names("traces"), *folder.names("parts"))
+        if any(name.endswith(".parquet") for name in data):
             _require_same(folder, kept.settings(), manifest.settings())
             return kept
-    else:
-        _require_empty(folder)
+    elif found:
+        raise StoreError(
+            f"{folder} holds {', '.join(found[:3])} and no manifest.json: it is not a run. "
+            "Choose another --out folder."
+        )
     return replace(manifest, created=_now())
 
 
-def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _require_same(folder: Folder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     names = [name for name in {**old, **new} if old.get(name, _NONE) != new.get(name, _NONE)]
     if names:
         changes = (f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}" for name in names)
         raise StoreError(
             f"{folder} was made with other settings ({'; '.join(changes)}). "
             "Choose another --out folder, or remove this one to start again."
-        )
-
-
-def _require_empty(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file, not a folder. Choose another --out folder.")
-    if found := sorted(p.name for p in folder.glob("*") if not p.name.startswith(".")):
-        raise StoreError(
-            f"{folder} holds {', '.join(found[:3])} and no manifest.json: it is not a run. "
-            "Choose another --out folder."
         )
 
 
