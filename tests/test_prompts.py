@@ -295,10 +295,10 @@ def test_any_bytes_give_prompts_or_one_error(folder: Path, content: bytes, kind:
 # ------------------------------------------------------------------ published files
 
 PUBLISHED = {
-    "advbench.csv": (520, {"unknown": 520}),
-    "jailbreakbench.csv": (100, {"unknown": 100}),
-    "harmbench_behaviors_text_test.csv": (320, {"unknown": 320}),
-    "strongreject.csv": (313, {"unknown": 313}),
+    "advbench.csv": (520, {"harmful": 520}),
+    "jailbreakbench.csv": (100, {"harmful": 100}),
+    "harmbench_behaviors_text_test.csv": (320, {"harmful": 320}),
+    "strongreject.csv": (313, {"harmful": 313}),
     "xstest_prompts.csv": (450, {"harmless": 250, "harmful": 200}),
 }
 

@@ -1,11 +1,12 @@
 """Prompts from files, standard input or the hub, their columns recognised by name.
 
-Published sets read as they are: AdvBench, JailbreakBench, HarmBench, StrongREJECT, XSTest,
-WildJailbreak, Alpaca, and the Parquet files of a run. Names are matched whatever their case.
+Published sets read as they are (``demur.prompts.sets``), and the Parquet files of a run. Names are
+matched whatever their case.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +16,12 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from demur.errors import InputError
-from demur.prompts.tables import PLAIN, read_table
-from demur.types import Label, Prompt
+from demur.files import write_atomically
+from demur.prompts.sets import SETS, PromptSet, find_set, recognised
+from demur.prompts.tables import PLAIN, Table, read_hub, read_table
+from demur.types import Label, Prompt, Template
+
+__all__ = ["SETS", "PromptSet", "find_set", "read_prompts", "write_prompts"]
 
 #: Columns that hold what to send, the surest first.
 TEXTS = (
@@ -48,6 +53,8 @@ class Roles:
     id: str | None
     attack: str | None
     labels: tuple[str, ...]
+    user: str | None = None
+    response: str | None = None
     context: str | None = None
     join: str = "{text}"
 
@@ -65,10 +72,12 @@ def read_prompts(
     and so on.
 
     Args:
-        source: a file, ``-`` (standard input), ``hub:org/name[:split]``, or a set of the built-in
+        source: a file, ``-`` (standard input), ``hub:org/name[:split]``, a published set
+            ``set:NAME[/CATEGORY][@FILE]`` (from the hub without a file), or a set of the built-in
             world, ``organism:SPLIT/KIND[/ATTACK]``.
         column: the column to send as it is; recognised by name when None.
-        label: of rows that do not say ``safe``, ``unsafe`` or the like.
+        label: of rows that do not say ``safe``, ``unsafe`` or the like; the published set's own
+            where it is ``unknown`` and the columns are a set's.
         limit: read only this many, at least 1.
 
     Raises:
@@ -83,13 +92,71 @@ def read_prompts(
     source = str(source)
     if source.startswith("organism:"):
         return _built_in(source, limit)
-    table = read_table(source, known={column.casefold()} if column else {*TEXTS})
+    known: PromptSet | None
+    if source.startswith("set:"):
+        table, known = _published(source)
+    else:
+        table = read_table(source, known={column.casefold()} if column else {*TEXTS})
+        known = None if column else recognised(table.columns)
     roles = _roles(table.columns, column, source)
+    if known and label == "unknown":
+        label = known.label
+    made_by = known.attack if known else "none"
     rows = islice(table.rows, limit)
-    prompts = [_prompt(row, roles, label, f"{source}, {where}") for where, row in rows]
+    prompts = [_prompt(row, roles, label, made_by, f"{source}, {where}") for where, row in rows]
     if not prompts:
         raise InputError(f"{source} holds no prompts, only a header. Add at least one row.")
     return _distinct(prompts)
+
+
+def write_prompts(path: str | Path, prompts: Sequence[Prompt]) -> Path:
+    """Write prompts as .jsonl that ``read_prompts`` reads back equal, templates and all.
+
+    Raises:
+        InputError: the name does not end in .jsonl.
+        StoreError: the file cannot be written.
+    """
+    if Path(path).suffix != ".jsonl":
+        raise InputError(f"{path} does not end in .jsonl, which prompts are written as. Rename it.")
+    lines = []
+    for one in prompts:
+        row: dict[str, Any] = {"id": one.id, "prompt": one.text, "goal": one.goal}
+        row |= {"attack": one.attack, "label": one.label}
+        # In every row, because the first row's columns are the file's.
+        row |= {"user_template": one.user, "response_template": one.response}
+        lines.append(json.dumps(row, ensure_ascii=False))
+    return write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _published(source: str) -> tuple[Table, PromptSet]:
+    """The rows of a published set, of one category where one is named."""
+    where, _, file = source.removeprefix("set:").partition("@")
+    name, _, category = where.partition("/")
+    known = find_set(name)
+    if file:
+        table = read_table(file, known={*TEXTS})
+    elif known.hub:
+        table = read_hub(
+            f"hub:{known.hub}:{known.split}", config=known.config, options=known.options
+        )
+    else:
+        raise InputError(
+            f"{name} is published as files only ({known.source}). Download one and name it: "
+            f"set:{name}@FILE."
+        )
+    return (_of_category(table, known, category, source) if category else table), known
+
+
+def _of_category(table: Table, known: PromptSet, category: str, source: str) -> Table:
+    column = _find(table.columns, known.category)
+    if column is None:
+        raise InputError(f"{source}: {known.name} has no column of categories here.")
+    rows = list(table.rows)
+    kept = [(w, row) for w, row in rows if str(row.get(column)).casefold() == category.casefold()]
+    if not kept:
+        there = sorted({str(row.get(column)) for _, row in rows})
+        raise InputError(f"{source}: no category {category!r}. There are: {', '.join(there)}.")
+    return Table(table.columns, kept)
 
 
 def _built_in(source: str, limit: int | None) -> list[Prompt]:
@@ -134,6 +201,8 @@ def _roles(columns: Sequence[str], column: str | None, source: str) -> Roles:
         id=_find(rest, IDS),
         attack=_find(rest, ["attack"]),
         labels=tuple(name for wanted in LABELS if (name := _find(rest, [wanted]))),
+        user=_find(rest, ["user_template"]),
+        response=_find(rest, ["response_template"]),
         context=found,
         join=join,
     )
@@ -145,13 +214,16 @@ def _find(columns: Sequence[str], names: Iterable[str]) -> str | None:
     return next((known[name.casefold()] for name in names if name.casefold() in known), None)
 
 
-def _prompt(row: Mapping[str, Any], roles: Roles, label: Label, where: str) -> Prompt:
+def _prompt(row: Mapping[str, Any], roles: Roles, label: Label, made_by: str, where: str) -> Prompt:
     text, goal = _text(row, roles.text, where), _text(row, roles.goal, where)
-    attack = _text(row, roles.attack, where).strip() or "none"
+    attack = _text(row, roles.attack, where).strip() or made_by
     if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
-        attack = "adversarial" if text.strip() else "none"
-        text = text if text.strip() else goal
-    if not text.strip():
+        attack = "adversarial"
+    if attack in ("adversarial", "artifact") and not text.strip():
+        # Artifacts hold null where the attack found nothing: what is left is the plain goal.
+        attack, text = "none", goal
+    user = _template(row, roles.user, where)
+    if not text.strip() and user is None:
         raise InputError(f"{where}: the prompt is empty. Remove the row or fill its {roles.text}.")
     context = _text(row, roles.context, where)
     words = [str(row.get(name, "")).strip().casefold().rsplit("_", 1)[-1] for name in roles.labels]
@@ -161,7 +233,28 @@ def _prompt(row: Mapping[str, Any], roles: Roles, label: Label, where: str) -> P
         goal=goal if goal.strip() else text,
         attack=attack,
         label=next((WORDS[word] for word in words if word in WORDS), label),
+        user=user,
+        response=_template(row, roles.response, where),
     )
+
+
+def _template(row: Mapping[str, Any], column: str | None, where: str) -> Template | None:
+    """A cell's template: a list of texts and lengths, or the JSON of one; None where it is empty."""
+    value = row.get(column) if column else None
+    if value is None or value == "":
+        return None
+    try:
+        parts = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        parts = None
+    if not isinstance(parts, list) or not all(
+        isinstance(part, str) or (type(part) is int and part > 0) for part in parts
+    ):
+        raise InputError(
+            f"{where}: column {column} holds {str(value)[:80]!r}, not a list of texts and numbers "
+            "of masked positions. Correct or empty it."
+        )
+    return tuple(parts)
 
 
 def _text(row: Mapping[str, Any], column: str | None, where: str, *, numbers: bool = False) -> str:

@@ -49,7 +49,7 @@ def read_table(source: str, *, known: set[str]) -> Table:
         MissingExtraError: ``hub:`` without the extra ``hub``.
     """
     if source.startswith("hub:"):
-        return _hub(source)
+        return read_hub(source)
     if source == "-":
         text = decode(sys.stdin.buffer.read(), "standard input")
         return _sniff(text, known)(text, "standard input")
@@ -213,14 +213,22 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is damaged or no Parquet file ({error}). Make it again.")
 
 
-def _hub(source: str) -> Table:
+def read_hub(
+    source: str, *, config: str | None = None, options: Mapping[str, Any] | None = None
+) -> Table:
+    """Read ``hub:org/name[:split]``; the split is ``train`` or the first one unless given.
+
+    Raises:
+        InputError: it cannot be loaded.
+        MissingExtraError: the extra ``hub`` is not installed.
+    """
     try:
         import datasets
     except ImportError as error:
         raise MissingExtraError(f"Reading {source}", "hub") from error
     name, _, split = source.removeprefix("hub:").partition(":")
     try:
-        found = datasets.load_dataset(name, split=split or None)
+        found = datasets.load_dataset(name, config, split=split or None, **(options or {}))
     except Exception as error:
         raise InputError(
             f"{source} could not be loaded ({type(error).__name__}: {error}). Check the name, the "

@@ -1,0 +1,123 @@
+"""A prompt made out of another: what every attack keeps, and how its row is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import PlainValidator
+
+from demur.endpoint import Assistant
+from demur.errors import InputError
+from demur.models.base import LanguageModel
+from demur.types import Prompt, Template, digest
+
+
+def attacked(
+    origin: Prompt,
+    attack: str,
+    *,
+    text: str | None = None,
+    user: Template | None = None,
+    response: Template | None = None,
+) -> Prompt:
+    """The prompt as an attack sends it; goal and label stay.
+
+    The id is the origin's, the attack's name and a digest of what is sent: the same attack names the
+    same row again, and no two settings share a name. An attack on an attacked prompt adds its name
+    to the ``attack`` field: ``role_play+prefill``.
+
+    Args:
+        origin: the prompt to attack.
+        attack: the attack's name.
+        text: what the user turn says now; as before when None.
+        user: a user turn with masked slots.
+        response: how the response is fixed.
+
+    Raises:
+        InputError: the origin has a template already that this one would put aside.
+    """
+    if origin.user is not None and (text is not None or user is not None):
+        raise InputError(
+            f"Prompt {origin.id} has masked slots in its user turn, which {attack} would put aside. "
+            f"Use {attack} on the prompt it was made of."
+        )
+    if origin.response is not None and response is not None:
+        raise InputError(
+            f"The response to prompt {origin.id} is begun already and {attack} begins it too. "
+            f"Use {attack} on the prompt it was made of."
+        )
+    made = replace(
+        origin,
+        text=origin.text if text is None else text,
+        user=origin.user if user is None else user,
+        response=origin.response if response is None else response,
+        attack=attack if origin.attack == "none" else f"{origin.attack}+{attack}",
+    )
+    mark = digest([made.attack, made.text, made.user, made.response], length=8)
+    return replace(made, id=f"{origin.id}/{attack}-{mark}")
+
+
+def fill(template: str, **slots: str) -> str:
+    """Put texts into a template's ``{slots}``; other braces stay as they are.
+
+    Raises:
+        InputError: a slot is not in the template.
+    """
+    before, after, rest = "", template, dict(slots)
+    while rest:
+        places = {name: after.find(f"{{{name}}}") for name in rest}
+        for name, place in places.items():
+            if place < 0:
+                raise InputError(f"The template has no {{{name}}} left: {template!r}. Add it.")
+        name = min(places, key=lambda one: places[one])
+        head, after = after[: places[name]], after[places[name] + len(name) + 2 :]
+        before += head + rest.pop(name)
+    return before + after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templated:
+    """An attack that puts each prompt into a text.
+
+    Attributes:
+        template: the user turn, with ``{goal}`` where the prompt's text goes.
+    """
+
+    name: ClassVar[str]
+    template: str
+
+    def __call__(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
+    ) -> list[Prompt]:
+        """Wrap each prompt.
+
+        Raises:
+            InputError: the template has no ``{goal}``, or a prompt has masked slots.
+        """
+        return [attacked(p, self.name, text=fill(self.template, goal=p.text)) for p in prompts]
+
+
+def require_target(target: LanguageModel | None, attack: str) -> LanguageModel:
+    """The target, which an attack cannot do without.
+
+    Raises:
+        InputError: there is none.
+    """
+    if target is None:
+        raise InputError(
+            f"The attack {attack} needs the model under attack. Pass target=load(...), or on the "
+            "command line --model."
+        )
+    return target
+
+
+def _answers(value: Any) -> Any:
+    if not callable(getattr(value, "answer", None)):
+        raise ValueError(f"{value!r} cannot answer; give an Assistant (see demur.endpoint)")
+    return value
+
+
+#: A setting that is a model to ask.
+Asked = Annotated[Assistant, PlainValidator(_answers)]

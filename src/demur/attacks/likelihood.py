@@ -1,0 +1,78 @@
+"""How likely a model is to begin its response with a word: in an autoregressive model the next token's
+probability, in a masked diffusion model that of the first masked response position in the first draft.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from demur.errors import InputError
+from demur.models.base import LanguageModel
+from demur.sampling import sampler_from
+from demur.sampling.autoregressive import with_prefill
+from demur.sampling.denoising import canvas, predictors
+from demur.sampling.fitting import in_halves
+from demur.types import Prompt
+
+
+def openings(model: LanguageModel, word: str) -> tuple[int, ...]:
+    """First tokens of a word, with and without a space before it.
+
+    Raises:
+        InputError: the model's tokenizer does not know the word.
+    """
+    found = {ids[0] for text in (word, f" {word}") if (ids := model.chat.template_ids((text,)))}
+    found.discard(model.tokenizer.unk_token_id)
+    if not found:
+        raise InputError(
+            f"{model.name}'s tokenizer does not know {word!r}. Choose an opening that it knows."
+        )
+    return tuple(sorted(found))
+
+
+def opening_log_probabilities(
+    model: LanguageModel, prompts: list[Prompt], tokens: tuple[int, ...]
+) -> list[float]:
+    """Log-probability of the likeliest of ``tokens`` as first response token, one a prompt.
+
+    One forward pass for all prompts; in halves where they do not fit into memory.
+
+    Raises:
+        InputError: a prompt is too long, or a block or canvas model, whose first draft is another's.
+    """
+    new_tokens = sampler_from(model.traits.sampler).new_tokens
+    for prompt in prompts:
+        model.check_fits(prompt, new_tokens=new_tokens)
+    places = torch.tensor(tokens, device=model.device)
+
+    @torch.inference_mode()
+    def run(part: list[Prompt]) -> list[float]:
+        scores = _first_logits(model, part, new_tokens).float().log_softmax(-1)
+        found: list[float] = scores[:, places].max(-1).values.tolist()
+        return found
+
+    return in_halves(prompts, lambda part: run(list(part)))
+
+
+def _first_logits(model: LanguageModel, prompts: list[Prompt], new_tokens: int) -> Tensor:
+    """``[B, V]`` logits of the first response position that is not fixed."""
+    batch = model.encode(prompts)
+    if model.traits.attention == "causal":
+        batch = with_prefill(model, batch)
+        attention = batch.attention if batch.padded else None
+        return model.logits(model.states(batch.ids, attention)["last"][:, -1])
+    if model.traits.attention not in ("bidirectional", "encoder"):
+        raise InputError(
+            f"{model.name} is a {model.traits.attention} diffusion model: this search knows the "
+            "first draft of masked diffusion models and autoregressive models only. Search on one "
+            "of those and send its prompts to this one."
+        )
+    page = canvas(model, batch, new_tokens)
+    masked = page.tokens == page.mask_id
+    masked[:, : page.start] = False
+    first = masked & (masked.cumsum(1) == 1)
+    states = model.states(page.tokens, page.attention)["last"]
+    logits = model.logits(predictors(model, states, first))
+    logits[:, page.mask_id] = -torch.inf
+    return logits

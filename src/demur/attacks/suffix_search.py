@@ -1,0 +1,109 @@
+"""Settings that every search over a suffix shares, and what it makes of prompts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from demur.attacks.attacked import attacked, fill, require_target
+from demur.attacks.search import Objective, Search, Suffixes, search_all
+from demur.errors import InputError
+from demur.models.base import LanguageModel
+from demur.types import Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuffixSearch(ABC):
+    """A search over a suffix; what is to rise, the objective, is its own.
+
+    Attributes:
+        opening: word the response is to begin with.
+        template: the user turn, with ``{goal}`` and ``{suffix}``.
+        length: tokens of the suffix.
+        width: longest run of tokens that one change replaces.
+        queries: candidates scored in a restart.
+        restarts: searches begun for a prompt, unless one reaches its goal.
+        candidates: scored in one batch.
+        stop_at: probability of the opening that is enough, in (0, 1]; 1 never stops a search.
+        state: file to keep what is done in; the same search goes on from it.
+    """
+
+    name: ClassVar[str]
+    needs_target: ClassVar[bool] = True
+    opening: str = "Sure"
+    template: str = "{goal} {suffix}"
+    length: int = 25
+    width: int = 16
+    queries: int = 1000
+    restarts: int = 1
+    candidates: int = 8
+    stop_at: float = 0.9
+    state: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("length", "width", "queries", "restarts", "candidates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 < self.stop_at <= 1:
+            raise InputError(f"stop_at is {self.stop_at}; it must be above 0 and at most 1.")
+        fill(self.template, goal="", suffix="")
+
+    @abstractmethod
+    def objective(self, target: LanguageModel, *, seed: int) -> Objective:
+        """What is to rise."""
+
+    def mark(self) -> dict[str, object]:
+        """The settings as plain data, which tell one search from another."""
+        return {f: v for f, v in asdict(self).items() if f != "state"}
+
+    def __call__(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
+    ) -> list[Prompt]:
+        """Each prompt with the best suffix found; ``search`` also says how it was found.
+
+        Raises:
+            InputError: no target or one without a known first draft, a prompt that is too long or
+                has masked slots, or a state file of another search.
+        """
+        found = self.search(prompts, target=require_target(target, self.name), seed=seed)
+        return [self.prompt_with(p, s.best.suffix) for p, s in zip(prompts, found, strict=True)]
+
+    def search(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel, seed: int = 0
+    ) -> list[Search]:
+        """One finished search a prompt, with its history; errors as for a call."""
+        return search_all(
+            prompts,
+            Suffixes(
+                vocabulary=plain_tokens(target),
+                text_of=target.decode,
+                prompt_with=self.prompt_with,
+                length=self.length,
+                width=self.width,
+            ),
+            self.objective(target, seed=seed),
+            queries=self.queries,
+            restarts=self.restarts,
+            candidates=self.candidates,
+            seed=seed,
+            state=self.state,
+            mark={"attack": self.name, **self.mark(), "target": target.revision},
+        )
+
+    def prompt_with(self, prompt: Prompt, suffix: str) -> Prompt:
+        """The prompt with a suffix, as it is sent."""
+        return attacked(
+            prompt, self.name, text=fill(self.template, goal=prompt.text, suffix=suffix)
+        )
+
+
+def plain_tokens(model: LanguageModel) -> list[int]:
+    """Tokens of the vocabulary that are printable text and no control tokens."""
+    tokenizer = model.tokenizer
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    ids = [i for i in range(len(tokenizer)) if i not in special]
+    texts = tokenizer.batch_decode([[i] for i in ids])
+    return [i for i, t in zip(ids, texts, strict=True) if t.isprintable() and t.strip("\ufffd ")]
