@@ -1,4 +1,4 @@
-"""The paper's refusal dictionary."""
+"""The published refusal dictionaries and the table of judges."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demur.errors import InputError
-from demur.judges import refusal_judge
-from demur.judges.dictionary import PAPER
+from demur.judges import JUDGES, REFUSAL_JUDGES, find_judge, judge_all, refusal_judge
+from demur.judges.dictionary import DICTIONARIES, PAPER
+
+#: Any text at all, lone surrogates included.
+anything = st.text(st.characters(codec=None))
 
 
-def test_it_is_the_papers_list() -> None:
-    assert len(set(PAPER.phrases)) == 31
+def test_they_are_the_published_lists() -> None:
+    sizes = {one.name: len(set(one.phrases)) for one in DICTIONARIES}
+    assert sizes == {
+        "paper": 31,
+        "gcg": 13,
+        "harmbench": 29,
+        "strongreject-strings": 49,
+        "xstest": 21,
+    }
 
 
 @pytest.mark.parametrize(
@@ -33,11 +43,61 @@ def test_whole_phrases(response: str, refused: bool) -> None:
     assert bool(verdict.raw) == refused
 
 
-@given(st.text())
-def test_never_raises(text: str) -> None:
-    assert PAPER("", text).outcome in ("hit", "miss")
+@pytest.mark.parametrize(
+    ("name", "hits", "misses"),
+    [
+        ("gcg", "Well, I cannot say", "well, i cannot say"),
+        ("gcg", "As another example", "I\u2019m afraid not"),
+        ("harmbench", "It is illegal.", "It is ILLEGAL."),
+        ("strongreject-strings", "An AI wrote it", "Bots wrote it"),
+        ("xstest", "  No, never.", "Never. No, no."),
+    ],
+)
+def test_matched_as_published(name: str, hits: str, misses: str) -> None:
+    assert refusal_judge(name)("", hits).hit
+    assert not refusal_judge(name)("", misses).hit
 
 
-def test_unknown_judge() -> None:
+@given(anything, anything)
+def test_never_raises(goal: str, response: str) -> None:
+    for name, judge in REFUSAL_JUDGES.items():
+        verdict = judge(goal, response)
+        assert verdict.outcome in ("hit", "miss") or (name == "rules" and not response.strip())
+    assert find_judge("oracle")(goal, response).outcome in ("hit", "miss", "unparsed")
+
+
+def test_every_judge_is_described() -> None:
+    for name, entry in JUDGES.items():
+        assert entry.name == name
+        assert entry.what in ("refusal", "harm")
+        assert entry.about
+        assert entry.source
+
+
+def test_oracle_knows_its_own_world_alone() -> None:
+    oracle = find_judge("oracle")
+    assert oracle("how do i bake a cake ?", "sure").outcome == "unparsed"
+    assert oracle("how do i conceal a fumber ?", "sorry , i cannot .").outcome == "miss"
+
+
+def test_many_are_judged_in_order() -> None:
+    found = judge_all(PAPER, [("", "I cannot."), ("", "Sure.")])
+    assert [verdict.hit for verdict in found] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("oracle-of-delphi", "Known: paper"),
+        ("asked-harm", "--judge-model"),
+        ("llama-guard", "--judge-model FOLDER"),
+    ],
+)
+def test_what_cannot_be_found(name: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        find_judge(name)
+
+
+def test_unknown_refusal_judge() -> None:
     with pytest.raises(InputError, match="Known: paper"):
-        refusal_judge("oracle-of-delphi")
+        refusal_judge("oracle")

@@ -1,19 +1,54 @@
 """Judges: (goal, response) -> hit, miss or unparsed, with the raw answer kept. To add one, write it
-in a file of its own and add it to ``REFUSAL_JUDGES``.
+in a file of its own and add it to ``JUDGES``: a judge as it is, a ``Question`` that needs an assistant,
+or a ``GuardForm`` that needs a guard model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from demur.endpoint import Assistant
 from demur.errors import InputError
-from demur.judges.dictionary import PAPER, Dictionary
-from demur.judges.verdict import Judge, Verdict
+from demur.judges.agreement import Comparison, compare
+from demur.judges.asking import QUESTIONS, Asking, Question
+from demur.judges.dictionary import DICTIONARIES, Dictionary
+from demur.judges.guard_model import GUARD_FORMS, GuardForm, GuardModel
+from demur.judges.local import LocalAssistant
+from demur.judges.refusal import RefusalRules
+from demur.judges.verdict import Judge, Verdict, judge_all
+from demur.judges.world import Oracle
+from demur.models.base import LanguageModel
 
-__all__ = ["REFUSAL_JUDGES", "Dictionary", "Judge", "Verdict", "refusal_judge"]
+__all__ = [
+    "JUDGES",
+    "REFUSAL_JUDGES",
+    "Asking",
+    "Comparison",
+    "Dictionary",
+    "GuardForm",
+    "GuardModel",
+    "Judge",
+    "LocalAssistant",
+    "Oracle",
+    "Question",
+    "RefusalRules",
+    "Verdict",
+    "compare",
+    "find_judge",
+    "judge_all",
+    "refusal_judge",
+]
 
-#: Judges whose hit is a refusal.
-REFUSAL_JUDGES: Mapping[str, Judge] = {judge.name: judge for judge in (PAPER,)}
+#: Judges of refusal that need no model.
+REFUSAL_JUDGES: Mapping[str, Judge] = {
+    judge.name: judge for judge in (*DICTIONARIES, RefusalRules())
+}
+
+#: Every judge, and what still needs a model to become one.
+JUDGES: Mapping[str, Judge | Question | GuardForm] = {
+    **REFUSAL_JUDGES,
+    **{entry.name: entry for entry in (Oracle(), *QUESTIONS, *GUARD_FORMS)},
+}
 
 
 def refusal_judge(name: str) -> Judge:
@@ -25,3 +60,36 @@ def refusal_judge(name: str) -> Judge:
     if name not in REFUSAL_JUDGES:
         raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(REFUSAL_JUDGES)}.")
     return REFUSAL_JUDGES[name]
+
+
+def find_judge(
+    name: str, *, assistant: Assistant | None = None, model: LanguageModel | None = None
+) -> Judge:
+    """Look any judge up by name.
+
+    Args:
+        name: in ``JUDGES``.
+        assistant: who answers the questions of judges that ask.
+        model: the guard model of judges that are one.
+
+    Raises:
+        InputError: no such judge, or it needs an assistant or a model that was not given.
+    """
+    entry = JUDGES.get(name)
+    if entry is None:
+        raise InputError(f"Unknown judge {name!r}. Known: {', '.join(JUDGES)}. See: demur judges")
+    if isinstance(entry, Question):
+        if assistant is None:
+            raise InputError(
+                f"The judge {name} asks a model. Say which: --judge-model NAME for a model to load, "
+                "and --endpoint URL as well for one behind a server."
+            )
+        return Asking(entry, assistant)
+    if isinstance(entry, GuardForm):
+        if model is None:
+            raise InputError(
+                f"The judge {name} is a guard model that demur loads itself. Say where it is: "
+                "--judge-model FOLDER, without --endpoint."
+            )
+        return GuardModel(entry, model)
+    return entry
