@@ -1,4 +1,4 @@
-"""A guard: a detector and a threshold that keeps a stated false-positive rate on benign traffic.
+"""A guard of finished generations: a detector and a threshold that keeps a false-positive rate.
 
 SRI Guard, arXiv:2602.02600, section 5. Differs from the paper: the threshold is the split-conformal
 quantile, which holds the rate for any calibration size, instead of the plain 99% quantile. The
@@ -7,10 +7,9 @@ guarantee is for benign traffic exchangeable with the calibration set, and for n
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,14 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from demur.detectors import autoencoder
 from demur.detectors.autoencoder import Autoencoder
 from demur.errors import CalibrationError, FingerprintError, SignalError
-from demur.files import read_tensors, write_tensors
+from demur.files import intact, read_tensors, write_tensors
+from demur.guard.calibration import Method, p_values, threshold_rank
 from demur.sri import Anchors, signal
 from demur.types import Traces
-
-Method = Literal["conformal", "pac"]
-
-#: Confidence of the PAC threshold.
-PAC_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,15 @@ class Guard:
     anchors: Anchors | None = None
     name: str = "sri"
 
+    @property
+    def calibrated_on(self) -> int:
+        """Number of benign scores behind the threshold."""
+        return len(self.calibration)
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.threshold):  # nothing is above it: every attack would pass
+            raise CalibrationError("The threshold is NaN. Fit the guard again.")
+
     def score(self, signals: ArrayLike | Traces) -> NDArray[np.float32]:
         """Suspicion of signals ``[N, T]`` or of traces: ``[N]``, higher = more suspicious.
 
@@ -67,8 +71,7 @@ class Guard:
 
     def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1]."""
-        above = len(self.calibration) - np.searchsorted(self.calibration, np.asarray(scores))
-        return np.asarray((1 + above) / (len(self.calibration) + 1))
+        return p_values(self.calibration, scores)
 
     def save(self, path: str | Path) -> Path:
         """Write safetensors with everything else as JSON in its header. Returns the path."""
@@ -94,17 +97,20 @@ class Guard:
         Raises:
             InputError: not there, or not a guard.
         """
-        arrays, about = read_tensors(path, kind="guard")
-        places = range(sum(name.startswith("weight_") for name in arrays))
-        detector = Autoencoder(
-            mean=arrays["mean"],
-            spread=arrays["spread"],
-            weights=tuple(arrays[f"weight_{i}"] for i in places),
-            biases=tuple(arrays[f"bias_{i}"] for i in places),
-        )
-        kept = about.pop("anchors", None)
-        anchors = Anchors.rebuilt(arrays, kept) if kept else None
-        return cls(detector=detector, calibration=arrays["calibration"], anchors=anchors, **about)
+        with intact(path, kind="guard"):
+            arrays, about = read_tensors(path, kind="guard")
+            places = range(sum(name.startswith("weight_") for name in arrays))
+            detector = Autoencoder(
+                mean=arrays["mean"],
+                spread=arrays["spread"],
+                weights=tuple(arrays[f"weight_{i}"] for i in places),
+                biases=tuple(arrays[f"bias_{i}"] for i in places),
+            )
+            kept = about.pop("anchors", None)
+            anchors = Anchors.rebuilt(arrays, kept) if kept else None
+            return cls(
+                detector=detector, calibration=arrays["calibration"], anchors=anchors, **about
+            )
 
     def _signals(self, signals: ArrayLike | Traces) -> ArrayLike:
         if not isinstance(signals, Traces):
@@ -162,40 +168,6 @@ def fit_guard(
         calibration=scores,
         anchors=anchors,
     )
-
-
-def threshold_rank(n: int, alpha: float, *, method: Method = "conformal") -> int:
-    """Which of n calibration scores, counted from the largest, is the threshold (1 = the largest).
-
-    conformal: the largest k with k <= alpha (n + 1), so that a benign score exceeds it with
-    probability at most alpha. pac: the largest k for which the rate above the k-th largest score,
-    distributed as Beta(k, n - k + 1), is at most alpha with 95% confidence.
-
-    Raises:
-        CalibrationError: alpha outside (0, 1), or n too small; says which n is enough.
-    """
-    if not 0 < alpha < 1:
-        raise CalibrationError(f"alpha is {alpha}; a false-positive rate lies between 0 and 1.")
-    if method == "conformal":
-        # A tolerance keeps 0.01 * 100 from falling below 1 in floating point.
-        place, enough = math.floor(alpha * (n + 1) + 1e-9), math.ceil(1 / alpha - 1e-9) - 1
-    else:
-        place = _pac_rank(n, alpha)
-        enough = math.ceil(math.log(1 - PAC_CONFIDENCE) / math.log(1 - alpha))
-    if place < 1:
-        raise CalibrationError(
-            f"{n} calibration signals are too few for alpha = {alpha:g} ({method}). Use at least "
-            f"{enough:,} benign prompts for calibration, or a larger alpha."
-        )
-    return place
-
-
-def _pac_rank(n: int, alpha: float) -> int:
-    from scipy.stats import beta
-
-    ranks = np.arange(1, int(alpha * n) + 2)
-    kept = ranks[beta.cdf(alpha, ranks, n - ranks + 1) >= PAC_CONFIDENCE]
-    return int(kept.max()) if len(kept) else 0
 
 
 def _as_signals(values: ArrayLike | Traces, anchors: Anchors | None) -> NDArray[np.float32]:

@@ -1,0 +1,147 @@
+"""A guard inside ``transformers`` ``generate``: a stopping criterion and the hook that feeds it.
+
+A ``StoppingCriteria`` sees no hidden states, so a forward hook keeps the last position's, which
+produced the newest token. The criterion averages them as the pooling ``running`` does and asks the
+guard. ``generate`` appends a token before it asks: the token of a flagged step is in the output and
+is to be dropped (``released`` counts the others). A streamer has been given it by then; to hold tokens
+back use ``StreamingGuard.watch``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import StoppingCriteria
+
+from demur.errors import FingerprintError, InputError
+from demur.guard.streaming import StreamingGuard
+from demur.guard.watcher import Reading
+from demur.models.base import LanguageModel, Traits
+from demur.models.checkpoint import find
+from demur.sampling.pooling import RunningMeans
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def stopping(guard: StreamingGuard, model: LanguageModel | PreTrainedModel) -> Stopping:
+    """Make the criterion for one call of ``generate``.
+
+    The hook goes when the criterion does: pass it as
+    ``generate(..., stopping_criteria=[demur.stopping(guard, model)])`` and nothing is left behind.
+    The guard's false-positive rate holds for prompts in the chat template and with the system prompt
+    that it was fitted with, decoded as it was; ``generate`` does not tell.
+
+    Args:
+        guard: fitted on autoregressive generations with the pooling ``running``.
+        model: whose ``generate`` will be called, from ``demur.load`` or ``from_pretrained``.
+
+    Raises:
+        FingerprintError: a guard of another model, dtype, sampler or pooling.
+    """
+    known = model if isinstance(model, LanguageModel) else _described(model)
+    mark = guard.fingerprint
+    asked = {
+        "model": (mark.model, known.name),
+        "revision": (mark.revision, known.revision),
+        "dtype": (mark.dtype, known.dtype),
+        "sampler": (mark.sampler.get("name"), "autoregressive"),
+        "pooling": (mark.pooling, "running"),
+    }
+    if wrong := [f"{k}: {a!r} against {b!r}" for k, (a, b) in asked.items() if a != b]:
+        raise FingerprintError(
+            f"This guard does not fit generate of this model: {'; '.join(wrong)}. Fit one: "
+            "demur guard fit RUN --streaming --anchors FILE --out FILE."
+        )
+    return Stopping(guard, known)
+
+
+@final
+class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
+    """Made by ``stopping``; ends the rows that the guard flags."""
+
+    def __init__(self, guard: StreamingGuard, model: LanguageModel) -> None:
+        self._guard = guard
+        self._layer = guard.anchors.layer
+        pad = getattr(model.net.generation_config, "pad_token_id", None)
+        self._end_ids = [*model.traits.end_ids, *([] if pad is None else [pad])]
+        self._newest: list[Tensor] = []
+        self._watcher = guard.watcher(0)
+        self._seen: Tensor | None = None
+        weakref.finalize(self, _listen(model, self._layer, self._newest).remove)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Read the newest step: ``[B, L]`` tokens so far -> ``[B]`` bool, rows to end.
+
+        Raises:
+            InputError: beam search, assisted decoding, or a second call of ``generate``.
+        """
+        if not self._newest or len(self._newest[0]) != len(input_ids):
+            raise InputError(_ONE_BY_ONE.format(f"{len(input_ids)} rows without states of theirs"))
+        if self._seen is None:
+            self._begin(len(input_ids), input_ids.device)
+        elif not torch.equal(input_ids[:, :-1], self._seen):
+            raise InputError(_ONE_BY_ONE.format("the rows are not those of the step before"))
+        self._seen = input_ids
+        states, rows = self._newest.pop(), self._alive.nonzero()[:, 0]
+        if len(rows):
+            counted = torch.ones_like(rows, dtype=torch.bool)
+            phi = self._means.add({self._layer: states[rows.to(states.device)]}, rows, counted)
+            own = {layer: value[rows] for layer, value in phi.items()}
+            self._watcher.observe(own, rows.cpu().numpy())
+        ended = torch.isin(input_ids[:, -1], input_ids.new_tensor(self._end_ids))
+        flagged = torch.from_numpy(self.reading.flagged).to(input_ids.device)
+        self._alive &= ~ended & ~flagged
+        return flagged
+
+    @property
+    def reading(self) -> Reading:
+        """What is known of every row, ``[B]`` each."""
+        return self._watcher.read()
+
+    @property
+    def released(self) -> NDArray[np.int64]:
+        """``[B]`` new tokens, from the first, that passed; a flagged step's own did not."""
+        reading = self.reading
+        return reading.step - reading.flagged
+
+    def _begin(self, rows: int, device: torch.device) -> None:
+        self._watcher = self._guard.watcher(rows)
+        self._means = RunningMeans(rows)
+        self._alive = torch.ones(rows, dtype=torch.bool, device=device)
+
+
+_ONE_BY_ONE = (
+    "A guard follows rows token by token, and here {}. Use neither beams nor an assistant, and a new "
+    "demur.stopping(guard, model) for each call of generate."
+)
+
+
+def _listen(model: LanguageModel, layer: str, newest: list[Tensor]) -> Any:
+    """Keep the last position's states ``[B, D]`` of each forward pass. Returns the hook's handle."""
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        states = output.last_hidden_state if layer == "last" else output
+        newest[:] = [(states[0] if isinstance(states, tuple) else states)[:, -1].detach()]
+
+    place = model.body if layer == "last" else model.layers[model.block_index(layer)]
+    return place.register_forward_hook(keep)
+
+
+def _described(net: PreTrainedModel) -> LanguageModel:
+    """A network that transformers loaded, with what its checkpoint says."""
+    checkpoint = find(net.name_or_path)
+    end = net.generation_config.eos_token_id
+    traits = Traits(
+        family="causal",
+        attention="causal",
+        end_ids=tuple(end) if isinstance(end, list) else (end,) if end is not None else (),
+        sampler={},
+        pooling="running",
+    )
+    return LanguageModel(checkpoint.name, checkpoint.revision, net, None, traits)
