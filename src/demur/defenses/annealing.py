@@ -1,0 +1,185 @@
+"""The generation of DiffuGuard: stochastic annealing remasking, and repair of the first block.
+
+Li et al., DiffuGuard, arXiv:2509.24296; released code ``utility/generate_function_llada.py``:
+
+    1. at step n of a block's N a prediction's score is (1 - a) p + a u: p its probability, u uniform
+       random, a = alpha (1 - (n - 1) / (N - 1));
+    2. the highest scores inside the block are committed, the others masked again;
+    3. repair, after the first block: a share of its positions, drawn evenly, is masked again and
+       filled in random order over a few steps, the tokens that stood there being forbidden;
+    4. the next block begins.
+
+Differs from the released code: batched over prompts of any length; each row's schedule counts its own
+masks; what the prompt or a response template fixes is never masked again; greedy predictions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from demur.errors import InputError
+from demur.models.base import Batch, LanguageModel
+from demur.sampling import Noise, Pooling
+from demur.sampling.denoising import Canvas, Decision, canvas, denoise, most_likely
+from demur.sampling.remasking import commits_at, confidence, most_confident
+from demur.types import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annealing:
+    """Settings of the sampler.
+
+    Attributes:
+        response_steps: denoising steps over the response, divided evenly over the blocks.
+        gen_length: response positions R.
+        block_length: positions of a block.
+        alpha: weight of chance at a block's first step, in [0, 1]; it falls to 0 at the last.
+        repair_steps: steps of the repair; 0 repairs nothing.
+        repair_share: of the first block's positions that are masked again, in (0, 1].
+    """
+
+    name: ClassVar[str] = "annealing"
+    response_steps: int = 32
+    gen_length: int = 128
+    block_length: int = 128
+    alpha: float = 0.3
+    repair_steps: int = 0
+    repair_share: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1 or not 0 < self.repair_share <= 1 or self.repair_steps < 0:
+            raise InputError(
+                f"alpha is {self.alpha}, repair_share {self.repair_share} and repair_steps "
+                f"{self.repair_steps}; shares lie between 0 and 1, and steps are 0 or more."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Most steps T, the repair's included."""
+        return self.response_steps + self.repair_steps
+
+    @property
+    def new_tokens(self) -> int:
+        """Most tokens a response can have."""
+        return self.gen_length
+
+    def run(
+        self,
+        model: LanguageModel,
+        batch: Batch,
+        *,
+        layers: Sequence[str],
+        pooling: Pooling,
+        noise: Noise,
+    ) -> Iterator[Step]:
+        """Generate; see ``annealed``."""
+        page = canvas(model, batch, self.gen_length)
+        return annealed(model, page, self, layers=layers, pooling=pooling, noise=noise)
+
+
+def annealed(
+    model: LanguageModel,
+    page: Canvas,
+    settings: Annealing,
+    *,
+    layers: Sequence[str],
+    pooling: Pooling,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Yield a ``Step`` for each denoising iteration, block by block."""
+    stage = partial(_stage, model, layers=layers, pooling=pooling, noise=noise)
+    blocks = settings.gen_length // settings.block_length
+    falling = _falling(settings.alpha, settings.response_steps // blocks)
+    given = page.tokens != page.mask_id
+    index = 0
+    for block in range(blocks):
+        end = page.start + (block + 1) * settings.block_length
+        stages = [(falling, False)]
+        if block == 0 and settings.repair_steps:
+            stages.append(([1.0] * settings.repair_steps, True))
+        for alphas, repairs in stages:
+            before = page
+            if repairs:
+                page = _masked_again(page, given, end, settings.repair_share, noise)
+            rule = Anneal(alphas, end=end, page=page, before=before)
+            for step in stage(page, rule, len(alphas)):
+                index += 1
+                yield replace(step, index=index, block=torch.full_like(step.tokens[:, 0], block))
+                page = _after(page, step)
+
+
+class Anneal:
+    """The rule of one stage: blend confidence with chance, commit each row's share."""
+
+    def __init__(self, alphas: Sequence[float], *, end: int, page: Canvas, before: Canvas) -> None:
+        """
+        Args:
+            alphas: weight of chance at each step of the stage.
+            end: first column behind the block.
+            page: the canvas at the beginning of the stage.
+            before: what stood there; its tokens are forbidden where ``page`` has masks.
+        """
+        self._alphas, self._end, self._mask_id = alphas, end, page.mask_id
+        self._masks = (page.tokens[:, :end] == page.mask_id).sum(1)
+        self._forbidden = before.tokens
+        self._taken = 0
+
+    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
+        """See ``demur.sampling.denoising.Rule``."""
+        # Where nothing stood before, it is the mask token that is forbidden, as it always is.
+        logits = logits.scatter(1, self._forbidden[live][waiting][:, None], -torch.inf)
+        chosen = most_likely(logits, self._mask_id)
+        columns = waiting.nonzero()[:, 1]
+        sure = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
+        chance = noise.uniform(waiting, 1)[:, 0]
+        alpha = self._alphas[self._taken]
+        blended = (1 - alpha) * sure.double() + alpha * chance
+        score = torch.full(waiting.shape, -torch.inf, dtype=blended.dtype, device=blended.device)
+        score = score.masked_scatter(waiting, blended)
+        score[:, self._end :] = -torch.inf
+        masks = self._masks[live]
+        share = commits_at(masks, torch.full_like(masks, self._taken), len(self._alphas))
+        self._taken += 1
+        return Decision(chosen, most_confident(score, share), torch.zeros_like(live))
+
+
+def _stage(
+    model: LanguageModel,
+    page: Canvas,
+    rule: Anneal,
+    steps: int,
+    *,
+    layers: Sequence[str],
+    pooling: Pooling,
+    noise: Noise,
+) -> Iterator[Step]:
+    """So many denoising steps from a canvas."""
+    return islice(denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise), steps)
+
+
+def _falling(alpha: float, steps: int) -> list[float]:
+    """From alpha to 0 in even steps."""
+    return [alpha * (1 - n / max(1, steps - 1)) for n in range(steps)]
+
+
+def _after(page: Canvas, step: Step) -> Canvas:
+    """The canvas as a step leaves it."""
+    response = step.tokens.masked_fill(step.tokens < 0, page.mask_id)
+    return replace(page, tokens=torch.cat([step.prompt, response], dim=1))
+
+
+def _masked_again(page: Canvas, given: Tensor, end: int, share: float, noise: Noise) -> Canvas:
+    """The canvas with a share of what was generated up to column ``end`` masked again."""
+    eligible = ~given & (page.tokens != page.mask_id)
+    eligible[:, end:] = False
+    drawn = noise.uniform(eligible, 1)[:, 0]
+    score = torch.full(eligible.shape, -torch.inf, dtype=drawn.dtype, device=drawn.device)
+    chosen = most_confident(score.masked_scatter(eligible, drawn), (eligible.sum(1) * share).long())
+    return replace(page, tokens=page.tokens.masked_fill(chosen, page.mask_id))
