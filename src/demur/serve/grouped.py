@@ -1,0 +1,166 @@
+"""Diffusion requests, generated in groups that begin together.
+
+A denoising step reads whole blocks, so that requests share their passes from the first step to the
+last; those that arrive meanwhile form the next group, which runs beside it. What may leave is text of
+finished blocks alone: while a row works on a block, everything in it may still change.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import final
+
+from torch import Tensor
+
+from demur.models.base import LanguageModel
+from demur.sampling import Block, Canvas, Pooling, RowNoise, Sampler
+from demur.serve.job import Job
+from demur.serve.moment import Moment
+from demur.types import Step
+
+#: Groups that run beside each other; more would only make each slower.
+GROUPS = 2
+
+
+@final
+class Grouped:
+    """Groups of rows with the same settings.
+
+    Args:
+        model: a diffusion model.
+        layers: whose states are pooled.
+        pooling: how.
+        rows: most rows at a time.
+    """
+
+    def __init__(
+        self, model: LanguageModel, *, layers: Sequence[str], pooling: Pooling, rows: int
+    ) -> None:
+        self._model, self._layers, self._pooling, self._most = model, tuple(layers), pooling, rows
+        self._arriving: list[Job] = []
+        self._groups: list[Group] = []
+
+    @property
+    def room(self) -> int:
+        """How many jobs may join now."""
+        return self._most - len(self._arriving) - sum(len(group.jobs) for group in self._groups)
+
+    def join(self, jobs: Sequence[Job]) -> None:
+        """Generate these with the next group."""
+        self._arriving += jobs
+
+    def leave(self, jobs: Sequence[Job]) -> None:
+        """Give up the rows of these jobs."""
+        self._arriving = [job for job in self._arriving if job not in jobs]
+        for group in self._groups:
+            for job in jobs:
+                group.jobs.pop(job, None)
+        self._groups = [group for group in self._groups if group.jobs]
+
+    def advance(self) -> list[Moment]:
+        """One denoising step of each group."""
+        together: dict[Sampler, list[Job]] = defaultdict(list)
+        for job in self._arriving:
+            together[job.sampler].append(job)
+        for sampler, jobs in list(together.items())[: GROUPS - len(self._groups)]:
+            self._groups.append(self._begin(sampler, jobs))
+            self._arriving = [job for job in self._arriving if job not in jobs]
+        moments = [moment for group in self._groups for moment in group.advance()]
+        self._groups = [group for group in self._groups if group.jobs]
+        return moments
+
+    def _begin(self, sampler: Sampler, jobs: list[Job]) -> Group:
+        steps = sampler.run(
+            self._model,
+            self._model.batch([job.prompt for job in jobs]),
+            layers=self._layers,
+            pooling=self._pooling,
+            noise=RowNoise.seeded([job.seed for job in jobs]),
+        )
+        return Group(jobs, steps, sampler, end_ids=self._model.traits.end_ids)
+
+
+@final
+class Group:
+    """Rows that began together.
+
+    Attributes:
+        jobs: job -> row, of those still generating.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        steps: Iterator[Step],
+        sampler: Sampler,
+        *,
+        end_ids: Sequence[int],
+    ) -> None:
+        self.jobs = {job: row for row, job in enumerate(jobs)}
+        self._steps, self._end_ids = steps, set(end_ids)
+        self._takes_back = isinstance(sampler, Canvas) or (
+            isinstance(sampler, Block) and sampler.edit_threshold is not None
+        )
+        self._given = dict.fromkeys(jobs, 0)
+        self._block = dict.fromkeys(jobs, 0)
+        self._tokens: list[list[int]] = [[] for _ in jobs]
+
+    def advance(self) -> list[Moment]:
+        """What the next step gives: rows that took part in it, and rows that are over."""
+        step = next(self._steps, None)
+        if step is None:
+            return self._over(list(self.jobs))
+        running = step.running.tolist()
+        moments = self._over([job for job, row in self.jobs.items() if not running[row]])
+        if not self.jobs:
+            return moments
+        before, self._tokens = self._tokens, step.tokens.tolist()
+        blocks = [0] * len(running) if step.block is None else step.block.tolist()
+        settled, ended = [], []
+        for job, row in self.jobs.items():
+            entered = blocks[row] > self._block[job]
+            self._block[job] = blocks[row]
+            whole = not self._takes_back and min(self._tokens[row]) >= 0
+            known = self._tokens[row] if whole else before[row] if entered else []
+            new = self._settle(job, known)
+            settled.append(new)
+            full = self._given[job] >= job.most
+            ended.append(whole or full or not self._end_ids.isdisjoint(new))
+        jobs = list(self.jobs)
+        return [*moments, self._moment(jobs, step, settled, ended)]
+
+    def _over(self, jobs: list[Job]) -> list[Moment]:
+        """Rows that generate nothing more give what was not given yet."""
+        if not jobs:
+            return []
+        settled = [self._settle(job, self._tokens[self.jobs[job]]) for job in jobs]
+        moment = self._moment(jobs, None, settled, [True] * len(jobs))
+        for job in jobs:
+            del self.jobs[job]
+        return [moment]
+
+    def _settle(self, job: Job, known: list[int]) -> list[int]:
+        """Tokens before the first mask that were not given before, up to the end of the response."""
+        new = []
+        for token in known[self._given[job] : job.most]:
+            if token < 0:
+                break
+            new.append(token)
+            if token in self._end_ids:
+                break
+        self._given[job] += len(new)
+        return new
+
+    def _moment(
+        self, jobs: list[Job], step: Step | None, settled: list[list[int]], ended: list[bool]
+    ) -> Moment:
+        rows = [self.jobs[job] for job in jobs]
+        phi = None if step is None else {layer: value[rows] for layer, value in step.phi.items()}
+        draft: Tensor | None = None if step is None else step.draft
+
+        def view(place: int) -> tuple[list[int], list[int]]:
+            committed = self._tokens[rows[place]]
+            return committed, committed if draft is None else draft[rows[place]].tolist()
+
+        return Moment(jobs, phi, settled, ended, view)

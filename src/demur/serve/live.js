@@ -1,0 +1,139 @@
+/* One prompt to every served model; steps go into the replay as they come. */
+(() => {
+  "use strict";
+
+  const $ = (id) => document.getElementById(id);
+  let running = null;
+
+  function headers() {
+    const key = $("key").value;
+    const kind = { "Content-Type": "application/json" };
+    return key ? { ...kind, Authorization: `Bearer ${key}` } : kind;
+  }
+
+  /* The events of a stream, each parsed. */
+  async function* events(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (rest + value).split("\n\n");
+      rest = parts.pop();
+      for (const part of parts) {
+        const data = part.replace(/^data: /, "");
+        if (data !== "[DONE]") yield JSON.parse(data);
+      }
+    }
+  }
+
+  async function asked(path, options) {
+    const response = await fetch(path, options);
+    if (response.status === 401) $("locked").hidden = false;
+    if (!response.ok) throw new Error((await response.json()).error.message);
+    return response;
+  }
+
+  function line(name, text = "") {
+    const element = document.createElement("p");
+    element.className = name;
+    element.textContent = text;
+    return element;
+  }
+
+  /* What a client receives of one model's answer. */
+  class Outcome {
+    constructor(model) {
+      const title = document.createElement("h2");
+      title.textContent = model;
+      this.element = document.createElement("article");
+      this.element.className = "outcome";
+      this.verdict = line("verdict", "answering");
+      this.left = line("left");
+      this.figures = line("figures");
+      this.element.append(title, this.verdict, this.left, this.figures);
+    }
+
+    say(text) {
+      this.left.textContent += text;
+    }
+
+    end({ reason, evidence }) {
+      this.element.dataset.reason = evidence ? reason : "unguarded";
+      this.verdict.textContent = this.words(reason, evidence);
+      if (!evidence) return;
+      const { statistic, threshold, p_value: p } = evidence;
+      const score = statistic === null ? "none" : statistic.toFixed(2);
+      const chance = p === null ? "none" : p.toFixed(3);
+      this.figures.textContent = `score ${score} · threshold ${threshold.toFixed(2)} · p-value ${chance}`;
+    }
+
+    words(reason, evidence) {
+      if (reason === "failed") return "the server failed";
+      if (!evidence) return "not guarded";
+      if (reason === "content_filter") {
+        const step = evidence.flagged_at_step;
+        return step ? `stopped by the guard at step ${step}` : "stopped: the guard could not judge";
+      }
+      return evidence.flagged ? `flagged at step ${evidence.flagged_at_step}, not stopped` : "passed";
+    }
+  }
+
+  async function watch(model, place, prompt, replay, outcome, signal) {
+    const body = JSON.stringify({ model, prompt });
+    const response = await asked("watch", { method: "POST", headers: headers(), body, signal });
+    for await (const step of events(response)) {
+      if ("total" in step) replay.expect(step.total, place);
+      else if ("cells" in step) replay.push(step, place);
+      else if ("said" in step) outcome.say(step.said);
+      else {
+        replay.end(place);
+        outcome.end(step);
+      }
+    }
+    return `${model}: ${outcome.verdict.textContent}`;
+  }
+
+  async function ask() {
+    const prompt = $("prompt").value.trim();
+    running = new AbortController();
+    busy(true);
+    try {
+      const listed = await (await asked("v1/models", { headers: headers() })).json();
+      const models = listed.data.map((model) => model.id);
+      const scenes = models.map((title) => ({ title, prompt, steps: [] }));
+      const outcomes = models.map((model) => new Outcome(model));
+      $("steps").hidden = false;
+      $("outcomes").replaceChildren(...outcomes.map((outcome) => outcome.element));
+      const replay = Replay.mount($("replay"), scenes);
+      $("status").textContent = `Asking ${models.join(" and ")}.`;
+      const { signal } = running;
+      const work = models.map((m, i) => watch(m, i, prompt, replay, outcomes[i], signal));
+      const ended = await Promise.allSettled(work);
+      const said = ended.map(({ value, reason }) => value ?? reasonOf(reason));
+      $("status").textContent = `${said.join(". ")}.`;
+    } catch (error) {
+      $("status").textContent = reasonOf(error);
+    } finally {
+      busy(false);
+    }
+  }
+
+  function reasonOf(error) {
+    return error.name === "AbortError" ? "Stopped by you" : `Not answered: ${error.message}`;
+  }
+
+  function busy(now) {
+    $("go").disabled = now;
+    $("stop").disabled = !now;
+  }
+
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  $("stop").addEventListener("click", () => running?.abort());
+  $("prompt").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit();
+  });
+})();

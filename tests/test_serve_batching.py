@@ -1,0 +1,231 @@
+"""Rows join and leave a running batch, and each answer is what it would be alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import demur
+from demur.models.base import LanguageModel
+from demur.sampling import Autoregressive, Masked, Sampler, find_pooling, sampler_from
+from demur.serve.grouped import Grouped
+from demur.serve.job import Job
+from demur.serve.moment import Running
+from demur.serve.rolling import PATIENCE, PREFILL_TOKENS, Rolling
+from demur.serve.waiting import Waiting
+from demur.types import Prompt
+
+TEXTS = [" ".join(f"w{(3 * i + j) % 40}" for j in range(1 + (7 * i) % 23)) for i in range(14)]
+
+
+def a_job(model: LanguageModel, text: str, sampler: Sampler, **about: Any) -> Job:
+    return Job(
+        prompt=model.chat.ids(Prompt(text), mask_id=None),
+        sampler=sampler,
+        seed=about.pop("seed", 7),
+        most=about.pop("most", sampler.new_tokens),
+        events=asyncio.Queue(),
+        **about,
+    )
+
+
+@torch.inference_mode()
+def driven(
+    batch: Running, jobs: Sequence[Job], *, when: Callable[[int], int], leave: Sequence[Job] = ()
+) -> tuple[dict[Job, list[int]], dict[Job, list[torch.Tensor]]]:
+    """Run to the end; ``when(place)`` is the turn at which a job joins. Tokens and states of each."""
+    tokens: dict[Job, list[int]] = {job: [] for job in jobs}
+    states: dict[Job, list[torch.Tensor]] = {job: [] for job in jobs}
+    alive, turn = set(jobs) - set(leave), 0
+    while alive:
+        batch.join([job for place, job in enumerate(jobs) if when(place) == turn])
+        turn += 1
+        for moment in batch.advance():
+            for place, job in enumerate(moment.jobs):
+                tokens[job] += moment.settled[place]
+                if moment.phi is not None:
+                    states[job].append(moment.phi["last"][place])
+            over = [job for place, job in enumerate(moment.jobs) if moment.ended[place]]
+            batch.leave([*over, *(leave if turn == 9 else ())])
+            alive -= set(over)
+        assert turn < 2000
+    return tokens, states
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("rows", [3, 64])
+def test_rolling_rows_equal_single_ones(
+    tiny_ar: LanguageModel, temperature: float, rows: int
+) -> None:
+    sampler = Autoregressive(steps=40, temperature=temperature, top_p=0.9)
+    jobs = [a_job(tiny_ar, text, sampler, seed=i) for i, text in enumerate(TEXTS)]
+    arrivals = random.Random(0).sample(range(60), len(jobs))
+    if rows == 3:
+        arrivals = [25 * (place // 3) for place in range(len(jobs))]
+        jobs = [replace(job, most=min(job.most, 20)) for job in jobs]
+    batch = Rolling(tiny_ar, layers=("last", "1"), rows=rows)
+    tokens, states = driven(batch, jobs, when=arrivals.__getitem__)
+    for job in jobs:
+        alone = Rolling(tiny_ar, layers=("last",), rows=1)
+        wanted, phi = driven(alone, [job], when=lambda place: 0)
+        assert tokens[job] == wanted[job]
+        assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
+
+
+def test_rolling_equals_the_sampler(tiny_ar: LanguageModel) -> None:
+    sampler = Autoregressive(steps=30)
+    jobs = [a_job(tiny_ar, text, sampler) for text in TEXTS]
+    tokens, states = driven(Rolling(tiny_ar, layers=("last",), rows=64), jobs, when=lambda i: 2 * i)
+    for job, trace in zip(jobs, demur.trace(tiny_ar, TEXTS, sampler=sampler), strict=True):
+        assert tokens[job] == trace.response_ids.tolist()
+        assert torch.allclose(
+            torch.stack(states[job]), torch.from_numpy(trace.phi["last"]), atol=1e-4
+        )
+
+
+def test_sliding_windows_hold_in_a_rolling_batch(tmp_path: Any) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from conftest import save_tokenizer
+
+    tokenizer = save_tokenizer(tmp_path)
+    torch.manual_seed(1)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    model = demur.load(tmp_path)
+    sampler = Autoregressive(steps=25)
+    jobs = [a_job(model, text, sampler) for text in TEXTS[:6]]
+    tokens, _ = driven(Rolling(model, layers=("last",), rows=8), jobs, when=lambda i: 5 * i)
+    for job, trace in zip(jobs, demur.trace(model, TEXTS[:6], sampler=sampler), strict=True):
+        assert tokens[job] == trace.response_ids.tolist()
+
+
+def test_a_row_that_is_given_up_changes_no_other(tiny_ar: LanguageModel) -> None:
+    jobs = [a_job(tiny_ar, text, Autoregressive(steps=30)) for text in TEXTS]
+    batch = Rolling(tiny_ar, layers=("last",), rows=64)
+    tokens, _ = driven(batch, jobs, when=lambda i: i % 3, leave=jobs[::4])
+    assert batch.room == 64
+    for job in set(jobs) - set(jobs[::4]):
+        alone = Rolling(tiny_ar, layers=("last",), rows=1)
+        assert tokens[job] == driven(alone, [job], when=lambda place: 0)[0][job]
+
+
+def test_a_short_prompt_waits_for_no_more_than_one_long_one(tiny_ar: LanguageModel) -> None:
+    long, sampler = "w1 " * 200, Autoregressive(steps=4)
+    budget = PREFILL_TOKENS // 200
+    jobs = [a_job(tiny_ar, long, sampler) for _ in range(4 * budget)]
+    batch = Rolling(tiny_ar, layers=("last",), rows=200)
+    with torch.inference_mode():
+        batch.join(jobs)
+        batch.advance()
+        short = a_job(tiny_ar, "w1", sampler)
+        batch.join([short])
+        (moment,) = batch.advance()
+        assert short in moment.jobs
+
+
+def test_a_long_prompt_is_not_starved(tiny_ar: LanguageModel) -> None:
+    sampler = Autoregressive(steps=1)
+    batch = Rolling(tiny_ar, layers=("last",), rows=4000)
+    late = a_job(tiny_ar, "w1 " * 200, sampler)
+    with torch.inference_mode():
+        batch.join([late])
+        for _ in range(PATIENCE + 2):
+            batch.join([a_job(tiny_ar, "w1 " * 90, sampler) for _ in range(30)])
+            (moment,) = batch.advance()
+            batch.leave(list(moment.jobs))
+            if late in moment.jobs:
+                return
+    pytest.fail("the long prompt was never read")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Masked(steps=8, gen_length=16, block_length=16),
+        Masked(steps=16, gen_length=16, block_length=4, temperature=1.0),
+        Masked(steps=8, gen_length=16, block_length=8, remasking="random"),
+    ],
+    ids=["one block", "blocks", "random"],
+)
+def test_grouped_rows_equal_single_ones(tiny_dlm: LanguageModel, sampler: Masked) -> None:
+    jobs = [a_job(tiny_dlm, text, sampler, seed=i) for i, text in enumerate(TEXTS)]
+    pooling = find_pooling(tiny_dlm.traits.pooling)
+
+    def grouped() -> Grouped:
+        return Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=64)
+
+    tokens, states = driven(grouped(), jobs, when=lambda i: i % 5)
+    for job in jobs:
+        wanted, phi = driven(grouped(), [job], when=lambda place: 0)
+        assert tokens[job] == wanted[job]
+        assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
+
+
+def test_only_finished_blocks_settle(tiny_dlm: LanguageModel) -> None:
+    """While a row works on a block, none of it is given, and what was given stays as it is."""
+    sampler = Masked(steps=16, gen_length=16, block_length=4, never_end=True)
+    job = a_job(tiny_dlm, TEXTS[3], sampler)
+    pooling = find_pooling(tiny_dlm.traits.pooling)
+    batch = Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=4)
+    given: list[int] = []
+    with torch.inference_mode():
+        batch.join([job])
+        while batch.room < 4:
+            for moment in batch.advance():
+                given += moment.settled[0]
+                committed, _ = moment.view(0)
+                assert len(given) % 4 == 0
+                assert committed[: len(given)] == given
+                assert moment.ended[0] or len(given) < sum(token >= 0 for token in committed)
+                batch.leave([job] if moment.ended[0] else [])
+    assert len(given) == 16
+
+
+def test_settings_that_differ_do_not_share_a_group(tiny_dlm: LanguageModel) -> None:
+    one = Masked(steps=8, gen_length=16, block_length=16)
+    other = replace(one, temperature=0.5)
+    jobs = [a_job(tiny_dlm, TEXTS[i], (one, other)[i % 2], seed=i) for i in range(6)]
+    batch = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=64)
+    tokens, _ = driven(batch, jobs, when=lambda i: 0)
+    for job in jobs:
+        alone = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=1)
+        assert tokens[job] == driven(alone, [job], when=lambda place: 0)[0][job]
+
+
+def test_clients_take_turns() -> None:
+    sampler = sampler_from({"name": "autoregressive"})
+
+    def job(client: str) -> Job:
+        return Job(
+            prompt=[1], sampler=sampler, seed=0, most=1, events=asyncio.Queue(), client=client
+        )
+
+    many, few = [job("many") for _ in range(5)], [job("few") for _ in range(2)]
+    waiting = Waiting()
+    waiting.put([*many, *few])
+    assert waiting.take(3) == [many[0], few[0], many[1]]
+    waiting.remove([many[2], few[1], job("nobody")])
+    assert len(waiting) == 2
+    assert waiting.all() == many[3:]
+    assert waiting.take(9) == many[3:]
+    assert len(waiting) == 0

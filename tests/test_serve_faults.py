@@ -1,0 +1,342 @@
+"""Bad input, bad clients and bad luck: a constant refusal each, and the next request is served."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+import demur
+from demur.cli import app as cli
+from demur.errors import InputError
+from demur.serve.keys import Keys, read_keys
+from demur.serve.lifetime import is_loopback, listen
+from demur.serve.limits import Limits
+from served import QUESTION, Served, serving, started, until, without_end
+
+CHAT = "/v1/chat/completions"
+TURN = [{"role": "user", "content": QUESTION}]
+ASKED = {"model": "organism-ar", "messages": TURN}
+#: Asked of a model without an end token, it takes its time.
+ENDLESS = {**ASKED, "max_tokens": 400, "n": 8}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    limits = Limits(rows=16, queue=24, body=1 << 16, messages=100, choices=8)
+    with serving([demur.load("organism-ar")], limits=limits) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def endless() -> Iterator[Served]:
+    """A server whose answers go on and on."""
+    limits = Limits(rows=16, queue=24, choices=8)
+    with serving([without_end(demur.load("organism-ar"))], limits=limits) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _still_serves(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever happened, the next request is answered."""
+    yield
+    for name in {"server", "endless"} & set(request.fixturenames):
+        found: Served = request.getfixturevalue(name)
+        until(lambda found=found: busy(found) == 0)
+        assert found.chat("organism-ar", max_tokens=2)["usage"]["completion_tokens"] == 2
+
+
+def busy(server: Served) -> float:
+    return server.figure("rows", model="organism-ar")
+
+
+def error(answer: httpx.Response) -> tuple[int, Any, Any]:
+    found = answer.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert "Traceback" not in answer.text
+    return answer.status_code, found["code"], found["param"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logprobs": True}, "logprobs"),
+        ({"tools": []}, "tools"),
+        ({"messages": [{**TURN[0], "name": "x"}]}, "name"),
+        ({"stream_options": {"include_obfuscation": True}}, "include_obfuscation"),
+    ],
+)
+def test_fields_that_are_not_served_are_refused_by_name(
+    server: Served, fields: dict[str, Any], param: str
+) -> None:
+    answer = server.post(CHAT, {**ASKED, **fields})
+    assert error(answer) == (400, "unsupported_field", param)
+    assert answer.json()["error"]["message"] == f"Unsupported field: {param}."
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**30}, "max_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"seed": 2**64}, "seed"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, None),
+        ({"messages": TURN * 101}, "messages"),
+        ({"n": 9}, "n"),
+        ({"n": 0}, "n"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(
+    server: Served, fields: dict[str, Any], param: str | None
+) -> None:
+    status, _, found = error(server.post(CHAT, {**ASKED, **fields}))
+    assert (status, found) == (400, param)
+
+
+def test_a_huge_number_of_tokens_is_only_a_bound(server: Served) -> None:
+    answer = server.chat("organism-ar", max_tokens=1 << 20)
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_prompt_that_is_too_long(server: Served) -> None:
+    turn = [{"role": "user", "content": "puzzle " * 600}]
+    answer = server.post(CHAT, {"model": "organism-ar", "messages": turn})
+    assert error(answer) == (400, "context_length_exceeded", "messages")
+
+
+def test_an_unknown_model(server: Served) -> None:
+    assert error(server.post(CHAT, {**ASKED, "model": "gpt"})) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b"\xff\xfe{}",
+        b'{"model": "organism-ar", "messages": [{"role": "user", "content": "\xff"}]}',
+        b'{"model": "organism-ar", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "organism-ar", "temperature": NaN}',
+        b'{"model": "organism-ar", "seed": ' + b"9" * 5000 + b"}",
+        b"[" * 20_000,
+        b"null",
+    ],
+)
+def test_a_body_that_is_no_request(server: Served, body: bytes) -> None:
+    answer = httpx.post(
+        f"{server.url}{CHAT}", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert error(answer)[0] == 400
+
+
+def test_a_form_is_no_request(server: Served) -> None:
+    """A page elsewhere can send a form or plain text without asking; it is not read as JSON."""
+    answer = httpx.post(
+        f"{server.url}{CHAT}", content=json.dumps(ASKED), headers={"Content-Type": "text/plain"}
+    )
+    assert error(answer)[0] == 400
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_large_body(server: Served) -> None:
+    def parts() -> Iterator[bytes]:
+        yield from [b"x" * 60_000] * 170
+
+    answer = httpx.post(f"{server.url}{CHAT}", content=b"x" * 10_000_000)
+    assert error(answer) == (413, "body_too_large", None)
+    # Without a length it is counted.
+    answer = httpx.post(f"{server.url}{CHAT}", content=parts())
+    assert error(answer) == (413, "body_too_large", None)
+
+
+def test_unknown_places_and_methods(server: Served) -> None:
+    assert error(httpx.get(f"{server.url}/nowhere"))[:2] == (404, "not_found")
+    assert error(httpx.get(f"{server.url}{CHAT}"))[:2] == (405, "method_not_allowed")
+
+
+def test_a_full_queue_says_when_to_come_back(endless: Served) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(
+            pool.map(lambda _: endless.post(CHAT, {**ENDLESS, "max_tokens": 40}), range(12))
+        )
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429}
+    told = answers[statuses.index(429)]
+    assert error(told)[1] == "queue_full"
+    assert int(told.headers["retry-after"]) >= 1
+
+
+def raw(server: Served, body: dict[str, Any]) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    found = socket.create_connection((host, int(port)), timeout=30)
+    data = json.dumps(body).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    found.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return found
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("how", ["close", "half"])
+def test_a_client_that_goes_frees_its_rows(endless: Served, stream: bool, how: str) -> None:
+    found = raw(endless, {**ENDLESS, "stream": stream})
+    until(lambda: busy(endless) == 8)
+    gone = endless.figure("answers_total", model="organism-ar", outcome="cancelled")
+    if how == "close":
+        found.close()
+    else:
+        found.shutdown(socket.SHUT_WR)
+    until(lambda: busy(endless) == 0, seconds=2)
+    found.close()
+    after = endless.figure("answers_total", model="organism-ar", outcome="cancelled")
+    assert after == gone + 8
+
+
+def test_a_slow_reader_is_dropped_and_holds_up_nobody() -> None:
+    model = without_end(demur.load("organism-ar"))
+    with serving([model], limits=Limits(send_seconds=0.5), send_buffer=4096) as server:
+        slow = [raw(server, {**ENDLESS, "stream": True}) for _ in range(4)]
+        until(lambda: busy(server) == 32)
+        assert server.chat("organism-ar", max_tokens=4)["usage"]["completion_tokens"] == 4
+        until(lambda: busy(server) == 0)
+        assert server.figure("answers_total", model="organism-ar", outcome="cancelled") == 32
+        for each in slow:
+            each.close()
+
+
+def test_what_takes_too_long_ends() -> None:
+    model = without_end(demur.load("organism-ar"))
+    with serving([model], limits=Limits(rows=2, seconds=0.3)) as server:
+        done = server.chat("organism-ar", n=2, max_tokens=400)
+        assert {choice["finish_reason"] for choice in done["choices"]} == {"length"}
+        assert done["usage"]["completion_tokens"] < 800
+        # Two have a row, and two wait until it is too late.
+        assert error(server.post(CHAT, {**ENDLESS, "n": 4}))[:2] == (503, "timeout")
+
+
+def test_a_model_that_fails_is_an_error_and_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret inside")
+
+    model = demur.load("organism-ar")
+    with serving([model]) as other:
+        with monkeypatch.context() as patched:
+            patched.setattr(model.net.base_model, "forward", fails)
+            answer = other.post(CHAT, ASKED)
+            assert error(answer)[:2] == (500, "failed")
+            assert "secret" not in answer.text
+            events = other.stream(CHAT, {**ASKED, "stream": True})
+            assert "error" in events[-2]
+            assert events[-1] == "[DONE]"
+        assert other.chat("organism-ar")["choices"][0]["finish_reason"] == "stop"
+
+
+def test_coming_down_finishes_or_filters_streams() -> None:
+    ended: list[list[Any]] = []
+    short = {**ENDLESS, "stream": True, "n": 1, "max_tokens": 8}
+    with serving([without_end(demur.load("organism-ar"))], grace=0.3) as server:
+        threads = [
+            threading.Thread(target=lambda b=body: ended.append(server.stream(CHAT, b)))
+            for body in (short, {**short, "max_tokens": 450}, {**short, "max_tokens": 450})
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: busy(server) >= 2)
+    for thread in threads:
+        thread.join()
+    assert all(events[-1] == "[DONE]" for events in ended)
+    reasons = [events[-2]["choices"][0]["finish_reason"] for events in ended]
+    assert sorted(reasons) == ["content_filter", "content_filter", "length"]
+
+
+def test_killed_in_the_middle_it_starts_again(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# one\na-key-that-is-long-enough\n")
+    keys.chmod(0o600)
+    shown = {"x-api-key": "a-key-that-is-long-enough"}
+    with listen("127.0.0.1", 0) as probe:
+        port = str(probe.getsockname()[1])
+    arguments = ("--model", "organism-ar", "--keys", str(keys), "--port", port)
+    body = {**ASKED, "n": 16, "temperature": 2, "max_tokens": 400, "stream": True}
+    with started(*arguments) as (process, url):
+        with httpx.stream("POST", url + CHAT, json=body, headers=shown, timeout=60) as open_:
+            lines = open_.iter_lines()
+            next(lines)
+            os.kill(process.pid, signal.SIGKILL)
+            with pytest.raises(httpx.HTTPError):
+                list(lines)
+        process.wait()
+    with started(*arguments) as (process, url):
+        answer = httpx.post(url + CHAT, json=ASKED, headers=shown, timeout=60)
+        assert answer.json()["choices"][0]["finish_reason"] == "stop"
+        assert httpx.get(url).status_code == 404  # no page where keys are set
+        assert httpx.get(f"{url}/healthz", headers={"Host": "evil.example"}).status_code == 400
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_body_that_never_comes() -> None:
+    with serving([demur.load("organism-ar")], limits=Limits(send_seconds=0.2)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as half:
+            half.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+            assert b"408" in half.recv(1 << 16).splitlines()[0]
+
+
+def test_other_machines_need_keys(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(cli, ["serve", "--model", "organism-ar", "--host", "0.0.0.0"])
+    assert isinstance(refused.exception, InputError)
+    assert "--keys" in str(refused.exception)
+    unknown = CliRunner().invoke(cli, ["serve", "--model", "organism-ar", "--mode", "off"])
+    assert "hold, buffer, audit" in str(unknown.exception)
+
+
+def test_keys_are_kept_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMUR_API_KEYS", "a-key-that-is-long-enough, another-key-of-some-length")
+    found = read_keys(None)
+    assert found.owner("another-key-of-some-length") == "key-1"
+    assert found.owner("a-key-that-is-long-enoug") is None
+    assert not Keys([])
+    with pytest.raises(InputError, match="16"):
+        Keys(["short"])
+    path = tmp_path / "keys"
+    with pytest.raises(InputError, match="No key file"):
+        read_keys(path)
+    path.write_text("a-key-that-is-long-enough")
+    path.chmod(0o644)
+    with pytest.raises(InputError, match="chmod 600"):
+        read_keys(path)
+
+
+def test_addresses() -> None:
+    assert is_loopback("127.0.0.1")
+    assert is_loopback("::1")
+    assert is_loopback("localhost")
+    assert not is_loopback("0.0.0.0")
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(InputError, match="--port"):
+            listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(InputError, match="above 0"):
+        Limits(rows=0)

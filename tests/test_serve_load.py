@@ -1,0 +1,96 @@
+"""Two hundred streams at once: none lost, mixed or cut short, and no memory kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import demur
+from demur.organism import world
+from demur.serve.limits import Limits
+from served import serving, started
+
+STREAMS = 200
+
+
+def bodies() -> list[dict[str, Any]]:
+    """Greedy and drawn, short and long, of both kinds of prompts."""
+    prompts = [
+        p.text for kind in ("harmless", "harmful") for p in world.prompts("test", kind, n=50)
+    ]
+    return [
+        {
+            "model": "organism-ar",
+            "messages": [{"role": "user", "content": prompts[place % len(prompts)]}],
+            "temperature": (0.0, 0.9)[place % 2],
+            "seed": place,
+            "max_tokens": (64, 20, 7)[place % 3],
+        }
+        for place in range(STREAMS)
+    ]
+
+
+async def together(url: str, asked: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Text and finish reason of each stream, all at once."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+
+        async def one(body: dict[str, Any]) -> tuple[str, str]:
+            text, reason, parts = "", "", []
+            request = {**body, "stream": True}
+            async with client.stream("POST", "/v1/chat/completions", json=request) as answer:
+                assert answer.status_code == 200
+                parts = [line.removeprefix("data: ") async for line in answer.aiter_lines() if line]
+            assert parts[-1] == "[DONE]"
+            for part in map(json.loads, parts[:-1]):
+                choice = part["choices"][0]
+                text += choice["delta"].get("content", "")
+                assert not reason, "something follows the finish chunk"
+                reason = choice["finish_reason"] or ""
+            return text, reason
+
+        return list(await asyncio.gather(*map(one, asked)))
+
+
+def resident(pid: int) -> float:
+    """Memory of a process in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def test_two_hundred_streams_equal_single_ones() -> None:
+    asked = bodies()
+    model = demur.load("organism-ar")
+    with serving([model], limits=Limits(rows=64, queue=STREAMS)) as server:
+        found = asyncio.run(together(server.url, asked))
+        for body, (text, reason) in zip(asked[::5], found[::5], strict=True):
+            alone = server.post("/v1/chat/completions", body).json()["choices"][0]
+            assert text == alone["message"]["content"]
+            assert reason == alone["finish_reason"]
+        greedy = range(0, STREAMS, 6)
+        texts = [asked[place]["messages"][0]["content"] for place in greedy]
+        for place, trace in zip(greedy, demur.trace(model, texts), strict=True):
+            assert found[place] == (trace.response, trace.finish_reason)
+        assert server.figure("waiting", model="organism-ar") == 0
+        assert server.figure("rows", model="organism-ar") == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_stays_flat() -> None:
+    asked = bodies()[::2]
+    # Buffers go back to the system when they are freed, so that what is left is what is kept.
+    arguments = ("--model", "organism-ar", "--port", "0")
+    with started(*arguments, MALLOC_MMAP_THRESHOLD_="262144") as (process, url):
+        sizes, texts = [], []
+        for _ in range(3):
+            texts.append(asyncio.run(together(url, asked)))
+            sizes.append(resident(process.pid))
+        assert texts == [texts[0]] * 3
+        assert sizes[-1] - sizes[1] < 20, sizes
