@@ -8,7 +8,6 @@ import math
 from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
 
 from demur.errors import InputError
 from demur.metrics import Estimate, rate
@@ -101,14 +100,6 @@ def test_markup_in_any_text_stays_text() -> None:
     parsed = Cells(table.to_html())
     assert "script" not in parsed.tags
     assert HOSTILE in parsed.cells[0][1]
-
-
-def test_the_terminal_shows_values_and_no_console_markup() -> None:
-    table = Table("[red]Title[/red]", ("[b]model[/b]", "n"), [("[link=x]a[/link]", 3)], note="[i]n")
-    console = Console(width=60, file=io.StringIO(), record=True)
-    console.print(table.to_rich())
-    text = console.export_text()
-    assert all(part in text for part in ("[red]Title[/red]", "[b]model[/b]", "[link=x]a", "[i]n"))
 
 
 @pytest.mark.parametrize(

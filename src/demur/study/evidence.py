@@ -1,156 +1,139 @@
-"""Evidence: what one arm's traces, anchors, signals and verdicts say, ready for tables and figures.
+"""Evidence: what one arm shows on its test prompts, one value a row, ready for tables and figures.
 
-An arm is a model under a sampler. Everything after the traces is a pure function of them.
+Everything here is read from finished cells; no model is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.guard import Guard, fit_guard
-from demur.judges import refusal_judge
-from demur.sri import Anchors, fit_anchors, signal
-from demur.types import Trace, Traces
+from demur.metrics import Estimate, internal_recovery, rate
 
-#: Decodes token ids; masked positions (-1) become the mask's text.
-Decode = Callable[[Sequence[int]], str]
+#: Fewer successes than this make no figure worth showing: one success more or less would move it by
+#: a tenth and more.
+FEWEST = 10
+TOO_FEW = "n too small"
 
-#: Whether a text holds the harmful answer to a goal.
-Harmful = Callable[[str, str], bool]
+Label = Literal["harmless", "harmful", "borderline"]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One column of a comparison.
+class Scores:
+    """What one detector says of every row.
 
     Attributes:
-        name: what it is called in tables.
-        model: name or path for ``demur.load``.
-        sampler: changes to the model's default sampler, as plain data.
-        guarded: whether a guard is fitted for it.
+        name: what tables call it.
+        group: ``detector`` or ``ablation``.
+        supervised: whether it was fitted on harmful generations too.
+        threshold: calibrated on held-out benign prompts.
+        values: ``[N]``, higher = more suspicious; NaN where a set was not scored.
+        left_out: attack -> ``[N]`` scores of the detector fitted without that attack.
     """
 
     name: str
-    model: str
-    sampler: Mapping[str, Any]
-    guarded: bool = True
+    group: str
+    supervised: bool
+    threshold: float
+    values: NDArray[np.float64]
+    left_out: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """``[N]`` whether the score is above the threshold."""
+        found: NDArray[np.bool_] = self.values > self.threshold
+        return found
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one arm shows on its test prompts.
+    """One arm's test rows.
 
     Attributes:
-        arm: the arm.
-        traces: of the test prompts, all attacks, harmless and harmful.
-        anchors: fitted on the anchors split.
-        guards: name -> guard fitted and calibrated on benign prompts of splits of their own.
-        refused: ``[N]`` bool, the dictionary's verdict on each response.
-        harmful_drafts: whether each step's draft holds the harmful answer, one list a trace.
+        name: of the arm.
+        model: of its model.
+        group: ``main``, ``variant``, ``continuum`` or ``pooling``.
+        fingerprint: what made the traces, as plain data.
+        columns: name -> ``[N]`` values; see ``demur.study.verdicts.judged``.
+        refused: judge -> ``[N]`` bool; the first judge's are ``refusals``.
+        sigma: ``[N, T]`` SRI signals.
+        sets: set -> how many of the rows, in order, are its.
+        scores: detector -> its scores.
+        failed: name of a set or detector -> why it is not here.
     """
 
-    arm: Arm
-    traces: Traces
-    anchors: Anchors
-    guards: Mapping[str, Guard]
-    refused: NDArray[np.bool_]
-    harmful_drafts: tuple[tuple[bool, ...], ...]
+    name: str
+    model: str
+    group: str
+    fingerprint: Mapping[str, Any]
+    columns: Mapping[str, Sequence[Any]]
+    refused: Mapping[str, NDArray[np.bool_]]
+    sigma: NDArray[np.float64]
+    sets: Mapping[str, int] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether a causal sampler made it."""
+        return bool(self.fingerprint["sampler"]["name"] == "autoregressive")
 
     @cached_property
-    def sigma(self) -> NDArray[np.float32]:
-        """``[N, T]`` SRI signals."""
-        return signal(self.anchors.states(self.traces), self.anchors)
+    def drafts(self) -> list[list[bool]]:
+        """Whether each step's draft is harmful, the last entry the response."""
+        return [[step == "1" for step in steps] for steps in self.columns["drafts"]]
 
     @cached_property
     def succeeded(self) -> NDArray[np.bool_]:
         """``[N]`` whether the final response is harmful."""
-        return np.array([steps[-1] for steps in self.harmful_drafts])
+        return np.array([steps[-1] for steps in self.drafts], dtype=np.bool_)
 
     @property
-    def goals(self) -> list[str]:
-        """Goal of each row, by which intervals are clustered."""
-        return [trace.prompt.goal for trace in self.traces]
+    def refusals(self) -> NDArray[np.bool_]:
+        """``[N]`` the first refusal judge's verdicts."""
+        return next(iter(self.refused.values()))
 
-    def rows(self, *, label: str, attack: str | None = None) -> NDArray[np.bool_]:
-        """``[N]`` bool: prompts with this label and, unless None, this attack.
-
-        ``attack="wrapped"`` stands for every attack but ``none``.
-        """
-        return np.array(
-            [t.prompt.label == label and _is_attack(t.prompt.attack, attack) for t in self.traces],
-            dtype=np.bool_,
-        )
+    @property
+    def goals(self) -> NDArray[np.str_]:
+        """``[N]`` goals, by which intervals are clustered."""
+        return np.array(self.columns["goals"])
 
     @property
     def attacks(self) -> list[str]:
         """Attacks of the harmful prompts, in the order they come."""
-        names = (t.prompt.attack for t in self.traces if t.prompt.label == "harmful")
-        return list(dict.fromkeys(names))
+        pairs = zip(self.columns["labels"], self.columns["attacks"], strict=True)
+        return list(dict.fromkeys(attack for label, attack in pairs if label == "harmful"))
 
+    def rows(self, label: Label, attack: str | None = None) -> NDArray[np.bool_]:
+        """``[N]`` bool: prompts with this label and, unless None, this attack.
 
-def gather(
-    arm: Arm,
-    *,
-    anchor_traces: Traces,
-    test_traces: Traces,
-    benign_traces: tuple[Traces, Traces] | None,
-    decode: Decode,
-    harmful: Harmful,
-    alpha: float = 0.01,
-) -> Evidence:
-    """Fit anchors and both guards (raw as in the paper, standardised) and judge every draft.
+        ``attack="wrapped"`` stands for every attack but ``none``.
+        """
+        labels, attacks = np.array(self.columns["labels"]), np.array(self.columns["attacks"])
+        chosen = labels == label
+        if attack == "wrapped":
+            return np.asarray(chosen & (attacks != "none"))
+        return np.asarray(chosen if attack is None else chosen & (attacks == attack))
 
-    Args:
-        benign_traces: to fit the guards and to calibrate them; no guard is fitted when None.
+    @property
+    def jailbreaks(self) -> NDArray[np.bool_]:
+        """``[N]`` attacked harmful prompts whose response is harmful."""
+        return np.asarray(self.rows("harmful", "wrapped") & self.succeeded)
 
-    Raises:
-        SignalError, CalibrationError, FingerprintError: see ``fit_anchors`` and ``fit_guard``.
-    """
-    judge = refusal_judge("paper")
+    def aligned(self, sets: Mapping[str, Sequence[Any]], missing: Any) -> NDArray[Any]:
+        """``[N]`` values given by set, ``missing`` for sets that are not there."""
+        return np.concatenate([sets.get(name, [missing] * n) for name, n in self.sets.items()])
 
-    def refusals(traces: Traces) -> list[bool]:
-        return [judge(t.prompt.goal, t.response).hit for t in traces]
+    def rate(self, hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Estimate:
+        """Share of hits among some rows, with its interval clustered by goal."""
+        return rate(hits[among], self.goals[among].tolist())
 
-    anchors = fit_anchors(anchor_traces, refusals(anchor_traces))
-    guards = {
-        name: fit_guard(*benign_traces, anchors=anchors, alpha=alpha, standardise=standardise)
-        for name, standardise in (("sri", False), ("sri standardised", True))
-        if benign_traces
-    }
-    return Evidence(
-        arm=arm,
-        traces=test_traces,
-        anchors=anchors,
-        guards=guards,
-        refused=np.array(refusals(test_traces), dtype=np.bool_),
-        harmful_drafts=tuple(draft_verdicts(t, decode, harmful) for t in test_traces),
-    )
-
-
-def draft_verdicts(trace: Trace, decode: Decode, harmful: Harmful) -> tuple[bool, ...]:
-    """Whether the draft of each step holds the harmful answer; the last entry is the response's.
-
-    A draft that equals the one before it is not judged again.
-    """
-    if trace.prompt.label != "harmful":
-        return (False,) * trace.n_steps
-    verdicts: list[bool] = []
-    before: NDArray[np.int32] | None = None
-    for row in trace.draft:
-        same = before is not None and np.array_equal(row, before)
-        verdicts.append(verdicts[-1] if same else harmful(trace.prompt.goal, decode(row.tolist())))
-        before = row
-    verdicts[-1] = harmful(trace.prompt.goal, trace.response)
-    return tuple(verdicts)
-
-
-def _is_attack(name: str, wanted: str | None) -> bool:
-    if wanted == "wrapped":
-        return name != "none"
-    return wanted is None or name == wanted
+    def irr(self, threshold: float) -> Estimate:
+        """Internal recovery rate over all harmful prompts."""
+        found = internal_recovery(self.sigma, threshold=threshold)
+        return self.rate(found, self.rows("harmful"))

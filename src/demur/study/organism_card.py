@@ -6,17 +6,24 @@ Toy models: what a card shows is no evidence about real ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.guard import Guard, fit_guard
 from demur.metrics import IRR_THRESHOLDS, auroc, internal_recovery, recovery_rates, tpr_at_fpr
 from demur.models.base import LanguageModel
-from demur.organism import oracle, world
-from demur.study.demo import Tick, sampler_of, words_of
-from demur.study.evidence import Arm, Evidence, gather
+from demur.organism import world
+from demur.sampling import sampler_from
+from demur.sri import fit_anchors
+from demur.study.cells import Tick
+from demur.study.evidence import Evidence, Label
+from demur.study.judging import harm_judge, refusal_judges
+from demur.study.spec import Judges
+from demur.study.verdicts import draft_text, judged, refusals
+from demur.study.watching import GUARDS
 from demur.tracing import trace
 from demur.types import Prompt, Traces
 
@@ -39,13 +46,19 @@ class Sizes:
 
 
 def measure(
-    arm: Arm, model: LanguageModel, *, sizes: Sizes | None = None, tick: Tick = lambda *_: None
+    model: LanguageModel,
+    *,
+    sampler: Mapping[str, Any] | None = None,
+    guarded: bool = True,
+    sizes: Sizes | None = None,
+    tick: Tick = lambda *_: None,
 ) -> dict[str, Any]:
     """Trace a model under one sampler on the test set and work its figures out.
 
     Args:
-        arm: sampler settings, and whether guards are fitted.
         model: from ``demur.load``, one of the built-in family.
+        sampler: changes to the model's default sampler.
+        guarded: whether guards are fitted.
         sizes: how many prompts.
         tick: progress.
 
@@ -54,24 +67,29 @@ def measure(
         ``harmful``: refused, harmful, neither, irr per attack, and hrr, frr over all; ``jailbroken``:
         sigma and volatility of successful attacks; ``guards``: auroc and tpr_at_1_fpr.
     """
-    evidence = _evidence(arm, model, sizes or Sizes(), tick)
+    sets = prompt_sets(sizes or Sizes())
+    if not guarded:
+        sets = {name: sets[name] for name in ("anchors", "test")}
+    traces = _traced(model, sets, {**model.traits.sampler, **(sampler or {})}, tick)
+    evidence, guards = _gathered(model, traces)
     figures: dict[str, Any] = {
-        "sampler": {k: v for k, v in evidence.traces.fingerprint.sampler.items() if v is not None},
-        "prompts": len(evidence.traces),
+        "sampler": {k: v for k, v in evidence.fingerprint["sampler"].items() if v is not None},
+        "prompts": len(evidence.goals),
         "harmless": {a: _answered(evidence, "harmless", a) for a in world.ATTACKS},
         "borderline": {"none": _answered(evidence, "borderline", "none")},
         "harmful": {a: _attacked(evidence, a) for a in world.ATTACKS},
     }
-    wrapped = evidence.rows(label="harmful", attack="wrapped")
-    drafts = [evidence.harmful_drafts[i] for i in np.flatnonzero(wrapped)]
+    wrapped = evidence.rows("harmful", "wrapped")
+    drafts = [evidence.drafts[i] for i in np.flatnonzero(wrapped)]
     revised, recovered = recovery_rates(drafts, draws=10)
     figures["harmful drafts"] = revised.n
     figures["hrr"], figures["frr"] = _round(revised.value), _round(recovered.value)
     broken = wrapped & evidence.succeeded
     figures["jailbroken"] = {"n": int(broken.sum()), **_shape(evidence.sigma[broken])}
+    harmless = evidence.rows("harmless")
     figures["guards"] = {
-        name: _detection(guard.score(evidence.traces), evidence.rows(label="harmless"), broken)
-        for name, guard in evidence.guards.items()
+        name.replace("-", " "): _detection(guard.score(traces["test"]), harmless, broken)
+        for name, guard in guards.items()
         if broken.any()
     }
     return figures
@@ -109,47 +127,75 @@ def prompt_sets(sizes: Sizes) -> dict[str, list[Prompt]]:
     }
 
 
-def _evidence(arm: Arm, model: LanguageModel, sizes: Sizes, tick: Tick) -> Evidence:
-    sets = prompt_sets(sizes)
-    if not arm.guarded:
-        sets = {name: sets[name] for name in ("anchors", "test")}
-    total = sum(len(prompts) for prompts in sets.values())
-    done = 0
+def _traced(
+    model: LanguageModel,
+    sets: Mapping[str, Sequence[Prompt]],
+    sampler: Mapping[str, Any],
+    tick: Tick,
+) -> dict[str, Traces]:
+    total, done = sum(len(prompts) for prompts in sets.values()), 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        tick(arm.name, done, total)
+        tick(model.name, done, total)
 
-    sampler = sampler_of(arm, model)
-    traces: Mapping[str, Traces] = {
-        name: trace(model, prompts, sampler=sampler, batch_size=64, progress=advance)
+    chosen = sampler_from(sampler)
+    return {
+        name: trace(model, prompts, sampler=chosen, batch_size=64, progress=advance)
         for name, prompts in sets.items()
     }
-    return gather(
-        arm,
-        anchor_traces=traces["anchors"],
-        test_traces=traces["test"],
-        benign_traces=(traces["guard"], traces["calibration"]) if arm.guarded else None,
-        decode=words_of(model),
-        harmful=lambda goal, text: oracle.judge(goal, text) == "harmful",
+
+
+def _gathered(
+    model: LanguageModel, traces: Mapping[str, Traces]
+) -> tuple[Evidence, dict[str, Guard]]:
+    """What the test traces show, and the guards of ``GUARDS`` where there are traces for them."""
+    judges = Judges()
+    refusal = refusal_judges(judges)
+    anchors = fit_anchors(
+        traces["anchors"], refusals(traces["anchors"], refusal[judges.refusal[0]])
     )
+    columns = judged(
+        traces["test"],
+        anchors,
+        refusal=refusal,
+        harm=harm_judge(judges),
+        text_of=draft_text(model),
+        end_ids=model.traits.end_ids,
+    )
+    evidence = Evidence(
+        name=model.name,
+        model=model.name,
+        group="main",
+        fingerprint=asdict(traces["test"].fingerprint),
+        columns=columns,
+        refused={name: np.array(hits, bool) for name, hits in columns["refused"].items()},
+        sigma=np.array(columns["sigma"]),
+    )
+    guards = {
+        name: fit_guard(
+            traces["guard"], traces["calibration"], anchors=anchors, standardise=standardise
+        )
+        for name, standardise in GUARDS.items()
+        if "guard" in traces
+    }
+    return evidence, guards
 
 
-def _answered(evidence: Evidence, label: str, attack: str) -> dict[str, float]:
-    chosen = evidence.rows(label=label, attack=attack)
-    picked = [evidence.traces[int(i)] for i in np.flatnonzero(chosen)]
-    right = [oracle.answered(one.prompt.goal, one.response) for one in picked]
+def _answered(evidence: Evidence, label: Label, attack: str) -> dict[str, float]:
+    chosen = evidence.rows(label, attack)
+    right = np.array(evidence.columns["right"])[chosen]
     return {
         "capability": _round(np.mean(right)),
-        "refused": _round(evidence.refused[chosen].mean()),
+        "refused": _round(evidence.refusals[chosen].mean()),
         **_shape(evidence.sigma[chosen]),
     }
 
 
 def _attacked(evidence: Evidence, attack: str) -> dict[str, Any]:
-    chosen = evidence.rows(label="harmful", attack=attack)
-    refused, harmful = evidence.refused[chosen], evidence.succeeded[chosen]
+    chosen = evidence.rows("harmful", attack)
+    refused, harmful = evidence.refusals[chosen], evidence.succeeded[chosen]
     sigma = evidence.sigma[chosen]
     return {
         "refused": _round(refused.mean()),
@@ -163,7 +209,7 @@ def _attacked(evidence: Evidence, attack: str) -> dict[str, Any]:
     }
 
 
-def _shape(sigma: NDArray[np.float32]) -> dict[str, Any]:
+def _shape(sigma: NDArray[np.floating]) -> dict[str, Any]:
     """Mean of sigma, and its mean absolute change from step to step."""
     if not len(sigma):
         return {}

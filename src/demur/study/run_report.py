@@ -17,13 +17,14 @@ from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
 from demur.sri import Anchors, signal
 from demur.store import Store
-from demur.study.demo import NOTE
-from demur.study.signals import volatility
+from demur.study.figures.trajectories import volatility
 from demur.types import Traces
 from demur.viz.figures import Figure, lda, trajectories
 from demur.viz.replay import Scene, scene
 from demur.viz.report import Report, Section, write_report
 from demur.viz.tables import Table, Value
+
+_TOY = "Toy models of a synthetic world: nothing here is evidence about real models."
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def write_run_report(
             f"{one.name}: {len(one.traces)} generations, {one.refused.mean():.0%} refused."
             for one in read
         ),
-        note=NOTE if toy else "",
+        note=_TOY if toy else "",
         sections=sections,
         methods=_methods(read, reference, watch),
     )

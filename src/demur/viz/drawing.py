@@ -1,4 +1,4 @@
-"""The look that all figures share: paper, ink, colours, and the way out as deterministic SVG."""
+"""The look that all figures share: paper, ink, colours, and the way out as SVG and PDF."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from demur.viz.svg import INK, embed
 COMPLYING = "#009e73"
 REFUSING = "#d55e00"
 OTHERS = ("#1a7fc9", "#b765a0", "#c98a00", "#7a7f87")
+#: Line styles and markers that say again what a colour says.
+DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), "-")
+MARKERS = "os^Dv"
 
 #: Inches; at 360 pixels of page width the text is still about 10 pixels high.
 _WIDTH = 5.0
@@ -56,12 +59,21 @@ def drawing(title: str, *, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def finish(figure: Figure, *, title: str, about: str) -> str:
-    """The figure as one SVG element; the same figure gives the same text."""
-    out = io.StringIO()
+def legend(canvas: Figure, axes: Axes, *, columns: int) -> None:
+    """Below the axes; one column where a name would not fit beside another."""
+    handles, labels = axes.get_legend_handles_labels()
+    fits = max(map(len, labels)) * columns <= 52
+    canvas.legend(handles, labels, loc="outside lower left", ncols=columns if fits else 1)
+
+
+def finish(figure: Figure, *, title: str, about: str) -> tuple[str, bytes]:
+    """The figure as one SVG element, and as a PDF; the same figure gives the same."""
+    svg, pdf = io.StringIO(), io.BytesIO()
     with warnings.catch_warnings():
         # The reader's fonts draw the text, so a glyph that matplotlib's own font lacks is no fault.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    return embed(out.getvalue(), title=title, description=about)
+        figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
+        dateless = {"CreationDate": None, "Creator": None, "Producer": None}
+        figure.savefig(pdf, format="pdf", transparent=True, metadata=dateless)
+    return embed(svg.getvalue(), title=title, description=about), pdf.getvalue()

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError, SignalError
 from demur.metrics import Estimate
-from demur.viz.drawing import COMPLYING, OTHERS, REFUSING, drawing, finish
+from demur.viz.drawing import (
+    COMPLYING,
+    DASHES,
+    MARKERS,
+    OTHERS,
+    REFUSING,
+    drawing,
+    finish,
+    legend,
+)
 from demur.viz.svg import INK
 from demur.viz.tables import Table, Value, number
 
@@ -27,8 +35,6 @@ BAND = (10.0, 90.0)
 #: A group with fewer signals than this has no say in the discriminant view.
 FEWEST = 3
 
-_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), "-")
-_MARKERS = "os^Dv"
 _HATCHES = ("", "///", "\\\\\\", "xx")
 
 
@@ -41,12 +47,14 @@ class Figure:
         svg: one ``svg`` element that can stand inside a page or be a file of its own.
         data: the numbers drawn.
         caption: how to read it, for the page.
+        pdf: the drawing as a PDF file.
     """
 
     title: str
     svg: str
     data: Table
     caption: str = ""
+    pdf: bytes = field(default=b"", repr=False)
 
     def __str__(self) -> str:
         return self.svg
@@ -89,10 +97,12 @@ def trajectories(
             found = np.column_stack([steps, mean, low, high]).tolist()
             rows += [(name, int(t), m, a, b, len(values)) for t, m, a, b in found]
         axes.set(xlabel="step", ylabel=ylabel, ylim=(0, 1), yticks=[0, 0.25, 0.5, 0.75, 1])
-        _legend(canvas, axes, columns=2)
-        svg = finish(canvas, title=title, about=f"Mean {ylabel} a step of {', '.join(signals)}")
+        legend(canvas, axes, columns=2)
+        svg, pdf = finish(
+            canvas, title=title, about=f"Mean {ylabel} a step of {', '.join(signals)}"
+        )
     columns = ("group", "step", "mean", "10th percentile", "90th percentile", "n")
-    return Figure(title, svg, Table(title, columns, rows), caption)
+    return Figure(title, svg, Table(title, columns, rows), caption, pdf)
 
 
 def irr_bars(
@@ -136,10 +146,10 @@ def irr_bars(
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
         axes.set_axisbelow(True)
-        _legend(canvas, axes, columns=3)
-        svg = finish(canvas, title=title, about=f"Recovery rates of {', '.join(rates)}")
+        legend(canvas, axes, columns=3)
+        svg, pdf = finish(canvas, title=title, about=f"Recovery rates of {', '.join(rates)}")
     rows = [(name, t, rate) for name, row in rates.items() for t, rate in row.items()]
-    return Figure(title, svg, Table(title, ("model", "theta", "IRR"), rows), caption)
+    return Figure(title, svg, Table(title, ("model", "theta", "IRR"), rows), caption, pdf)
 
 
 def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str = "") -> Figure:
@@ -176,10 +186,10 @@ def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str =
         else:
             _scatter(axes, points, names, counts)
             rows = [(str(n), *xy) for n, xy in zip(names, points.tolist(), strict=True)]
-            _legend(canvas, axes, columns=2)
-        svg = finish(canvas, title=title, about=note)
+            legend(canvas, axes, columns=2)
+        svg, pdf = finish(canvas, title=title, about=note)
     columns = ("group", "discriminant 1", "discriminant 2")
-    return Figure(title, svg, Table(title, columns, rows, note), caption)
+    return Figure(title, svg, Table(title, columns, rows, note), caption, pdf)
 
 
 def _signals(name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -199,16 +209,9 @@ def _looks(names: Sequence[str]) -> list[dict[str, Any]]:
         if reference is not None:
             looks[reference] = {"color": colour, "linestyle": "-", "linewidth": 3.0}
     for place, name in enumerate(n for n in names if n not in looks):
-        colour, dash = OTHERS[place % len(OTHERS)], _DASHES[place % len(_DASHES)]
+        colour, dash = OTHERS[place % len(OTHERS)], DASHES[place % len(DASHES)]
         looks[name] = {"color": colour, "linestyle": dash, "linewidth": 1.9}
     return [looks[name] for name in names]
-
-
-def _legend(canvas: Canvas, axes: Axes, *, columns: int) -> None:
-    """Below the axes; one column where a name would not fit beside another."""
-    handles, labels = axes.get_legend_handles_labels()
-    fits = max(map(len, labels)) * columns <= 52
-    canvas.legend(handles, labels, loc="outside lower left", ncols=columns if fits else 1)
 
 
 def _regions(axes: Axes, *, last: int) -> None:
@@ -265,7 +268,7 @@ def _scatter(
             x,
             y,
             s=20,
-            marker=_MARKERS[place % len(_MARKERS)],
+            marker=MARKERS[place % len(MARKERS)],
             facecolor=look["color"] if counts[name] >= FEWEST else "none",
             edgecolor=look["color"],
             alpha=0.75,

@@ -3,10 +3,11 @@
  *
  *   const replay = Replay.mount(element, scenes, { ownTheme: false });
  *   replay.play(); replay.pause(); replay.seek(clock); replay.push(step, place);
+ *   replay.expect(total, place); replay.end(place);
  *
  * scene: { title, prompt, note, total, flagged, steps: [step, ...] }; total is the expected number of
  *        steps, flagged the 1-based step at which a guard flagged it or null.
- * step:  { cells: [[text, state, mark], ...], sigma: number in [0, 1] or null };
+ * step:  { cells: [[text, state, mark], ...], sigma: number in [0, 1] or null, flagged: optional };
  *        state "m" masked, "d" draft, "c" committed; mark "" or "r" refusal word, "h" harmful word,
  *        "e" end of the response.
  *
@@ -331,9 +332,23 @@ globalThis.Replay ??= (() => {
 
     /* A live step. Shown at once unless the reader looks at an earlier moment. */
     push(step, place = 0) {
-      this.views[place].scene.steps.push(step);
+      const { scene } = this.views[place];
+      scene.steps.push(step);
+      if (step.flagged) scene.flagged ??= scene.steps.length;
       if (this.following) this.clock = this.latest;
       this.render();
+    }
+
+    /* How many steps a live scene will have. */
+    expect(total, place = 0) {
+      this.views[place].scene.total = total;
+      this.render();
+    }
+
+    /* No more steps come. */
+    end(place = 0) {
+      this.expect(this.views[place].scene.steps.length, place);
+      this.seek(this.following ? this.latest : this.clock);
     }
 
     key(event) {

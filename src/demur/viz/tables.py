@@ -1,4 +1,4 @@
-"""One table, written as HTML, as CSV and for the terminal."""
+"""One table, written as HTML and as CSV."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from demur.errors import InputError
 from demur.metrics import Estimate
 from demur.viz.assets import data_uri, fill
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 #: What a cell may hold.
 Value = str | int | float | Estimate
@@ -84,26 +80,6 @@ class Table:
                 line += _csv_cells(value, wide=wide)
             writer.writerow(line)
         return out.getvalue()
-
-    def to_rich(self) -> RichTable:
-        """The table for a ``rich`` console."""
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        table = RichTable(
-            title=Text(self.title, style="bold"),
-            caption=Text(self.note) if self.note else None,
-            title_justify="left",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        for place, name in enumerate(self.columns):
-            table.add_column(Text(name), justify="right" if self._is_numeric(place) else "left")
-        for row in self.rows:
-            table.add_row(*[Text(show(value)) for value in row])
-        return table
 
     def _is_numeric(self, place: int) -> bool:
         return any(not isinstance(row[place], str) for row in self.rows)

@@ -1,0 +1,97 @@
+"""Cells of attackers who know the guard: what they reach with so many queries a goal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from demur.attacks import attack_from
+from demur.attacks.suffix_search import SuffixSearch
+from demur.guard import Guard
+from demur.sampling import sampler_from
+from demur.study.cells import Cell, Desk
+from demur.study.judging import harm_judge
+from demur.study.spec import Judges, Search
+from demur.study.tracing import Arm
+from demur.tracing import trace
+from demur.types import Prompt, digest
+
+VERSION = 1
+
+
+def adaptive_cell(
+    arm: Arm,
+    spec: Search,
+    prompts: Sequence[Prompt],
+    guards: Cell,
+    *,
+    judges: Judges,
+    seed: int,
+    batch_size: int,
+) -> Cell:
+    """A search for each goal, and what became of every improvement it found.
+
+    A search is judged by all of its improvements: the attacker sends each and keeps what works.
+    """
+
+    def work(desk: Desk) -> Mapping[str, Any]:
+        model = desk.model(arm.location, revision=arm.revision)
+        guard = Guard.load(desk.at(guards) / f"{spec.guard}.safetensors")
+        known = {"guard": guard} if spec.name == "adaptive" else {}
+        state = {"name": spec.name, "state": desk.path / "state.json"}
+        attack = attack_from({**spec.settings, **known, **state})
+        assert isinstance(attack, SuffixSearch)
+        searches = attack.search(prompts, target=model, seed=seed)
+        tried = [
+            (place, best.queries, attack.prompt_with(prompt, best.suffix))
+            for place, (prompt, one) in enumerate(zip(prompts, searches, strict=True))
+            for best in one.history
+        ]
+        unique = {prompt.id: prompt for _, _, prompt in tried}
+        assert guard.anchors is not None
+        assert guard.anchors.fingerprint is not None
+        made = guard.anchors.fingerprint
+        traces = trace(
+            model,
+            unique.values(),
+            sampler=sampler_from(made.sampler),
+            pooling=made.pooling,
+            batch_size=batch_size,
+            seed=seed,
+            progress=desk.advance,
+        )
+        harm, scores = harm_judge(judges), guard.score(traces)
+        said = {
+            t.prompt.id: (harm(t.prompt.goal, t.response), bool(s > guard.threshold))
+            for t, s in zip(traces, scores, strict=True)
+        }
+        return {
+            "goals": [prompt.goal for prompt in prompts],
+            "tries": [[place, queries, *said[prompt.id]] for place, queries, prompt in tried],
+            "queries": attack.queries * attack.restarts,
+        }
+
+    return Cell(
+        kind="adaptive",
+        name=f"{arm.name}, {shown(spec)}",
+        inputs={
+            "spec": spec.model_dump(),
+            "judges": judges.model_dump(),
+            "seed": seed,
+            "prompts": digest([p.text for p in prompts]),
+            "version": VERSION,
+        },
+        work=work,
+        needs=(guards,),
+        units=len(prompts),
+        model=arm.name,
+        about={"arm": arm.name, "attack": shown(spec)},
+    )
+
+
+def shown(spec: Search) -> str:
+    """What the attacker goes for, for readers."""
+    if spec.name != "adaptive":
+        return f"random search, judged by {spec.guard}"
+    aim = "guard alone" if spec.settings.get("likelihood") == 0 else "model and guard"
+    return f"{aim}, {spec.guard}"

@@ -1,0 +1,135 @@
+"""Cells that put a defense before a model and say what its users read, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from demur.attacks import attack_from
+from demur.defenses import Defense, PerplexityFilter, defense_from
+from demur.models.base import LanguageModel
+from demur.study.cells import Cell, Desk
+from demur.study.judging import harm_judge, refusal_judges
+from demur.study.sets import Set
+from demur.study.spec import DefenseSpec, Judges
+from demur.study.tracing import Arm, sampler_of
+from demur.study.watching import GUARDS
+from demur.types import Prompt, digest
+
+VERSION = 1
+
+
+def defense_cell(
+    arm: Arm,
+    spec: DefenseSpec,
+    prompts: Sequence[Prompt],
+    infilling: Sequence[Set],
+    guards: Cell,
+    calibration: Sequence[Prompt],
+    *,
+    judges: Judges,
+    seed: int,
+    batch_size: int,
+    reader: tuple[str, str],
+) -> Cell:
+    """What a defense does with some prompts of every test set.
+
+    Args:
+        arm: the model and sampler it defends.
+        spec: the defense.
+        prompts: attacked and harmless ones.
+        infilling: sets whose attack needs the model (PAPER table 14).
+        guards: the arm's guards.
+        calibration: benign prompts.
+        judges: whose verdicts count.
+        seed: of everything random.
+        batch_size: prompts generated together.
+        reader: location and identity of the model that reads prompts.
+    """
+
+    def work(desk: Desk) -> Mapping[str, Any]:
+        model = desk.model(arm.location, revision=arm.revision)
+        scorer = desk.model(reader[0]) if reader[0] else None
+        defense = _defense(spec, desk, guards, scorer, calibration)
+        attacked = [prompt for one in infilling for prompt in _attacked(one, model, seed)]
+        found = defense(
+            model,
+            [*prompts, *attacked],
+            sampler=sampler_of(arm, model),
+            seed=seed,
+            batch_size=batch_size,
+        )
+        refusal, harm = refusal_judges(judges)[judges.refusal[0]], harm_judge(judges)
+        said = []
+        for one in found.outcomes:
+            goal = one.prompt.goal
+            said.append(
+                {
+                    "goal": goal,
+                    "attack": one.prompt.attack,
+                    "label": one.prompt.label,
+                    "action": one.action,
+                    "refused": [refusal(goal, t) for t in (one.undefended, one.response)],
+                    "harmful": [
+                        one.prompt.label == "harmful" and harm(goal, t)
+                        for t in (one.undefended, one.response)
+                    ],
+                }
+            )
+        return {
+            "rows": said,
+            "passes": [found.undefended_passes, found.passes],
+            "seconds": [found.undefended_seconds, found.seconds],
+        }
+
+    return Cell(
+        kind="defense",
+        name=f"{arm.name}, {shown(spec)}",
+        inputs={
+            "arm": arm.inputs,
+            "spec": [spec.name, spec.settings],
+            "judges": judges.model_dump(),
+            "seed": seed,
+            "prompts": digest([[p.id, p.text, p.user, p.response] for p in prompts]),
+            "infilling": [one.digest for one in infilling],
+            "calibration": digest([p.text for p in calibration]),
+            "reader": reader[1],
+            "version": VERSION,
+        },
+        work=work,
+        needs=(guards,) if spec.settings.get("guard") in GUARDS else (),
+        units=len(prompts) + sum(len(one.prompts) for one in infilling),
+        model=arm.name,
+        about={"arm": arm.name, "defense": shown(spec)},
+    )
+
+
+def shown(spec: DefenseSpec) -> str:
+    """A defense's name for readers."""
+    guard = spec.settings.get("guard")
+    return f"{spec.name} ({guard})" if guard else spec.name
+
+
+def _attacked(one: Set, model: LanguageModel, seed: int) -> list[Prompt]:
+    assert one.attack is not None, "an infilling set has an attack"
+    return attack_from(one.attack)(one.prompts, target=model, seed=seed)
+
+
+def _defense(
+    spec: DefenseSpec,
+    desk: Desk,
+    guards: Cell,
+    scorer: LanguageModel | None,
+    calibration: Sequence[Prompt],
+) -> Defense:
+    settings = {"name": spec.name, **spec.settings}
+    if settings.get("guard") in GUARDS:
+        file = desk.at(guards) / f"{settings['guard']}.safetensors"
+        return defense_from({**settings, "guard": str(file)})
+    if spec.name == PerplexityFilter.name and "threshold" not in settings:
+        made = defense_from({**settings, "threshold": 0.0})
+        assert isinstance(made, PerplexityFilter)
+        assert scorer is not None, "the graph makes no perplexity cell without a reader"
+        return replace(made, scorer=scorer).calibrated(scorer, calibration)
+    return defense_from(settings)

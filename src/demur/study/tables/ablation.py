@@ -1,0 +1,81 @@
+"""What the paper's detector owes to its settings, one changed at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.metrics import Estimate, auroc, bootstrap
+from demur.study.evidence import FEWEST, TOO_FEW, Evidence
+from demur.study.results import Results
+from demur.study.tables.detection import DRAWS, separation
+from demur.viz.tables import Table, Value
+
+#: Detectors of ``demur.detectors`` that differ from the paper's in one thing.
+ALTERNATIVES = {
+    "log-ratio": "signal: log-ratio instead of sigma",
+    "sri-standardised": "signal: each step at unit spread",
+    "first-layer": "layer: first",
+    "middle-layer": "layer: middle",
+    "mahalanobis": "one-class model: Mahalanobis",
+    "one-class-svm": "one-class model: support vector machine",
+    "isolation-forest": "one-class model: isolation forest",
+    "sri, fitted on plain": "fitted on plain prompts alone",
+}
+
+
+def ablation_table(results: Results) -> Table:
+    """AUROC of each setting on each model that was ablated."""
+    ablated = [
+        one for one in results.main if any(s.group == "ablation" for s in one.scores.values())
+    ]
+    pooled = {one.name: one for one in results.group("pooling")}
+    settings: dict[str, dict[str, Value]] = {}
+    for one in ablated:
+        for setting, name in _settings(one).items():
+            found = separation(one, one.scores[name].values, one.jailbreaks)
+            settings.setdefault(setting, {})[one.name] = found
+            settings[setting][f"{one.name}, change"] = _change(one, one.scores[name].values)
+        for other in pooled.values():
+            if other.model == one.model and "sri" in other.scores:
+                setting = f"pooling: {other.fingerprint['pooling']}"
+                found = separation(other, other.scores["sri"].values, other.jailbreaks)
+                settings.setdefault(setting, {})[one.name] = found
+    names = [name for one in ablated for name in (one.name, f"{one.name}, change")]
+    rows = [
+        (setting, *(found.get(name, "–") for name in names)) for setting, found in settings.items()
+    ]
+    return Table(
+        "AUROC with one setting changed",
+        ("setting", *names),
+        tuple(rows),
+        note="The first row is the paper's: autoencoder on sigma, tau = 0.1, all steps, last layer, "
+        "all anchors. Change: against it, resampling the same goals for both. Nothing was chosen "
+        "on test prompts: every setting that was tried is here.",
+    )
+
+
+def _change(one: Evidence, scores: NDArray[np.float64]) -> Estimate | str:
+    """Change in AUROC from the paper's setting, paired: the same goals are drawn for both."""
+    paper = one.scores["sri"].values
+    benign, broken = one.rows("harmless"), one.jailbreaks
+    seen = ~np.isnan(scores) & ~np.isnan(paper)
+    if (broken & seen).sum() < FEWEST:
+        return TOO_FEW
+    chosen = np.flatnonzero((benign | broken) & seen)
+
+    def difference(rows: NDArray[np.int64]) -> float:
+        drawn = chosen[rows]
+        bad, good = drawn[broken[drawn]], drawn[benign[drawn]]
+        changed, before = (
+            auroc(values[good], values[bad], draws=0).value for values in (scores, paper)
+        )
+        return changed - before
+
+    return bootstrap(difference, len(chosen), one.goals[chosen].tolist(), draws=DRAWS)
+
+
+def _settings(one: Evidence) -> dict[str, str]:
+    found = {"the paper's": "sri"} | {shown: name for name, shown in ALTERNATIVES.items()}
+    found |= {name: name for name, scores in one.scores.items() if scores.group == "ablation"}
+    return {shown: name for shown, name in found.items() if name in one.scores}

@@ -1,0 +1,72 @@
+"""Table 2 of the paper: the same weights in AR order and with remasking, attack by attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.metrics import Estimate, bootstrap
+from demur.study import paper
+from demur.study.evidence import Evidence
+from demur.study.results import Results
+from demur.study.tables.rates import shown
+from demur.viz.tables import Table, Value
+
+
+def same_weights_table(results: Results) -> Table | None:
+    """Change in RR and cut in ASR from AR order to remasking, paired; None without such a pair."""
+    rows: list[tuple[Value, ...]] = []
+    for ordered, remasked in pairs(results):
+        for attack in ["all", *remasked.attacks]:
+            rows.append((remasked.model, shown(attack), *changes(ordered, remasked, attack)))
+    if not rows:
+        return None
+    for attack, models in paper.printed("same_weights").items():
+        for model, (refusals, success) in models.items():
+            rows.append((model + paper.MARK, shown(attack), refusals, success))
+    return Table(
+        "Same weights: from AR order to remasking",
+        ("model", "attack", "change in RR", "cut in ASR"),
+        tuple(rows),
+        note="Differences of rates in [-1, 1] on the same prompts; positive: remasking refuses more, "
+        "and fewer attacks succeed. 95% intervals of paired differences, clustered by goal. "
+        f"“all” leaves the plain prompts out. {paper.NOTE}",
+    )
+
+
+def pairs(results: Results) -> Iterator[tuple[Evidence, Evidence]]:
+    """(AR order, main arm) of each model that has both."""
+    for one in results.evidence:
+        if one.group == "variant" and is_ar_order(one):
+            yield from ((one, main) for main in results.main if main.model == one.model)
+
+
+def is_ar_order(one: Evidence) -> bool:
+    """Whether diffusion weights were decoded from left to right, a token a step."""
+    sampler = one.fingerprint["sampler"]
+    return bool(sampler.get("remasking") == "left_to_right" or sampler.get("block_length") == 1)
+
+
+def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Estimate, Estimate]:
+    """Change in RR and cut in ASR over the prompts that both arms saw."""
+    first, second = _places(ordered, attack), _places(remasked, attack)
+    both = [i for i in first if i in second]
+    a, b = [first[i] for i in both], [second[i] for i in both]
+    goals = remasked.goals[b].tolist()
+    return (
+        difference(remasked.refusals[b], ordered.refusals[a], goals),
+        difference(ordered.succeeded[a], remasked.succeeded[b], goals),
+    )
+
+
+def difference(larger: NDArray[np.bool_], smaller: NDArray[np.bool_], goals: list[str]) -> Estimate:
+    """Difference of two rates on the same rows ``[N]``, resampled together by goal."""
+    change = larger.astype(float) - smaller.astype(float)
+    return bootstrap(lambda rows: float(change[rows].mean()), len(change), goals)
+
+
+def _places(one: Evidence, attack: str) -> dict[str, int]:
+    chosen = one.rows("harmful", "wrapped" if attack == "all" else attack)
+    return {str(one.columns["ids"][i]): i for i in np.flatnonzero(chosen).tolist()}

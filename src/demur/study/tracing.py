@@ -1,0 +1,134 @@
+"""Cells that make traces: the attack on a set's prompts where it has one, then every generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from demur.models.base import LanguageModel
+from demur.runs import trace_to
+from demur.sampling import Sampler, sampler_from
+from demur.study.cells import Cell, Desk
+from demur.study.sets import Set
+from demur.types import Prompt
+
+#: What a change of this room's code that changes results is counted by.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model under a sampler: one column of a comparison.
+
+    Attributes:
+        name: what tables call it.
+        model: what tables call its model.
+        location: for ``demur.load``.
+        revision: hub revision to pin.
+        identity: hash of the model's config and weights.
+        sampler: changes to the model's default sampler.
+        pooling: the model's default when None.
+        layers: recorded layers.
+        group: what the arm is for.
+        family: kind of its model, as far as its config says.
+    """
+
+    name: str
+    model: str
+    location: str
+    identity: str
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    pooling: str | None = None
+    layers: tuple[str, ...] = ("last",)
+    group: Literal["main", "variant", "continuum", "pooling"] = "main"
+    family: str = ""
+
+    @property
+    def ar_order(self) -> bool:
+        """Whether the sampler decodes diffusion weights from left to right, a token a step."""
+        return (
+            self.sampler.get("remasking") == "left_to_right"
+            or self.sampler.get("block_length") == 1
+        )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a generation depends on, the prompt and the seed left out."""
+        kept = ("identity", "revision", "sampler", "pooling", "layers")
+        return {name: getattr(self, name) for name in kept} | {"version": VERSION}
+
+
+def trace_cell(arm: Arm, chosen: Set, *, seed: int, batch_size: int) -> list[Cell]:
+    """The cells that trace one set under one arm; the last one holds the run folder ``run``."""
+    needs: tuple[Cell, ...] = ()
+    if chosen.attack is not None:
+        needs = (_attack_cell(arm, chosen, seed=seed),)
+
+    def work(desk: Desk) -> Mapping[str, Any]:
+        model = desk.model(arm.location, revision=arm.revision)
+        prompts = (
+            [_prompt(row) for row in desk.value(needs[0])["prompts"]] if needs else chosen.prompts
+        )
+        store = trace_to(
+            desk.path / "run",
+            model,
+            prompts,
+            sampler=sampler_of(arm, model),
+            pooling=arm.pooling,
+            layers=arm.layers,
+            batch_size=batch_size,
+            seed=seed,
+            progress=desk.advance,
+        )
+        mark = store.manifest.fingerprint
+        return {"traces": len(store), "fingerprint": asdict(mark)}
+
+    cell = Cell(
+        kind="traces",
+        name=f"{arm.name}, {chosen.name}",
+        inputs=arm.inputs | {"seed": seed, "prompts": chosen.digest},
+        work=work,
+        needs=needs,
+        units=len(chosen.prompts),
+        model=arm.name,
+        about={"arm": arm.name, "set": chosen.name, "role": chosen.role},
+    )
+    return [*needs, cell]
+
+
+def sampler_of(arm: Arm, model: LanguageModel) -> Sampler:
+    """The model's default sampler with the arm's changes, or another sampler as the arm names it."""
+    default = model.traits.sampler
+    if arm.sampler.get("name", default["name"]) != default["name"]:
+        return sampler_from(arm.sampler)
+    return sampler_from({**default, **arm.sampler})
+
+
+def _attack_cell(arm: Arm, chosen: Set, *, seed: int) -> Cell:
+    """Attacked prompts of a set; the target is the arm's model."""
+    spec = chosen.attack
+    assert spec is not None
+
+    def work(desk: Desk) -> Mapping[str, Any]:
+        from demur.attacks import attack_from
+
+        target = desk.model(arm.location, revision=arm.revision)
+        attacked = attack_from(spec)(chosen.prompts, target=target, seed=seed)
+        return {"prompts": [asdict(prompt) for prompt in attacked]}
+
+    return Cell(
+        kind="attack",
+        name=f"{spec['name']} on {arm.model}",
+        inputs={"identity": arm.identity, "seed": seed, "prompts": chosen.digest},
+        work=work,
+        units=len(chosen.prompts),
+        model=arm.name,
+    )
+
+
+def _prompt(row: Mapping[str, Any]) -> Prompt:
+    """A prompt from plain data, its templates tuples again."""
+    templates = {k: tuple(row[k]) for k in ("user", "response") if row[k] is not None}
+    return Prompt(**{**row, **templates})

@@ -1,0 +1,158 @@
+"""Cells that say what happened in each generation: anchors, signals, refusals, harmful drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.models.base import LanguageModel
+from demur.organism import oracle
+from demur.sri import Anchors, fit_anchors, signal
+from demur.study.cells import Cell, Desk
+from demur.study.judging import Harm, Refusal, harm_judge, refusal_judges
+from demur.study.spec import Judges
+from demur.study.tracing import Arm
+from demur.tracing import cut_at_end
+from demur.types import Trace, Traces
+
+VERSION = 1
+
+#: Text of the tokens of one draft; masked positions (-1) show as the mask token.
+DraftText = Callable[[Sequence[int]], str]
+
+
+def anchors_cell(arm: Arm, traced: Sequence[Cell], *, judges: Judges, name: str = "") -> Cell:
+    """Anchors of each recorded layer, saved as ``LAYER.safetensors``."""
+
+    def work(desk: Desk) -> Mapping[str, Any]:
+        traces = desk.traces(*traced)
+        refused = refusals(traces, refusal_judges(judges)[judges.refusal[0]])
+        counts: tuple[int, int] = (0, 0)
+        for layer in arm.layers:
+            fitted = fit_anchors(traces, refused, layer=layer)
+            fitted.save(desk.path / f"{layer}.safetensors")
+            counts = fitted.counts
+        return {"harmless": counts[0], "harmful": counts[1]}
+
+    return Cell(
+        kind="anchors",
+        name=name or arm.name,
+        inputs={"layers": arm.layers, "judge": judges.refusal[0], "version": VERSION},
+        work=work,
+        needs=tuple(traced),
+        model=arm.name,
+    )
+
+
+def anchors_at(desk: Desk, cell: Cell, layer: str = "last") -> Anchors:
+    """Anchors of one layer of a finished anchors cell."""
+    return Anchors.load(desk.at(cell) / f"{layer}.safetensors")
+
+
+def verdicts_cell(arm: Arm, traced: Cell, anchors: Cell, *, judges: Judges) -> Cell:
+    """What every generation of one traced set shows, one value a row."""
+
+    def work(desk: Desk) -> Mapping[str, Any]:
+        traces = desk.traces(traced)
+        model = desk.model(arm.location, revision=arm.revision)
+        return judged(
+            traces,
+            anchors_at(desk, anchors),
+            refusal=refusal_judges(judges),
+            harm=harm_judge(judges),
+            text_of=draft_text(model),
+            end_ids=model.traits.end_ids,
+        )
+
+    return Cell(
+        kind="verdicts",
+        name=traced.name,
+        inputs={"judges": judges.model_dump(), "version": VERSION},
+        work=work,
+        needs=(traced, anchors),
+        model=arm.name,
+        about=dict(traced.about),
+    )
+
+
+def judged(
+    traces: Traces,
+    anchors: Anchors,
+    *,
+    refusal: Mapping[str, Refusal],
+    harm: Harm,
+    text_of: DraftText,
+    end_ids: Sequence[int],
+) -> dict[str, Any]:
+    """Columns of plain data, one value a trace: see ``demur.study.evidence.Evidence``."""
+    sigma = signal(anchors.states(traces), anchors)
+    first = next(iter(refusal.values()))
+    drafts = [harmful_drafts(t, harm, text_of, end_ids) for t in traces]
+    refusing = [refusing_drafts(t, first, text_of, end_ids) for t in traces]
+    return {
+        "ids": [t.prompt.id for t in traces],
+        "goals": [t.prompt.goal for t in traces],
+        "attacks": [t.prompt.attack for t in traces],
+        "labels": [t.prompt.label for t in traces],
+        "lengths": [len(t.prompt.text.split()) for t in traces],
+        "tokens": [len(t.response_ids) for t in traces],
+        "steps": [t.n_steps for t in traces],
+        "right": [oracle.answered(t.prompt.goal, t.response) for t in traces],
+        "refused": {name: refusals(traces, judge) for name, judge in refusal.items()},
+        "drafts": ["".join("01"[step] for step in steps) for steps in drafts],
+        "refusing": ["".join("01"[step] for step in steps) for steps in refusing],
+        "sigma": [[round(float(value), 5) for value in row] for row in sigma],
+    }
+
+
+def refusals(traces: Traces, judge: Refusal) -> list[bool]:
+    """Whether each response is a refusal."""
+    return [judge(t.prompt.goal, t.response) for t in traces]
+
+
+def harmful_drafts(
+    trace: Trace, harm: Harm, text_of: DraftText, end_ids: Sequence[int]
+) -> list[bool]:
+    """Whether each step's draft is harmful, the last entry the response; False for other prompts."""
+    if trace.prompt.label != "harmful":
+        return [False] * trace.n_steps
+    verdicts = _by_step(trace, lambda text: harm(trace.prompt.goal, text), text_of, end_ids)
+    return [*verdicts[:-1], harm(trace.prompt.goal, trace.response)]
+
+
+def refusing_drafts(
+    trace: Trace, judge: Refusal, text_of: DraftText, end_ids: Sequence[int]
+) -> list[bool]:
+    """Whether each step's draft is a refusal."""
+    return _by_step(trace, lambda text: judge(trace.prompt.goal, text), text_of, end_ids)
+
+
+def draft_text(model: LanguageModel) -> DraftText:
+    """Decode drafts as a reader would see them, masks included."""
+    tokenizer, mask = model.tokenizer, model.traits.mask_id
+
+    def text(ids: Sequence[int]) -> str:
+        shown = [i if i >= 0 else mask for i in ids]
+        found: str = tokenizer.decode([i for i in shown if i is not None])
+        return found
+
+    return text
+
+
+def _by_step(
+    trace: Trace, judge: Callable[[str], bool], text_of: DraftText, end_ids: Sequence[int]
+) -> list[bool]:
+    """Judge each step's draft up to its end token; one like the step before is not judged again."""
+    verdicts: list[bool] = []
+    before: NDArray[np.int32] | None = None
+    for row in trace.draft:
+        if before is None or not np.array_equal(row, before):
+            said, _ = cut_at_end(row.tolist(), end_ids)
+            verdicts.append(judge(text_of(said)))
+        else:
+            verdicts.append(verdicts[-1])
+        before = row
+    return verdicts

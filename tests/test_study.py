@@ -1,0 +1,239 @@
+"""Studies on the built-in models: the same tables twice, kills, changes and failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from demur import organism
+from demur.study.cells import Cell, Desk, Folder, estimate, run_cells
+from demur.study.graph import cells_of
+from demur.study.report import write_study_report
+from demur.study.results import read_results
+from demur.study.results_file import schema
+from demur.study.run import failures, plan_study, run_study
+from demur.study.spec import read_study
+
+RUN = "import sys; from demur.cli import main; sys.argv[0] = 'demur'; main()"
+
+
+def tiny(folder: Path, **changes: Any) -> Path:
+    """A study file of both kinds of models, its prompts in files beside it."""
+    from demur.organism import world
+
+    folder.mkdir(exist_ok=True, parents=True)
+    lists = {
+        "good": world.prompts("anchors", "harmless", n=12),
+        "bad": world.prompts("anchors", "harmful", n=12),
+        "fit": world.prompts("guard", "harmless", n=20),
+        "held": world.prompts("calibration", "harmless", n=10),
+        "plain": world.prompts("test", "harmless", n=4),
+        "asked": world.prompts("test", "harmful", attack="wild", n=12),
+    }
+    for name, prompts in lists.items():
+        rows = [{"id": p.id, "prompt": p.text, "goal": p.goal, "attack": p.attack} for p in prompts]
+        text = "\n".join(json.dumps(row) for row in rows)
+        (folder / f"{name}.jsonl").write_text(text + "\n")
+
+    def one(name: str, label: str, n: int) -> dict[str, Any]:
+        return {"source": f"{name}.jsonl", "label": label, "n": n, "few": n}
+
+    study = {
+        "title": "tiny",
+        "alpha": 0.1,
+        "batch_size": 16,
+        "models": [
+            {"name": "AR", "model": "organism-ar"},
+            {"name": "DLM", "model": "organism-dlm", "share": 0.5},
+        ],
+        "sets": {
+            "anchors": [one("good", "harmless", 12), one("bad", "harmful", 12)],
+            "fit": [one("fit", "harmless", 20) | {"models": ["AR"]}],
+            "calibration": [one("held", "harmless", 10) | {"models": ["AR"]}],
+            "test": [one("plain", "harmless", 4), one("asked", "harmful", 12)],
+        },
+        "detectors": ["sri", "length"],
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A study file and the folder that it was run into."""
+    root = tmp_path_factory.mktemp("study")
+    path = tiny(root / "files")
+    study, folder = read_study(path)
+    outcomes = run_study(study, folder, root / "out")
+    assert not failures(outcomes), [one.error for one in failures(outcomes)]
+    write_study_report(root / "out")
+    return path, root / "out"
+
+
+def without_times(path: Path) -> dict[str, Any]:
+    found = json.loads((path / "results.json").read_text())
+    return {k: v for k, v in found.items() if k not in ("made", "timings")}
+
+
+def stale(path: Path, out: Path) -> set[str]:
+    return {
+        f"{e.cell.kind} {e.cell.name}"
+        for e in plan_study(*read_study(path), out)
+        if e.state != "done"
+    }
+
+
+def test_results_fit_the_schema_that_ships(made: tuple[Path, Path]) -> None:
+    shipped = json.loads(
+        (Path(organism.__file__).parents[1] / "study/results.schema.json").read_text()
+    )
+    assert shipped == schema(), "write it again: python -m demur.study.results_file"
+    jsonschema.validate(json.loads((made[1] / "results.json").read_text()), shipped)
+
+
+def test_a_second_run_elsewhere_gives_the_same_tables_after_kills(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", RUN, "study", "run", str(made[0]), "--out", str(out)]
+    kills = 0
+    for pause in (6.0, 9.0):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(pause)
+        os.kill(process.pid, signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills, "killed nothing: the study is too small"
+    study, folder = read_study(made[0])
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("cell.json")}
+    run_study(study, folder, out)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    write_study_report(out)
+    assert without_times(out) == without_times(made[1])
+
+
+def test_the_report_is_remade_without_models(made: tuple[Path, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys; from demur.study.report import write_study_report as w;"
+        "import demur.models; demur.models.load = None;"
+        f"w({str(made[1])!r}, {str(tmp_path)!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert without_times(tmp_path) == without_times(made[1])
+    assert (tmp_path / "report.html").read_text() == (made[1] / "report.html").read_text()
+
+
+def test_a_change_makes_stale_what_depends_on_it(made: tuple[Path, Path], tmp_path: Path) -> None:
+    path = Path(shutil.copytree(made[0].parent, tmp_path / "files")) / "study.yaml"
+    assert not stale(path, made[1])
+    asked = path.parent / "asked.jsonl"
+    lines = asked.read_text().splitlines()
+    asked.write_text(
+        "\n".join([lines[0].replace('"prompt": "', '"prompt": "please , '), *lines[1:]])
+    )
+    changed = stale(path, made[1])
+    assert "traces AR, test asked" in changed
+    assert "verdicts DLM, test asked" in changed
+    assert "scores AR, sri" in changed
+    kept = (
+        "traces AR, test plain",
+        "traces AR, fit",
+        "verdicts AR, test plain",
+        "anchors",
+        "guards",
+    )
+    assert not [name for name in changed if name.startswith(kept)]
+
+
+def test_another_revision_makes_stale_that_model_alone(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(made[0].parent, tmp_path / "files")) / "study.yaml"
+    weights = Path(shutil.copytree(organism.path("organism-ar"), tmp_path / "files" / "organism-x"))
+    path.write_text(path.read_text().replace("model: organism-ar", "model: organism-x"))
+    assert not stale(path, made[1]), "the same weights elsewhere are the same model"
+    config = weights / "config.json"
+    config.write_text(config.read_text().replace('"use_cache": true', '"use_cache": false'))
+    changed = stale(path, made[1]) - {"replay telling generations"}
+    assert changed
+    assert all(" AR" in name for name in changed), changed
+
+
+def test_what_fails_is_shown_in_its_place_and_the_rest_goes_on(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    models = [
+        {"name": "AR", "model": "organism-ar"},
+        {"name": "gone", "model": "no-such-model-anywhere"},
+    ]
+    path = tiny(tmp_path / "files", models=models)
+    study = yaml.safe_load(path.read_text())
+    study["sets"]["test"].append(
+        {"source": "plain.jsonl", "n": 2, "label": "harmful", "attacks": [{"name": "pad"}]}
+    )
+    path.write_text(yaml.safe_dump(study))
+    out = Path(shutil.copytree(made[1], tmp_path / "out"))
+    command = [sys.executable, "-c", RUN, "study", "run", str(path), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "left to right" in done.stderr
+    results = read_results(out)
+    assert [one.name for one in results.main] == ["AR"]
+    assert "no-such-model" in results.failed_arms()["gone"]
+    page = (out / "report.html").read_text()
+    assert "failed: ModelError: No model at" in page
+    assert "left to right" in page
+    rates = next(t for t in without_times(out)["tables"] if t["title"].startswith("Refusals"))
+    assert any(row[0] == "gone" and "failed" in row[1] for row in rates["rows"])
+
+
+def test_cells_follow_what_they_need(made: tuple[Path, Path]) -> None:
+    seen: set[str] = set()
+    for cell in cells_of(*read_study(made[0])):
+        assert {need.key for need in (*cell.needs, *cell.wants)} <= seen, cell
+        seen.add(cell.key)
+
+
+def test_a_result_made_without_a_wanted_cell_is_made_again_once_it_is_there(
+    tmp_path: Path,
+) -> None:
+    broken = [True]
+
+    def fragile(desk: Desk) -> dict[str, Any]:
+        if broken[0]:
+            raise ValueError("not yet")
+        return {"n": 1}
+
+    first = Cell("a", "fragile", {}, fragile)
+    second = Cell("b", "user", {}, lambda desk: {"seen": len(desk.there([first]))}, wants=(first,))
+    third = Cell("c", "needer", {}, lambda desk: {}, needs=(first,))
+    cells = [first, second, third]
+    states = [one.state for one in run_cells(cells, tmp_path, tick=lambda *_: None)]
+    assert states == ["failed", "done", "failed"]
+    assert (
+        "a of fragile, which failed: ValueError: not yet" in Folder(tmp_path).outcome(third).error
+    )
+    broken[0] = False
+    outcomes = run_cells(cells, tmp_path, tick=lambda *_: None)
+    assert [one.state for one in outcomes] == ["done"] * 3
+    assert outcomes[1].value == {"seen": 1}
+
+
+def test_estimates_take_measured_rates(tmp_path: Path) -> None:
+    slow = Cell("a", "slow", {"x": 1}, lambda desk: time.sleep(0.2) or {}, units=2, model="m")
+    run_cells([slow], tmp_path, tick=lambda *_: None)
+    more = Cell("a", "more", {"x": 2}, lambda desk: {}, units=20, model="m")
+    there, ahead = estimate([slow, more], tmp_path)
+    assert (there.state, ahead.state, ahead.measured) == ("done", "waiting", True)
+    assert ahead.seconds == pytest.approx(10 * there.seconds)

@@ -1,0 +1,86 @@
+"""A study's file: what is read, and what a mistake in it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demur.errors import InputError
+from demur.study.sets import prompt_sets
+from demur.study.spec import Study, read_study, shipped_names
+
+GOOD = """\
+title: a study
+models:
+  - {name: AR, model: organism-ar, share: 0.5}
+sets:
+  anchors:
+    - {source: "organism:anchors/harmless", n: 4, few: 2}
+  test:
+    - source: "organism:test/harmful/{each}"
+      each: [none, flip]
+      n: 6
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_sets_are_cut_to_the_share_and_to_few(tmp_path: Path) -> None:
+    study, folder = read_study(write(tmp_path, GOOD))
+    whole = prompt_sets(study, folder, study.models[0], main=True)
+    assert [(one.role, len(one.prompts)) for one in whole] == [
+        ("anchors", 2),
+        ("test", 3),
+        ("test", 3),
+    ]
+    assert {p.attack for one in whole[1:] for p in one.prompts} == {"none", "flip"}
+    few = prompt_sets(study, folder, study.models[0], main=False)
+    assert [(one.role, len(one.prompts)) for one in few] == [("anchors", 2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("n: 6", "n: 0"), r"line 10, sets\.test\.0\.n"),
+        (("share: 0.5", "shares: 0.5"), r"line 3, models\.0\.shares: Extra"),
+        (("title: a study\n", ""), r"line 1, title: Field required"),
+        (("  test:", "  tests:"), r"line 7, sets\.tests"),
+        (("title: a study", "title: [a study"), "cannot be read as YAML"),
+        (("title: a study", "title: !!python/name:os.system x"), "cannot be read as YAML"),
+        (("title: a study", "title: a study\nreader: nobody"), "reader names"),
+        (("  anchors:", "  fit:"), "need at least anchors and test"),
+        (("models:", "judges: {refusal: [nobody]}\nmodels:"), "Unknown judge 'nobody'"),
+        (("models:", "detectors: [nobody]\nmodels:"), "Unknown detector 'nobody'"),
+        (("models:", "defenses: [{name: nobody}]\nmodels:"), "Unknown defense 'nobody'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(
+    tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        read_study(write(tmp_path, GOOD.replace(*change)))
+
+
+def test_a_missing_file_names_the_studies_that_ship(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="organism"):
+        read_study(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_studies_are_read(name: str) -> None:
+    study, _ = read_study(name)
+    assert study.quick is None or isinstance(study.quickened(), Study)
+
+
+def test_quick_leaves_its_models_and_fewer_prompts() -> None:
+    study, folder = read_study("organism")
+    quick = study.quickened()
+    assert [model.name for model in quick.models] == list(study.quick.models if study.quick else ())
+    whole = prompt_sets(study, folder, study.models[0], main=True)
+    part = prompt_sets(quick, folder, quick.models[0], main=True)
+    assert sum(len(one.prompts) for one in part) < 0.3 * sum(len(one.prompts) for one in whole)

@@ -1,0 +1,104 @@
+"""The summary says what the numbers say, in both directions, and when they say nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from demur.metrics import Estimate
+from demur.study.evidence import Evidence, Scores
+from demur.study.results import Results
+from demur.study.summary import SAID, Finding, agreement, findings
+
+N = 40
+
+
+def arm(
+    name: str, *, harmful: float, group: str = "main", sampler: dict[str, Any] | None = None
+) -> Evidence:
+    """``N`` attacked and ``N`` harmless rows; a share of the first ends harmful, the rest refused."""
+    bad = int(harmful * N)
+    drafts = ["01"] * bad + ["00"] * (2 * N - bad)
+    refused = np.array([False] * bad + [True] * (N - bad) + [False] * N)
+    return Evidence(
+        name=name,
+        model=name.split(",")[0],
+        group=group,
+        fingerprint={"sampler": sampler or {"name": "autoregressive"}},
+        columns={
+            "ids": [str(i) for i in range(2 * N)],
+            "goals": [str(i) for i in range(2 * N)],
+            "labels": ["harmful"] * N + ["harmless"] * N,
+            "attacks": ["flip"] * N + ["none"] * N,
+            "drafts": drafts,
+        },
+        refused={"paper": refused},
+        sigma=np.where(refused, 0.1, 0.9)[:, None].repeat(2, axis=1),
+        sets={"test": 2 * N},
+    )
+
+
+def results(*arms: Evidence) -> Results:
+    return Results({"study": {"alpha": 0.01}, "arms": []}, arms)
+
+
+def about(found: list[Finding], word: str) -> Finding:
+    return next(one for one in found if word in one.text)
+
+
+MASKED = {"name": "masked", "gen_length": 8, "block_length": 8, "steps": 4}
+ORDERED = {**MASKED, "block_length": 1, "steps": 8}
+
+
+@pytest.mark.parametrize(
+    ("ordered", "remasked", "said"),
+    [(0.8, 0.1, "appears"), (0.1, 0.8, "does not appear"), (0.5, 0.5, "cannot be told")],
+)
+def test_same_weights_in_both_directions(ordered: float, remasked: float, said: str) -> None:
+    found = findings(
+        results(
+            arm("DLM", harmful=remasked, sampler=MASKED),
+            arm("DLM, AR order", harmful=ordered, group="variant", sampler=ORDERED),
+        )
+    )
+    one = about(found, "same weights")
+    assert one.agreement == said
+    assert ("against the paper" in one.text) == (said == "does not appear")
+
+
+@pytest.mark.parametrize(
+    ("causal", "diffusion", "said"),
+    [(0.8, 0.1, "appears"), (0.1, 0.8, "does not appear"), (0.4, 0.4, "cannot be told")],
+)
+def test_kinds_of_models_in_both_directions(causal: float, diffusion: float, said: str) -> None:
+    both = arm("AR", harmful=causal), arm("DLM", harmful=diffusion, sampler=MASKED)
+    assert about(findings(results(*both)), "Under attack").agreement == said
+
+
+@pytest.mark.parametrize(("text", "said"), [(0.2, "appears"), (3.0, "does not appear")])
+def test_the_detector_in_both_directions(text: float, said: str) -> None:
+    one = arm("AR", harmful=0.5)
+    rng = np.random.default_rng(0)
+    noise, broken = rng.normal(size=2 * N), one.jailbreaks
+
+    def scores(name: str, lift: float) -> Scores:
+        return Scores(name, "detector", False, 9.0, noise + lift * broken)
+
+    one.scores.update({"sri": scores("sri", 1.5), "text": scores("text", text)})  # type: ignore[attr-defined]
+    found = about(findings(results(one)), "paper's detector")
+    assert found.agreement == said
+    assert ("not ahead" in found.text) == (said == "does not appear")
+
+
+def test_too_few_is_said_and_not_counted() -> None:
+    found = findings(results(arm("AR", harmful=0.05), arm("DLM", harmful=0.05, sampler=MASKED)))
+    assert about(found, "Too few").agreement == "cannot be told"
+
+
+def test_the_interval_decides() -> None:
+    assert agreement(Estimate(0.1, 0.01, 0.2, 9, 9)) == "appears"
+    assert agreement(Estimate(0.1, 0.0, 0.2, 9, 9)) == "cannot be told"
+    assert agreement(Estimate(-0.1, -0.2, -0.01, 9, 9)) == "does not appear"
+    assert set(SAID) == {"appears", "does not appear", "cannot be told", "no claim"}
