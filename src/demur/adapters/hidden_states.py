@@ -1,0 +1,204 @@
+"""Pool hidden states of an autoregressive generation that was run elsewhere.
+
+The states are those of consecutive positions; ``first`` says where they begin, counted from the first
+response token:
+
+    position        -P ... -2  -1 |  0   1   2  ...  T-1
+    what is there        prompt   |  response tokens
+
+Step t (1..T) chose the token at position t - 1. Pooling ``running`` averages the states before the
+tokens, positions -1 to t - 2; ``generated`` and ``content`` those of the tokens, 0 to t - 1, so they
+need a state that a sampler never computes unless the last token is fed back. See
+``demur.sampling.pooling``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.errors import InputError, SignalError
+from demur.sampling import SAMPLERS, Pooling, find_pooling
+from demur.tracing import cut_at_end
+from demur.types import Fingerprint, Prompt, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What ran the model. Traces of two sources that differ in anything are never mixed.
+
+    Nothing here can be checked, so these traces never pass for demur's own: fit anchors and guards on
+    traces of the same source.
+
+    Attributes:
+        engine: name and version, such as ``"vllm 0.22.0"``.
+        model: name or path of the model.
+        steps: most tokens a response could have, T.
+        revision: of the weights, where it is known.
+        settings: sampling settings, such as ``{"temperature": 0.0}``.
+        system: the system prompt.
+        dtype: dtype the model ran in, such as ``"bfloat16"``.
+    """
+
+    engine: str
+    model: str
+    steps: int
+    revision: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    system: str = ""
+    dtype: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.engine or self.engine in SAMPLERS:
+            raise InputError(
+                f"engine is {self.engine!r}. Name what ran the model, such as 'vllm 0.22.0'; the "
+                "names of demur's samplers are kept for its own traces."
+            )
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}; it must be at least 1.")
+
+    def fingerprint(self, *, pooling: str) -> Fingerprint:
+        """What traces of this source carry; the engine stands where demur names its sampler."""
+        return Fingerprint(
+            model=self.model,
+            revision=self.revision,
+            sampler={**self.settings, "name": self.engine, "steps": self.steps},
+            pooling=pooling,
+            system=self.system,
+            dtype=self.dtype,
+        )
+
+
+def from_hidden_states(
+    states: Mapping[str, Any],
+    response_ids: Sequence[int],
+    *,
+    prompt: Prompt | str,
+    response: str,
+    first: int,
+    pooling: str,
+    source: Source,
+    end_ids: Collection[int] = (),
+) -> Trace:
+    """Make a trace of one autoregressive generation from its hidden states.
+
+    Args:
+        states: layer -> ``[S, D]`` array or tensor of consecutive positions. ``last`` is the layer
+            after the final norm.
+        response_ids: generated tokens; cut after the first end token.
+        prompt: what was asked.
+        response: the decoded response.
+        first: position of the first row: 0 for the first response token, -1 for the last prompt
+            token, -P for the first of P prompt tokens.
+        pooling: ``running``, ``generated`` or ``content``; it has no default, because a wrong one
+            gives a wrong signal silently.
+        source: what ran the model.
+        end_ids: tokens that end a response.
+
+    Raises:
+        InputError: no tokens, more than ``source.steps``, positions that the pooling needs are
+            missing, or a pooling of masked positions.
+        SignalError: NaN or infinite states.
+    """
+    return pooled(
+        states,
+        response_ids,
+        prompt=Prompt(prompt) if isinstance(prompt, str) else prompt,
+        response=response,
+        first=first,
+        fingerprint=source.fingerprint(pooling=pooling),
+        end_ids=end_ids,
+    )
+
+
+def pooled(
+    states: Mapping[str, Any],
+    response_ids: Sequence[int],
+    *,
+    prompt: Prompt,
+    response: str,
+    first: int,
+    fingerprint: Fingerprint,
+    end_ids: Collection[int],
+) -> Trace:
+    """``from_hidden_states`` under a fingerprint that the caller answers for."""
+    pooling = find_pooling(fingerprint.pooling)
+    if pooling.positions == "response":
+        raise InputError(
+            f"Pooling {pooling.name!r} averages masked positions, which an autoregressive generation "
+            "does not have. Use running, generated or content."
+        )
+    ids, reason = cut_at_end([int(token) for token in response_ids], list(end_ids))
+    steps, most = len(ids), int(fingerprint.sampler["steps"])
+    if not 1 <= steps <= most:
+        raise InputError(
+            f"Prompt {prompt.id} has {steps} response tokens and steps is {most}. Give at least one "
+            "token, and as steps the most that could have been generated."
+        )
+    counted = np.ones(steps, dtype=bool)
+    if pooling.positions == "content":
+        counted[1:] = ~np.isin(ids[1:], list(end_ids))
+    tokens = np.full((steps, most), -1, dtype=np.int32)
+    for step in range(steps):
+        tokens[step, : step + 1] = ids[: step + 1]
+    return Trace(
+        prompt=prompt,
+        response=response,
+        response_ids=np.array(ids, dtype=np.int32),
+        committed=tokens,
+        draft=tokens,
+        phi={
+            layer: _means(_needed(_array(value, layer), pooling, first, steps, layer), counted)
+            for layer, value in states.items()
+        },
+        finish_reason=reason,
+        blocks=np.zeros(steps, dtype=np.int32),
+        fingerprint=fingerprint,
+    )
+
+
+def _array(value: Any, layer: str) -> NDArray[np.float32]:
+    """``[S, D]`` float32 of an array, or of a tensor of any dtype and device."""
+    if hasattr(value, "detach"):
+        value = value.detach().float().cpu().numpy()
+    array = np.asarray(value, dtype=np.float32)
+    if array.ndim != 2:
+        raise InputError(
+            f"The states of layer {layer!r} are {list(array.shape)}; give [positions, width] of one "
+            "generation, such as states[0] of a batch."
+        )
+    return array
+
+
+def _needed(
+    states: NDArray[np.float32], pooling: Pooling, first: int, steps: int, layer: str
+) -> NDArray[np.float32]:
+    """Rows ``[T, D]`` of the positions that the pooling averages."""
+    begin = -1 if pooling.predictor else 0
+    start = begin - first
+    if start < 0 or start + steps > len(states):
+        raise InputError(
+            f"Pooling {pooling.name!r} of {steps} tokens needs the states of positions {begin} to "
+            f"{begin + steps - 1}; layer {layer!r} has {first} to {first + len(states) - 1}. The "
+            "first response token is position 0. Generation never computes its last token's own "
+            "state: use running, or feed the whole text through the model once more."
+        )
+    rows = states[start : start + steps]
+    if not np.isfinite(rows).all():
+        bad = int(np.argwhere(~np.isfinite(rows).all(axis=1))[0, 0]) + 1
+        raise SignalError(
+            f"The states of layer {layer!r} hold NaN or infinite values at step {bad}. Run the model "
+            "in float32 or bfloat16."
+        )
+    return rows
+
+
+def _means(states: NDArray[np.float32], counted: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Running means over the rows counted: ``[T, D]``."""
+    weights = counted.astype(np.float64)[:, None]
+    total = np.cumsum(states * weights, axis=0)
+    return np.asarray(total / np.cumsum(weights, axis=0), dtype=np.float32)

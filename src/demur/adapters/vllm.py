@@ -1,0 +1,123 @@
+"""Traces from the files that vLLM's hidden-state extraction writes.
+
+Format: ``ExampleHiddenStatesConnector`` (vLLM, source of commit 015a95c8), asked with
+``"include_output_tokens": true``: a safetensors file with ``hidden_states`` ``[S, L, D]`` and
+``token_ids`` ``[S]``, where S is the prompt and the response without its last token (which is never
+fed to the model), and L the layers asked for. Layer id k is the residual stream after k decoder
+blocks. The id ``num_hidden_layers`` is *before* the final norm, so ``last`` needs the norm applied.
+docs/serving-engines.md has the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.adapters.hidden_states import Source, from_hidden_states
+from demur.errors import InputError
+from demur.types import Prompt, Trace
+
+Norm = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def from_vllm(
+    path: str | Path,
+    response_ids: Sequence[int],
+    *,
+    prompt: Prompt | str,
+    response: str,
+    layers: Mapping[str, int],
+    final_norm: Norm | None = None,
+    source: Source,
+    end_ids: Collection[int] = (),
+) -> Trace:
+    """Make a trace, pooled by ``running``, of one request of vLLM.
+
+    Args:
+        path: the file named by ``output.kv_transfer_params["hidden_states_path"]``.
+        response_ids: ``output.outputs[0].token_ids``.
+        prompt: what was asked.
+        response: ``output.outputs[0].text``.
+        layers: demur's layer name -> place among the layer ids that vLLM was started with, such as
+            ``{"last": 0}``.
+        final_norm: the model's final norm, ``[S, D] -> [S, D]``; see ``rms_norm``.
+        source: what ran the model.
+        end_ids: tokens that end a response.
+
+    Raises:
+        InputError: not such a file, states of other tokens than the response's, or ``last`` without
+            its norm.
+        SignalError: NaN or infinite states.
+    """
+    hidden, token_ids = _read(path)
+    own = len(response_ids) - 1
+    count = len(token_ids) - own
+    if count < 1 or token_ids[count:] != [int(token) for token in response_ids[:own]]:
+        raise InputError(
+            f"{path} does not hold the states of this response. Ask vLLM for them with "
+            'kv_transfer_params {"include_output_tokens": true}, and give the response of the same '
+            "request."
+        )
+    if "last" in layers and final_norm is None:
+        raise InputError(
+            "vLLM's last layer is before the final norm and demur's is after it. Give "
+            "final_norm=rms_norm(weight, eps=...)."
+        )
+    states = {}
+    for layer, place in layers.items():
+        if not 0 <= place < hidden.shape[1]:
+            raise InputError(f"{path} has {hidden.shape[1]} layers; {layer!r} asks for {place}.")
+        chosen = hidden[:, place]
+        states[layer] = final_norm(chosen) if layer == "last" and final_norm else chosen
+    return from_hidden_states(
+        states,
+        response_ids,
+        prompt=prompt,
+        response=response,
+        first=-count,
+        pooling="running",
+        source=source,
+        end_ids=end_ids,
+    )
+
+
+def rms_norm(weight: Any, *, eps: float) -> Norm:
+    """The final norm of Llama-like models: x / sqrt(mean(x^2) + eps) * weight.
+
+    Args:
+        weight: ``[D]``, such as ``model.norm.weight`` of the checkpoint.
+        eps: ``rms_norm_eps`` of its config.
+    """
+    scale = np.asarray(weight.detach().float().cpu() if hasattr(weight, "detach") else weight)
+
+    def norm(states: NDArray[np.float32]) -> NDArray[np.float32]:
+        size = np.sqrt(np.square(states).mean(axis=-1, keepdims=True) + eps)
+        return np.asarray(states / size * scale, dtype=np.float32)
+
+    return norm
+
+
+def _read(path: str | Path) -> tuple[NDArray[np.float32], list[int]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise InputError(f"No hidden states at {path}. See docs/serving-engines.md.")
+    try:
+        kept = load_file(path)
+        hidden, token_ids = kept["hidden_states"].float().numpy(), kept["token_ids"].tolist()
+    except (SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged or not written by vLLM's hidden-state connector "
+            f"({type(error).__name__}). See docs/serving-engines.md."
+        ) from error
+    if hidden.ndim != 3 or len(hidden) != len(token_ids):
+        raise InputError(
+            f"{path} holds states {list(hidden.shape)} of {len(token_ids)} tokens; expected "
+            "[tokens, layers, width]."
+        )
+    return hidden, token_ids

@@ -1,0 +1,142 @@
+"""What a file or run folder holds, checked, and the facts that its card states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.errors import InputError, StoreError
+from demur.guard import Guard, StreamingGuard
+from demur.sri import Anchors
+from demur.store import Store
+from demur.types import Fingerprint
+
+Kind = Literal["anchors", "guard", "streaming guard", "run"]
+
+#: Names of the files that demur puts into a repository; nothing else is ever fetched from one.
+FILES = re.compile(
+    r"(anchors|guard)\.safetensors|manifest\.json|traces/[0-9]{6}-[0-9a-f]+\.parquet"
+)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One thing that demur made.
+
+    Attributes:
+        kind: what it is.
+        files: name in a repository -> local file.
+        fingerprint: what it was made with; None for anchors released without one.
+        facts: name -> value, for people.
+        benign: group -> sorted benign scores that a guard was calibrated on.
+        alpha: false-positive rate of a guard; 0 for what is none.
+    """
+
+    kind: Kind
+    files: Mapping[str, Path]
+    fingerprint: Fingerprint | None
+    facts: Mapping[str, str]
+    benign: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    alpha: float = 0.0
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Read and check anchors, a guard or a finished run.
+
+    Raises:
+        InputError: nothing there, or not something that demur made.
+        StoreError: a run that is unfinished or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _run(path)
+    if not path.is_file():
+        raise InputError(
+            f"Nothing at {path}. Give a run folder, anchors or a guard: demur trace, demur anchors "
+            "or demur guard fit makes one."
+        )
+    kind = _kind(path)
+    if kind == "demur.anchors":
+        return _anchors(path)
+    return _guard(path) if kind == "demur.guard" else _streaming_guard(path)
+
+
+def _kind(path: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            kind = (handle.metadata() or {}).get("format", "")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged or no safetensors file ({type(error).__name__})."
+        ) from error
+    if kind not in ("demur.anchors", "demur.guard", "demur.streaming_guard"):
+        raise InputError(f"{path} holds {kind or 'tensors'}, neither anchors nor a guard.")
+    return str(kind)
+
+
+def _run(folder: Path) -> Contents:
+    store = Store.open(folder)
+    manifest = store.manifest
+    written = len(store.ids())  # reads every shard, and so checks its hash
+    if written < manifest.count:
+        raise StoreError(
+            f"{folder} holds {written} of {manifest.count} traces. Run the command that makes it to "
+            "its end first."
+        )
+    shards = sorted((folder / "traces").glob("*.parquet"))
+    files = {"manifest.json": folder / "manifest.json"}
+    files |= {f"traces/{shard.name}": shard for shard in shards}
+    facts = {
+        "traces": f"{written:,}",
+        "layers": ", ".join(f"{layer} ({size})" for layer, size in manifest.sizes.items()),
+        "seed": str(manifest.seed),
+        "prompt list": manifest.prompts,
+    }
+    return Contents("run", files, manifest.fingerprint, facts)
+
+
+def _anchors(path: Path) -> Contents:
+    anchors = Anchors.load(path)
+    files = {"anchors.safetensors": path}
+    return Contents("anchors", files, anchors.fingerprint, _anchor_facts(anchors))
+
+
+def _guard(path: Path) -> Contents:
+    guard = Guard.load(path)
+    mark = guard.anchors.fingerprint if guard.anchors else None
+    facts = {
+        "detector": guard.name,
+        "false-positive rate": f"{guard.alpha:g} ({guard.method})",
+        **(_anchor_facts(guard.anchors) if guard.anchors else {}),
+    }
+    benign = {"all": guard.calibration}
+    return Contents("guard", {"guard.safetensors": path}, mark, facts, benign, guard.alpha)
+
+
+def _streaming_guard(path: Path) -> Contents:
+    guard = StreamingGuard.load(path)
+    facts = {
+        "detector": f"{guard.name}, step by step",
+        "false-positive rate": f"{guard.alpha:g} of whole generations ({guard.method})",
+        **_anchor_facts(guard.anchors),
+    }
+    benign = {name: group.calibration for name, group in guard.groups.items()}
+    files = {"guard.safetensors": path}
+    return Contents("streaming guard", files, guard.fingerprint, facts, benign, guard.alpha)
+
+
+def _anchor_facts(anchors: Anchors) -> dict[str, str]:
+    harmless, harmful = anchors.counts
+    counts: Sequence[str] = (f"{harmless:,} answered harmless", f"{harmful:,} refused harmful")
+    return {
+        "anchors": f"{anchors.steps} steps of layer {anchors.layer}, over {' and '.join(counts)}",
+        "alignment": anchors.alignment,
+    }

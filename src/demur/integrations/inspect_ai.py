@@ -1,0 +1,164 @@
+"""inspect_ai: models that demur loads, with a guard, and a scorer of the SRI signal.
+
+    inspect eval task.py --model demur/organism-ar -M guard=guard.safetensors
+
+The entry point group ``inspect_ai`` names this module, so the provider ``demur`` is there once demur is
+installed. A flagged generation gives an empty completion with stop reason ``content_filter``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from demur.errors import InputError, MissingExtraError
+from demur.guard import Guard, StreamingGuard
+from demur.guard.opening import load_guard
+from demur.models import load
+from demur.models.base import LanguageModel
+from demur.sampling import Sampler, sampler_from
+from demur.sri import Anchors, signal
+from demur.tracing import record
+from demur.types import Prompt, Traces
+
+try:
+    from inspect_ai.model import (
+        ChatMessage,
+        GenerateConfig,
+        ModelAPI,
+        ModelOutput,
+        StopReason,
+        modelapi,
+    )
+    from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+    from inspect_ai.solver import TaskState
+except ImportError as error:
+    raise MissingExtraError("inspect_ai", "inspect") from error
+
+#: Under which name the provider and the scorer keep what they know in a metadata field.
+KEY = "demur"
+
+
+@modelapi(name="demur")
+class GuardedModel(ModelAPI):
+    """A model that demur loads. Arguments (``-M name=value``): ``guard``, ``anchors``, ``dtype``,
+    ``device``, ``revision``, and any setting of the sampler.
+
+    Without anchors, its own or a guard's, there is no signal.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008 (the signature of inspect_ai)
+        *,
+        guard: str = "",
+        anchors: str = "",
+        dtype: str | None = None,
+        device: str | None = None,
+        revision: str | None = None,
+        **sampler: Any,
+    ) -> None:
+        super().__init__(model_name, base_url, api_key, [], config)
+        self.model = load(model_name, dtype=dtype, device=device, revision=revision)
+        self.sampler = {**self.model.traits.sampler, **sampler}
+        self.guard = load_guard(guard) if guard else None
+        own = self.guard.anchors if self.guard else None
+        self.anchors = Anchors.load(anchors) if anchors else own
+
+    def max_connections(self) -> int:
+        """One: a generation at a time."""
+        return 1
+
+    async def generate(
+        self,
+        input: list[ChatMessage],
+        tools: Sequence[Any],
+        tool_choice: Any,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """Generate one answer, watched by the guard.
+
+        Raises:
+            InputError: tools, several user turns, or a setting that the model's sampler lacks.
+        """
+        from anyio import to_thread
+
+        if tools:
+            raise InputError("demur's models call no tools. Run the task without them.")
+        model, prompt = _asked(self.model, input)
+        sampler = _sampler(self.sampler, config)
+        seed = config.seed or 0
+        return await to_thread.run_sync(lambda: self._answer(model, prompt, sampler, seed))
+
+    def _answer(
+        self, model: LanguageModel, prompt: Prompt, sampler: Sampler, seed: int
+    ) -> ModelOutput:
+        watch = self.guard.watch if isinstance(self.guard, StreamingGuard) else None
+        layers = tuple({"last", self.anchors.layer}) if self.anchors else ("last",)
+        traces = Traces(
+            tuple(record(model, [prompt], sampler=sampler, layers=layers, seed=seed, watch=watch))
+        )
+        known = _evidence(traces, self.anchors, self.guard)
+        if known.get("flagged"):
+            output = ModelOutput.from_content(self.model_name, "", "content_filter")
+        else:
+            ended: StopReason = "stop" if traces[0].finish_reason == "stop" else "max_tokens"
+            output = ModelOutput.from_content(self.model_name, traces[0].response, ended)
+        output.metadata = {KEY: known}
+        return output
+
+
+@scorer(metrics=[mean(), stderr()])
+def sri() -> Scorer:
+    """The signal at the last step, in [0, 1], 1 = complying; the series in the score's metadata."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        known = (state.output.metadata or {}).get(KEY, {})
+        if not known.get("sigma"):
+            raise InputError(
+                "There is no signal to score. Use a model demur/NAME with -M anchors=FILE or "
+                "-M guard=FILE."
+            )
+        return Score(value=known["sigma"][-1], answer=state.output.completion, metadata=known)
+
+    return score
+
+
+def _asked(model: LanguageModel, messages: Sequence[ChatMessage]) -> tuple[LanguageModel, Prompt]:
+    """The model under the task's system prompt, and the one user turn."""
+    turns = [message for message in messages if message.role != "system"]
+    if [turn.role for turn in turns] != ["user"]:
+        roles = ", ".join(turn.role for turn in turns) or "none"
+        raise InputError(f"demur traces one user turn; this sample has the turns: {roles}.")
+    system = [message.text for message in messages if message.role == "system"]
+    model = replace(model, system="\n\n".join(system)) if system else model
+    return model, Prompt(turns[0].text)
+
+
+def _sampler(settings: Mapping[str, Any], config: GenerateConfig) -> Sampler:
+    """The model's sampler under what the task asks for."""
+    asked = {"temperature": config.temperature, "top_p": config.top_p}
+    length = "steps" if settings["name"] == "autoregressive" else "gen_length"
+    asked[length] = config.max_tokens
+    return sampler_from({**settings, **{k: v for k, v in asked.items() if v is not None}})
+
+
+def _evidence(
+    traces: Traces, anchors: Anchors | None, guard: Guard | StreamingGuard | None
+) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if anchors is not None:
+        sigma = signal(anchors.states(traces), anchors)[0, : traces[0].n_steps]
+        known["sigma"] = [round(float(value), 4) for value in sigma]
+    if guard is not None:
+        scores = guard.score(traces)
+        known |= {
+            "score": float(scores[0]),
+            "p_value": float(guard.p_value(scores)[0]),
+            "flagged": bool(scores[0] > guard.threshold),
+        }
+    return known
