@@ -31,6 +31,19 @@ COMMANDS = (
     ("ls",),
     ("models",),
     ("organism", "train"),
+    ("attacks",),
+    ("attack",),
+    ("judges",),
+    ("judge",),
+    ("detectors",),
+    ("defenses",),
+    ("defend",),
+    ("serve",),
+    ("push",),
+    ("pull",),
+    ("study", "plan"),
+    ("study", "run"),
+    ("study", "report"),
 )
 
 
@@ -235,7 +248,7 @@ def test_any_setting_can_be_set(folder: Path, tmp_path: Path) -> None:
     done = demur(*command, "--set", "steps=3", "--set", "temperature=0.5", cwd=folder)
     assert done.returncode == 0, done.stderr
     settings = json.loads(done.stdout)["sampler"]
-    assert settings == {"name": "autoregressive", "steps": 3, "temperature": 0.5}
+    assert settings == {"name": "autoregressive", "steps": 3, "temperature": 0.5, "top_p": 1.0}
 
 
 def test_special_token_text_is_text(tmp_path: Path) -> None:

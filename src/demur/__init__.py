@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from demur.adapters import from_hidden_states as from_hidden_states
     from demur.guard import Guard as Guard
+    from demur.guard import StreamingGuard as StreamingGuard
     from demur.guard import fit_guard as fit_guard
+    from demur.guard import fit_streaming_guard as fit_streaming_guard
+    from demur.guard.stopping import stopping as stopping
+    from demur.integrations.notebook import show as show
     from demur.models import load as load
     from demur.prompts import read_prompts as read_prompts
     from demur.sri import Anchors as Anchors
@@ -31,15 +36,20 @@ _HOMES = {
     "Prompt": "types",
     "Step": "types",
     "Store": "store",
+    "StreamingGuard": "guard",
     "Trace": "types",
     "fit_anchors": "sri",
     "fit_guard": "guard",
+    "fit_streaming_guard": "guard",
+    "from_hidden_states": "adapters",
     "import_anchors": "sri",
     "load": "models",
     "log_ratio": "sri",
     "read_prompts": "prompts",
     "record": "tracing",
+    "show": "integrations.notebook",
     "signal": "sri",
+    "stopping": "guard.stopping",
     "trace": "tracing",
 }
 

@@ -7,6 +7,7 @@ DemurError                  anything demur raises on purpose; the command line e
 ├── StoreError              a run folder is damaged, locked, newer than this version or full
 ├── SignalError             states cannot become a signal (empty class, NaN, wrong shape)
 ├── CalibrationError        too few benign signals for the false-positive rate asked for
+├── EndpointError           a model server cannot be reached or gives no usable answer
 └── MissingExtraError       an optional dependency is not installed
 """
 
@@ -39,6 +40,10 @@ class SignalError(DemurError):
 
 class CalibrationError(DemurError):
     """Too few benign signals for the false-positive rate asked for."""
+
+
+class EndpointError(DemurError):
+    """A model server cannot be reached or gives no usable answer."""
 
 
 class MissingExtraError(DemurError):

@@ -151,6 +151,43 @@ def tpr_at_fpr(
     return bootstrap(found, len(scores), goals, draws=draws, seed=seed)
 
 
+def cohen_kappa(
+    first: Sequence[Hashable],
+    second: Sequence[Hashable],
+    goals: Sequence[Hashable] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Agreement of two judges beyond chance (Cohen 1960): 1 is full, 0 what chance gives.
+
+    Args:
+        first: ``[N]`` what one judge says of each row, any classes.
+        second: ``[N]`` what the other says.
+        goals: as for ``rate``.
+
+    Returns:
+        NaN where both always say the same one thing, which chance alone explains.
+
+    Raises:
+        InputError: the judges judged different numbers of rows.
+    """
+    if len(first) != len(second):
+        raise InputError(f"{len(first)} verdicts against {len(second)}. Judge the same rows.")
+    classes = {said: code for code, said in enumerate(dict.fromkeys([*first, *second]))}
+    codes = np.array([[classes[said] for said in side] for side in (first, second)], dtype=np.int64)
+
+    def kappa(rows: NDArray[np.int64]) -> float:
+        one, other = codes[:, rows]
+        shares = [np.bincount(side, minlength=len(classes)) / len(rows) for side in (one, other)]
+        chance = float(shares[0] @ shares[1])
+        return (
+            float("nan") if chance == 1 else float(((one == other).mean() - chance) / (1 - chance))
+        )
+
+    return bootstrap(kappa, len(first), goals, draws=draws, seed=seed)
+
+
 def bootstrap(
     statistic: Statistic,
     n: int,

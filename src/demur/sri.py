@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.alignment import Alignment, align, default_alignment
 from demur.errors import FingerprintError, InputError, SignalError
-from demur.files import read_tensors, write_tensors
+from demur.files import intact, read_tensors, write_tensors
 from demur.types import Fingerprint, Trace, Traces
 
 #: Temperature and guard against log(0) (PAPER section 3).
@@ -97,7 +97,8 @@ class Anchors:
         Raises:
             InputError: not there, or not anchors.
         """
-        return cls.rebuilt(*read_tensors(path, kind="anchors"))
+        with intact(path, kind="anchors"):
+            return cls.rebuilt(*read_tensors(path, kind="anchors"))
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """The two ``[T, D]`` arrays by name."""

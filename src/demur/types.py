@@ -103,6 +103,11 @@ class Fingerprint:
     system: str
     dtype: str
 
+    def __post_init__(self) -> None:
+        texts = (self.model, self.revision, self.pooling, self.system, self.dtype)
+        if not all(isinstance(t, str) for t in texts) or not isinstance(self.sampler, Mapping):
+            raise TypeError("a fingerprint is of texts and of a sampler's settings")
+
     def differences(self, other: Fingerprint) -> list[str]:
         """Name each field that differs, with both values."""
         mine, theirs = asdict(self), asdict(other)

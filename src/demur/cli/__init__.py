@@ -12,11 +12,38 @@ from typing import NoReturn
 
 import typer
 
-from demur.cli import built_in, console, pages, signals, tracing
+from demur.cli import (
+    attacking,
+    built_in,
+    console,
+    detecting,
+    guarding,
+    judging,
+    pages,
+    serving,
+    sharing,
+    signals,
+    studying,
+    tracing,
+)
 from demur.cli.app import app
 from demur.errors import DemurError
 
-__all__ = ["app", "built_in", "main", "pages", "signals", "tracing"]
+__all__ = [
+    "app",
+    "attacking",
+    "built_in",
+    "detecting",
+    "guarding",
+    "judging",
+    "main",
+    "pages",
+    "serving",
+    "sharing",
+    "signals",
+    "studying",
+    "tracing",
+]
 
 #: What typer gives back for Ctrl-C.
 INTERRUPTED = 130

@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-guard_app = typer.Typer(help="Fit SRI Guard on benign runs, and score runs with it.")
+guard_app = typer.Typer(help="Fit a guard on benign runs, and score runs with it.")
 organism_app = typer.Typer(help="The built-in models.")
 app.add_typer(guard_app, name="guard", no_args_is_help=True)
 app.add_typer(organism_app, name="organism", no_args_is_help=True)
@@ -32,6 +32,10 @@ Run = Annotated[Path, typer.Argument(help="A run folder made by demur trace.")]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders made by demur trace.")]
 AnchorFile = Annotated[Path, typer.Option("--anchors", help="File made by demur anchors.")]
 GuardFile = Annotated[Path, typer.Option("--guard", help="File made by demur guard fit.")]
+Surrogate = Annotated[
+    str | None,
+    typer.Option("--surrogate", help="Autoregressive model that reads the runs' texts instead."),
+]
 Layer = Annotated[str, typer.Option("--layer", help="Recorded layer to read.")]
 
 

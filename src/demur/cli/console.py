@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,17 +19,27 @@ PLAIN_EVERY = 10.0
 
 def say(text: str) -> None:
     """Print a line of result."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{one_line(text)}\n")
 
 
 def note(text: str) -> None:
     """Print a line that is not part of the result."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{one_line(text)}\n")
+
+
+def one_line(text: str) -> str:
+    """Text that commands no terminal and begins no line: control characters become escapes."""
+    return "".join(c if unicodedata.category(c) not in _CONTROLS else ascii(c)[1:-1] for c in text)
+
+
+#: Unicode categories: controls, formats such as a reversed direction, line and paragraph ends.
+_CONTROLS = ("Cc", "Cf", "Zl", "Zp")
 
 
 def say_json(value: Any) -> None:
     """Print one JSON document."""
-    say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    for line in json.dumps(value, indent=2, default=str).split("\n"):
+        say(line)
 
 
 def say_pairs(pairs: Mapping[str, Any]) -> None:

@@ -9,25 +9,18 @@ import typer
 
 from demur.cli import console
 from demur.cli.app import AnchorFile, Out, Runs, app
+from demur.cli.studying import study_run
 
 
 @app.command()
 def demo(out: Out = Path("demo")) -> None:
-    """See it all on the built-in models: traces, signal, guard, tables and a page.
+    """See it all on the built-in models: the shipped study on two of them, with its page.
+
+    The same as: demur study run organism --quick --out demo
 
     Example: demur demo --out demo
     """
-    from demur.study.demo import run_demo
-
-    with console.progress() as tick:
-        found = run_demo(out, tick=tick)
-    from rich.console import Console
-
-    terminal = Console()
-    for table in found.tables:
-        terminal.print(table.to_rich())
-    terminal.print(found.page.note, style="italic")
-    console.say(f"\nReport: {found.path} ({found.seconds:.0f} s). Open it in a browser.")
+    study_run("organism", out=out, quick=True)
 
 
 @app.command()

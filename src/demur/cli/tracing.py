@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Out, app, one_of
+from demur.cli.app import AsJson, app, one_of
 from demur.errors import InputError
 
 
@@ -24,7 +23,7 @@ def trace(
         ),
     ],
     model: Annotated[str, typer.Option("--model", help="Built-in name, folder or hub id.")],
-    out: Out,
+    out: Annotated[str, typer.Option(help="Folder to write, or a URL such as s3://bucket/run.")],
     column: Annotated[str | None, typer.Option(help="Column that holds the prompts.")] = None,
     label: Annotated[
         str, typer.Option(help="harmless, harmful, borderline or unknown, where no column says.")
@@ -59,6 +58,17 @@ def trace(
         bool, typer.Option("--allow-pickle", help="Read pickled weights that you trust.")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Trace on a Ray cluster (extra ray): local to begin one here, auto, or host:port.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="At most so many models at once (--ray).")
+    ] = None,
+    cores: Annotated[int, typer.Option(help="CPU cores of a worker (--ray).")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Generate a response to each prompt and record it step by step in a run folder.
@@ -68,26 +78,24 @@ def trace(
     Example: demur trace prompts.csv --model organism-dlm --sampler masked
     --remasking low_confidence --out runs/x
     """
+    from demur import cluster, runs
     from demur.models import load
     from demur.prompts import read_prompts
-    from demur.runs import trace_to
-    from demur.sampling import sampler_from
     from demur.sampling.fitting import peak_memory
     from demur.types import Label
 
     known = one_of(label, get_args(Label), "label")
     rows = read_prompts(prompts, column=column, label=known, limit=limit)
-    loaded = load(
-        model,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        bits=bits,
-        attention=attention,
-        allow_pickle=allow_pickle,
-        revision=revision,
-    )
-    options = {
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "bits": bits,
+        "attention": attention,
+        "allow_pickle": allow_pickle,
+        "revision": revision,
+    }
+    settings = {
         "name": sampler,
         "steps": steps,
         "gen_length": gen_length,
@@ -97,9 +105,8 @@ def trace(
         "top_p": top_p,
         "threshold": threshold,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    given |= dict(_assignment(text) for text in other or ())
-    settings = _sampler_settings(loaded.traits.sampler, given)
+    given = {name: value for name, value in settings.items() if value is not None}
+    given |= dict(assignment(text) for text in other or ())
     with console.progress() as tick:
         done = 0
 
@@ -108,26 +115,34 @@ def trace(
             done += count
             tick("tracing", done, len(rows))
 
-        store = trace_to(
-            out,
-            loaded,
-            rows,
-            sampler=sampler_from(settings),
-            pooling=pooling,
-            layers=tuple(layers.split(",")),
-            batch_size=_batch_size(batch_size),
-            seed=seed,
-            progress=advance,
-        )
-    peak = round(peak_memory(loaded.device), 2)
-    summary = {"run": str(out), "traces": len(store), "sampler": settings, "model": loaded.name}
+        run: dict[str, Any] = {
+            "pooling": pooling,
+            "layers": tuple(layers.split(",")),
+            "batch_size": _batch_size(batch_size),
+            "seed": seed,
+            "progress": advance,
+        }
+        memory = {}
+        if ray:
+            pool: dict[str, Any] = {"address": ray, "workers": workers, "cores": cores}
+            store = cluster.trace_to(
+                out, model, rows, options=options, sampler=given, **pool, **run
+            )
+        else:
+            loaded = load(model, **options)
+            chosen = runs.sampler_with(loaded.traits.sampler, given)
+            store = runs.trace_to(out, loaded, rows, sampler=chosen, **run)
+            memory = {"peak memory in GiB": round(peak_memory(loaded.device), 2)}
     if as_json:
-        console.say_json({**summary, "peak memory in GiB": peak})
+        mark = store.manifest.fingerprint
+        summary = {"run": out, "traces": len(store), "sampler": mark.sampler, "model": mark.model}
+        console.say_json({**summary, **memory})
     else:
-        console.say(f"{len(store)} traces in {out}; at most {peak} GiB of memory")
+        most = "".join(f"; at most {value} GiB of memory" for value in memory.values())
+        console.say(f"{len(store)} traces in {out}{most}")
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
     """``name=value``, the value read as JSON where it is JSON."""
     name, equals, value = text.partition("=")
     if not equals:
@@ -146,23 +161,9 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def _sampler_settings(default: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The model's default sampler with what the user gave; its own defaults for another sampler.
-
-    Where the default is one block, another length is one block too.
-    """
-    if given.get("name", default["name"]) != default["name"]:
-        return given
-    settings = {**default, **given}
-    one_block = default.get("block_length", 0) == default.get("gen_length")
-    if one_block and "gen_length" in given and "block_length" not in given:
-        settings["block_length"] = given["gen_length"]
-    return settings
-
-
 @app.command("ls")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds run folders.")] = Path("runs"),
+    folder: Annotated[str, typer.Argument(help="Folder or URL that holds run folders.")] = "runs",
     as_json: AsJson = False,
 ) -> None:
     """List the run folders below a folder: model, sampler, traces, and what is damaged.

@@ -2,8 +2,10 @@
 
 Zhou et al., dLLM: https://github.com/ZHZisZZ/dllm, ``dllm/pipelines/a2d``. The checkpoint is a Llama,
 Qwen2 or Qwen3 without the causal mask, ``model_type`` prefixed with ``a2d-``; a position predicts
-itself. Settings: PAPER section 3. The block-causal variants (bd3lm) carry the same config and are not
-told apart: they need block attention, which this family does not give.
+itself. Settings: PAPER section 3. The block-causal variants carry the same config and are told apart
+by their name, which holds ``bd3lm``; their blocks begin with the response, and their settings are those
+of ``examples/a2d/bd3lm/sample.py``. Where a block's steps do not divide its length, the first steps
+commit one more; upstream rounds a linear schedule instead.
 """
 
 from __future__ import annotations
@@ -17,8 +19,17 @@ from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
 
 NAME = "a2d"
-EXAMPLES = "Qwen3-0.6B-diffusion-mdlm, Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm"
-TESTED = "tokens, commits and states of the published modeling file, tiny weights"
+EXAMPLES = "Qwen3-0.6B-diffusion-mdlm, Qwen3-0.6B-diffusion-bd3lm, Qwen2.5-Coder-0.5B-..-mdlm"
+TESTED = "tokens, commits and states of the published code, both variants, tiny weights"
+
+#: One commit a step in blocks of 32.
+_BLOCKS = {
+    "name": "block",
+    "block_length": 32,
+    "block_steps": 32,
+    "threshold": None,
+    "counted_from": "response",
+}
 
 #: Native type -> native class, tokenizer, and the token that ends a turn.
 _NATIVE = {
@@ -47,11 +58,12 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     net = load_native(
         checkpoint, getattr(transformers, class_name), config=native_config(checkpoint, native)
     )
+    blocks = "bd3lm" in f"{checkpoint.name} {checkpoint.location}".lower()
     traits = Traits(
         family=NAME,
-        attention="bidirectional",
+        attention="block" if blocks else "bidirectional",
         end_ids=end_ids(tokenizer, net, turn_end),
-        sampler=checkpoint.card.get("sampler", PAPER_SAMPLER),
+        sampler=checkpoint.card.get("sampler", _BLOCKS if blocks else PAPER_SAMPLER),
         pooling="response",
         mask_id=mask,
         shift=False,

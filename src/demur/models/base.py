@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import torch
@@ -131,6 +131,11 @@ class LanguageModel:
                 model does not have.
         """
         rows = [self.chat.ids(prompt, mask_id=self.traits.mask_id) for prompt in prompts]
+        responses = tuple(tuple(self.chat.template_ids(p.response or ())) for p in prompts)
+        return replace(self.batch(rows), responses=responses)
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Prompts that are token ids already, padded on the left, their responses free."""
         longest = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         fill = pad if pad is not None else (self.traits.end_ids or (0,))[0]
@@ -139,8 +144,7 @@ class LanguageModel:
         for index, row in enumerate(rows):
             ids[index, longest - len(row) :] = torch.tensor(row)
             attention[index, longest - len(row) :] = True
-        responses = tuple(tuple(self.chat.template_ids(p.response or ())) for p in prompts)
-        return Batch(ids.to(self.device), attention.to(self.device), responses)
+        return Batch(ids.to(self.device), attention.to(self.device), tuple(() for _ in rows))
 
     def check_fits(self, prompt: Prompt, *, new_tokens: int) -> int:
         """Number of prompt tokens.

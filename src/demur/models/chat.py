@@ -5,7 +5,7 @@ text inside a prompt stays text.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -39,11 +39,11 @@ class Chat:
         Raises:
             InputError: the prompt has masked slots and the model no mask token.
         """
-        before, after = (self._tokens(part) for part in self._render(_TEXT).split(_TEXT))
+        before, after = (self._tokens(part) for part in self._asked(_TEXT).split(_TEXT))
         if prompt.user is None:
             if not self._cuts(prompt.text):
-                return self._tokens(self._render(prompt.text))
-            return [*before, *self._plain_tokens(prompt.text), *after]
+                return self._tokens(self._asked(prompt.text))
+            return [*before, *self.plain_ids(prompt.text), *after]
         slots = self.template_ids(prompt.user)
         if mask_id is None and -1 in slots:
             raise InputError(
@@ -52,23 +52,54 @@ class Chat:
             )
         return [*before, *(mask_id if i < 0 and mask_id is not None else i for i in slots), *after]
 
+    def dialogue_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a dialogue, the beginning of the answer included.
+
+        Args:
+            turns: ``{"role": "system", "user" or "assistant", "content": text}`` in order. The
+                model's own system prompt is put first where there is none.
+
+        Raises:
+            InputError: the template refuses these turns.
+        """
+        if self.system and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": self.system}, *turns]
+        texts = [turn["content"] for turn in turns]
+        if not any(map(self._cuts, texts)):
+            return self._tokens(self._render(turns))
+        parts = self._render([{**turn, "content": _TEXT} for turn in turns]).split(_TEXT)
+        if len(parts) != len(turns) + 1:
+            raise InputError(f"The chat template of {self.name} does not show all of these turns.")
+        ids = self._tokens(parts[0])
+        for text, after in zip(texts, parts[1:], strict=True):
+            ids += [*self.plain_ids(text), *self._tokens(after)]
+        return ids
+
     def template_ids(self, template: Template) -> list[int]:
         """Token ids of a template, -1 for each masked slot."""
         ids: list[int] = []
         for part in template:
-            ids += self._plain_tokens(part) if isinstance(part, str) else [-1] * part
+            ids += self.plain_ids(part) if isinstance(part, str) else [-1] * part
         return ids
 
-    def _render(self, text: str) -> str:
+    def _asked(self, text: str) -> str:
         user = {"role": "user", "content": text}
-        turns = [{"role": "system", "content": self.system}, user] if self.system else [user]
+        return self._render([{"role": "system", "content": self.system}, user][not self.system :])
+
+    def _render(self, turns: Sequence[Mapping[str, str]]) -> str:
+        """The template around these turns; a system turn that it refuses goes into the next one."""
         try:
-            return self._apply(turns)
+            return self._apply([dict(turn) for turn in turns])
         except Exception as error:
             if type(error).__name__ not in ("TemplateError", "UndefinedError"):
                 raise
-        folded = {"role": "user", "content": f"{self.system}\n\n{text}"}
-        return self._apply([folded])
+            if turns[0]["role"] != "system" or len(turns) == 1:
+                raise InputError(
+                    f"The chat template of {self.name} refuses these turns."
+                ) from error
+        system, first, *others = turns
+        folded = {**first, "content": f"{system['content']}\n\n{first['content']}"}
+        return self._render([folded, *others])
 
     def _apply(self, turns: list[dict[str, str]]) -> str:
         rendered: str = self.tokenizer.apply_chat_template(
@@ -80,7 +111,7 @@ class Chat:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _plain_tokens(self, text: str) -> list[int]:
+    def plain_ids(self, text: str) -> list[int]:
         """Tokens of user text; control-token text is cut apart so that it stays text."""
         edges = [0, *self._cuts(text), len(text)]
         pieces = (text[a:b] for a, b in itertools.pairwise(edges))

@@ -6,12 +6,9 @@ of its settings with ``name``, ``new_tokens`` and ``run`` in a file of its own a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, ClassVar, Protocol
 
-from pydantic import TypeAdapter, ValidationError
-
-from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.autoregressive import Autoregressive
 from demur.sampling.block import Block
@@ -20,6 +17,7 @@ from demur.sampling.dream import Dream
 from demur.sampling.masked import Masked
 from demur.sampling.noise import Noise, RowNoise
 from demur.sampling.pooling import POOLINGS, Pooling, find_pooling
+from demur.settings import made
 from demur.types import Step
 
 __all__ = [
@@ -77,21 +75,7 @@ def sampler_from(values: Mapping[str, Any]) -> Sampler:
         InputError: an unknown sampler or setting, a value of a wrong kind, or settings that do not
             fit each other.
     """
-    values = dict(values)
-    name = values.pop("name", None)
-    if name not in SAMPLERS:
-        raise InputError(f"Unknown sampler {name!r}. Known: {', '.join(SAMPLERS)}.")
-    known = {f.name for f in fields(SAMPLERS[name])}
-    if unknown := sorted(set(values) - known):
-        raise InputError(
-            f"The {name} sampler has no setting {', '.join(unknown)}. "
-            f"It has: {', '.join(sorted(known))}."
-        )
-    try:
-        sampler: Sampler = TypeAdapter(SAMPLERS[name]).validate_python(values)
-    except ValidationError as error:
-        wrong = [f"{e['loc'][0]} is {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"The {name} sampler cannot use this: {'; '.join(wrong)}.") from error
+    sampler: Sampler = made(SAMPLERS, values, what="sampler")
     return sampler
 
 

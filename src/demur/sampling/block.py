@@ -3,8 +3,8 @@ kept of those that are finished.
 
 SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate``:
 
-    1. prompt and response are cut into blocks, counted from the first prompt token, so that the
-       prompt's tail shares a block with the beginning of the response;
+    1. prompt and response are cut into blocks; counted from the first prompt token, the prompt's
+       tail shares a block with the beginning of the response;
     2. a position attends to its own block and to every block before it;
     3. each step predicts the masked positions of the first unfinished block and commits the most
        confident; with a threshold, also what is above it;
@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -58,6 +58,8 @@ class Block:
         edit_threshold: replace a committed token of the block by another with a probability above
             this, in [0, 1); None never does.
         edit_steps: most steps that go on editing a block without masks.
+        counted_from: the first token that begins a block: SDAR and LLaDA-2 count from the prompt's,
+            the block-causal A2D models (bd3lm) from the response's.
     """
 
     name: ClassVar[str] = "block"
@@ -71,6 +73,7 @@ class Block:
     top_p: float = 1.0
     edit_threshold: float | None = None
     edit_steps: int = 16
+    counted_from: Literal["prompt", "response"] = "prompt"
 
     def __post_init__(self) -> None:
         check_rule(self.remasking)
@@ -136,7 +139,11 @@ def block(
             takes the state before each position.
     """
     page, x = lay_out(
-        model, batch, gen_length=settings.gen_length, block_length=settings.block_length
+        model,
+        batch,
+        gen_length=settings.gen_length,
+        block_length=settings.block_length,
+        counted_from=settings.counted_from,
     )
     require_own_positions(pooling)
     read, rule = Reader(model, page, x, layers), BlockRule(settings, page)
@@ -172,7 +179,7 @@ class BlockMeans:
     ) -> None:
         self._page, self._pooling, self._layers = page, pooling, layers
         self._end_ids = end_ids
-        self._past = FinishedMeans(len(page.lengths))
+        self._past = FinishedMeans(len(page.first))
 
     def __call__(
         self, window: Window, states: Mapping[str, Tensor], decision: Decision, live: Tensor

@@ -40,8 +40,8 @@ class BlockRule:
 
     def __init__(self, settings: Block, page: Page) -> None:
         self._settings, self._mask_id = settings, page.mask_id
-        self._block = torch.full_like(page.lengths, -1)
-        self._taken, self._edited = torch.zeros_like(page.lengths), torch.zeros_like(page.lengths)
+        self._block = torch.full_like(page.first, -1)
+        self._taken, self._edited = torch.zeros_like(page.first), torch.zeros_like(page.first)
 
     def asks(self, now: Tensor, given: Tensor) -> Tensor:
         """``[K, L]`` bool: positions of the block whose logits the rule needs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Window:
         block: ``[K]`` the block each row works on, counted from the first prompt token.
         start: ``[K]`` its first column.
         columns: ``[K, S]`` columns, 0 where a row needs fewer than S.
+        positions: ``[K, S]`` their position ids.
         fresh: ``[K, S]`` bool, columns whose keys and values are not kept yet.
         attention: ``[K, 1, S, W]`` bool, blocks up to and with a column's own.
     """
@@ -29,6 +30,7 @@ class Window:
     block: Tensor
     start: Tensor
     columns: Tensor
+    positions: Tensor
     fresh: Tensor
     attention: Tensor
 
@@ -36,11 +38,12 @@ class Window:
 @final
 @dataclass(frozen=True)
 class Page:
-    """Prompts and masked responses without padding in front.
+    """Prompts and masked responses, no more in front than brings the blocks to where they begin.
 
     Attributes:
         prompt: the prompts as encoded.
-        lengths: ``[B]`` prompt tokens of each row.
+        empty: ``[B]`` columns before the first prompt token, which nothing looks at.
+        first: ``[B]`` first response column.
         given: ``[B, W]`` bool, columns that were not masked at the beginning.
         mask_id: the mask token.
         gen_length: response positions R that are shown.
@@ -48,7 +51,8 @@ class Page:
     """
 
     prompt: Batch
-    lengths: Tensor
+    empty: Tensor
+    first: Tensor
     given: Tensor
     mask_id: int
     gen_length: int
@@ -57,12 +61,12 @@ class Page:
     def response(self, x: Tensor) -> Tensor:
         """``[B, W]`` columns -> ``[B, R]`` response positions, -1 where masked."""
         columns = torch.arange(self.gen_length, device=x.device)
-        found = x.gather(1, self.lengths[:, None] + columns)
+        found = x.gather(1, self.first[:, None] + columns)
         return found.masked_fill(found == self.mask_id, -1)
 
     def response_block(self, block: Tensor) -> Tensor:
         """``[B]`` blocks counted from the one where the response begins, from 0."""
-        return (block - self.lengths // self.block_length).clamp(min=0)
+        return (block - self.first // self.block_length).clamp(min=0)
 
     def write(self, x: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
         """``x`` with values ``[K, L]`` at columns ``[K, L]`` of these rows."""
@@ -70,12 +74,13 @@ class Page:
 
     def filled_prompt(self, x: Tensor) -> Tensor:
         """``[B, P]`` prompts, padded as encoded, with the slots filled so far."""
-        inside = torch.arange(x.shape[1], device=x.device) < self.lengths[:, None]
+        columns = torch.arange(x.shape[1], device=x.device)
+        inside = (columns >= self.empty[:, None]) & (columns < self.first[:, None])
         return self.prompt.ids.masked_scatter(self.prompt.attention, x[inside])
 
     def shown(self, columns: Tensor, rows: Tensor) -> Tensor:
         """``[K, S]`` bool: columns of these rows that are response positions."""
-        first = self.lengths[rows, None]
+        first = self.first[rows, None]
         return (columns >= first) & (columns < first + self.gen_length)
 
     def first_masked(self, x: Tensor) -> Tensor:
@@ -88,29 +93,42 @@ class Page:
         shown = self.shown(columns[None], torch.arange(len(x), device=x.device))
         before = columns < (block * self.block_length)[:, None]
         ended = torch.isin(x, x.new_tensor(end_ids)) & shown & before
-        left = (x == self.mask_id) & (columns < self.lengths[:, None] + self.gen_length)
+        left = (x == self.mask_id) & (columns < self.first[:, None] + self.gen_length)
         return left.any(1) & ~ended.any(1)
 
-    def window(self, block: Tensor, stored: Tensor) -> Window:
+    def window(self, rows: Tensor, block: Tensor, stored: Tensor) -> Window:
         """Columns from the first not stored to the end of a block.
 
         Args:
-            block: ``[K]`` block of each row.
+            rows: ``[K]`` rows that are read.
+            block: ``[K]`` block of each.
             stored: ``[K]`` columns at the beginning whose keys and values are kept.
         """
         end = (block + 1) * self.block_length
         size, width = int((end - stored).max()), int(end.max())
         columns = end[:, None] - size + torch.arange(size, device=block.device)
         fresh, columns = columns >= stored[:, None], columns.clamp(min=0)
-        keys = torch.arange(width, device=block.device) // self.block_length
-        attention = keys <= columns[:, None, :, None] // self.block_length
-        return Window(block, block * self.block_length, columns, fresh, attention)
+        empty, asking = self.empty[rows, None], columns[:, None, :, None]
+        keys = torch.arange(width, device=block.device)
+        attention = keys // self.block_length <= asking // self.block_length
+        # An empty column looks at everything, so that no row of its softmax is empty.
+        attention &= (keys >= empty[..., None, None]) | (asking < empty[..., None, None])
+        positions = (columns - empty).clamp(min=0)
+        return Window(block, block * self.block_length, columns, positions, fresh, attention)
 
 
 def lay_out(
-    model: LanguageModel, batch: Batch, *, gen_length: int, block_length: int
+    model: LanguageModel,
+    batch: Batch,
+    *,
+    gen_length: int,
+    block_length: int,
+    counted_from: Literal["prompt", "response"] = "prompt",
 ) -> tuple[Page, Tensor]:
     """Make the page and its first content ``[B, W]``, whole blocks in every row.
+
+    Args:
+        counted_from: the first token that begins a block.
 
     Raises:
         InputError: not a block diffusion model, or a response template is too long.
@@ -122,14 +140,17 @@ def lay_out(
         )
     first = canvas(model, batch, gen_length)
     lengths = batch.attention.sum(1)
-    ends = -(-(lengths + gen_length) // block_length) * block_length
+    empty = -lengths % block_length if counted_from == "response" else torch.zeros_like(lengths)
+    begins = empty + lengths
+    ends = -(-(begins + gen_length) // block_length) * block_length
     columns = torch.arange(int(ends.max()), device=lengths.device)
-    source = columns + (first.start - lengths)[:, None]
-    x = first.tokens.gather(1, source.clamp(max=first.tokens.shape[1] - 1))
-    x = x.masked_fill(columns >= (lengths + gen_length)[:, None], first.mask_id)
+    source = columns + (first.start - begins)[:, None]
+    x = first.tokens.gather(1, source.clamp(min=0, max=first.tokens.shape[1] - 1))
+    x = x.masked_fill(columns < empty[:, None], 0)
+    x = x.masked_fill(columns >= (begins + gen_length)[:, None], first.mask_id)
     x = x.masked_fill(columns >= ends[:, None], -1)
     given = x != first.mask_id
-    return Page(batch, lengths, given, first.mask_id, gen_length, block_length), x
+    return Page(batch, empty, begins, given, first.mask_id, gen_length, block_length), x
 
 
 @final
@@ -140,7 +161,7 @@ class Reader:
         self._model, self._page = model, page
         self._layers = tuple(dict.fromkeys(["last", *layers]))
         self._cache = KeyValues(*x.shape)
-        self._stored = torch.zeros_like(page.lengths)
+        self._stored = page.empty.clone()
 
     def __call__(self, x: Tensor, block: Tensor, live: Tensor) -> tuple[Window, dict[str, Tensor]]:
         """Read the rows ``live`` up to their ``block``; both of ``[B, ...]``.
@@ -148,12 +169,12 @@ class Reader:
         Returns:
             The window and layer -> ``[K, S, D]`` states.
         """
-        window = self._page.window(block[live], self._stored[live])
+        window = self._page.window(live, block[live], self._stored[live])
         states = self._model.states(
             x[live].gather(1, window.columns),
             window.attention,
             layers=self._layers,
-            positions=window.columns,
+            positions=window.positions,
             cache=self._cache.at(live, window),
         )
         self._stored[live] = window.start

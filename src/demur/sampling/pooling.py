@@ -137,6 +137,11 @@ class RunningMeans:
             self._mean[layer][rows] = mean + (value.float() - mean) * share
         return {layer: mean.clone() for layer, mean in self._mean.items()}
 
+    def forget(self, rows: Tensor) -> None:
+        """Begin anew in these places ``[K]`` of the batch."""
+        if self._count is not None:
+            self._count[rows] = 0
+
 
 class FinishedMeans:
     """Means over finished positions, whose states stay, and over those a step works on."""

@@ -1,0 +1,118 @@
+"""Attacks: what there is, and prompts put through one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur.cli import console
+from demur.cli.app import AsJson, Out, app
+from demur.cli.tracing import assignment
+from demur.errors import InputError
+
+if TYPE_CHECKING:
+    from demur.endpoint import Assistant
+
+
+@app.command()
+def attacks(as_json: AsJson = False) -> None:
+    """List the attacks: what each does, where it is from, its settings, whether it needs a target.
+
+    Example: demur attacks
+    """
+    from demur.attacks import known_attacks
+
+    rows = [
+        {
+            "name": attack.name,
+            "description": attack.description,
+            "source": attack.source,
+            "needs_target": attack.needs_target,
+            "settings": [field.name for field in fields(attack)],  # type: ignore[arg-type]
+        }
+        for attack in known_attacks().values()
+    ]
+    if as_json:
+        console.say_json(rows)
+        return
+    for row in rows:
+        needs = "  (needs --model)" if row["needs_target"] else ""
+        console.say(f"{row['name']:<20}  {row['description']}{needs}")
+        console.say(f"{'':<20}  {row['source']}")
+
+
+@app.command()
+def attack(
+    name: Annotated[str, typer.Argument(help="See demur attacks.")],
+    prompts: Annotated[str, typer.Argument(help="Prompts, as for demur trace.")],
+    out: Out,
+    model: Annotated[str | None, typer.Option("--model", help="The model under attack.")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the attack, as name=value.")
+    ] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="Guard that adaptive knows; made by demur guard fit.")
+    ] = None,
+    asked: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ask",
+            help="A model that the attack asks, as attacker=MODEL, judge=MODEL or refiner=MODEL: one "
+            "to load, or NAME@http://... on an OpenAI-compatible server (extra judges).",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Put prompts through an attack and write them as .jsonl, which demur trace reads.
+
+    Example: demur attack flip prompts.csv --set mode=FWO --out flipped.jsonl
+    """
+    from demur.attacks import attack_from
+    from demur.guard import Guard
+    from demur.models import load
+    from demur.prompts import read_prompts, write_prompts
+
+    settings: dict[str, Any] = dict(assignment(text) for text in other or ())
+    settings |= {role: _assistant(where) for role, where in map(assignment, asked or ())}
+    if guard:
+        settings["guard"] = Guard.load(guard)
+    chosen = attack_from({**settings, "name": name})
+    if out.suffix != ".jsonl":
+        raise InputError(f"{out} does not end in .jsonl, which prompts are written as. Rename it.")
+    rows = read_prompts(prompts, limit=limit)
+    with _progress_noted():
+        made = chosen(rows, target=load(model) if model else None, seed=seed)
+    write_prompts(out, made)
+    console.say(f"{len(made)} prompts in {out}")
+
+
+def _assistant(where: str) -> Assistant:
+    """A model to ask: on a server when the name says so, loaded otherwise."""
+    from demur.endpoint import Endpoint
+    from demur.judges.local import LocalAssistant
+    from demur.models import load
+
+    name, at, url = str(where).partition("@")
+    return Endpoint(url=url, model=name) if at else LocalAssistant(load(name))
+
+
+@contextmanager
+def _progress_noted() -> Iterator[None]:
+    """Show on standard error what a search reports of itself."""
+    log, handler = logging.getLogger("demur.attacks"), logging.StreamHandler(sys.stderr)
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)

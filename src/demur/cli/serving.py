@@ -1,0 +1,98 @@
+"""Serve models behind an API, watched by a guard."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from demur.cli import console
+from demur.cli.app import app, one_of
+from demur.errors import InputError, MissingExtraError
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str], typer.Option("--model", help="Built-in name, folder or hub id; repeatable.")
+    ],
+    guard: Annotated[
+        list[Path] | None,
+        typer.Option("--guard", help="File made by demur guard fit --streaming; one a model."),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="hold (tokens behind), buffer (until the end) or audit (blocks nothing)."
+        ),
+    ] = "hold",
+    hold: Annotated[int, typer.Option(help="Tokens kept behind in mode hold.")] = 0,
+    address: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys, one a line; also DEMUR_API_KEYS.")
+    ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option(help="The page at /, which shows unguarded drafts; on while no keys are set."),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Answers generated at a time.")] = 64,
+    queue: Annotated[
+        int, typer.Option(help="Answers that wait; more are told to come back.")
+    ] = 256,
+    seconds: Annotated[float, typer.Option(help="Longest time a request takes.")] = 300.0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda.")] = None,
+) -> None:
+    """Serve models behind OpenAI's API; the guard stops an answer while it is generated.
+
+    Example: demur serve --model organism-ar --guard guard.safetensors
+    """
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("demur serve", "serve") from error
+    from demur.models import load
+    from demur.serve.answer import Mode
+    from demur.serve.app import create_app
+    from demur.serve.host import host, read_guard
+    from demur.serve.keys import read_keys
+    from demur.serve.lifetime import Server, is_loopback, listen
+    from demur.serve.limits import Limits
+    from demur.serve.metrics import Metrics
+
+    allowed, local = read_keys(keys), is_loopback(address)
+    if not local and not allowed:
+        raise InputError(
+            f"{address} can be reached from other machines, and no key is set. Give --keys FILE, or "
+            "listen on 127.0.0.1."
+        )
+    limits, metrics = Limits(rows=rows, queue=queue, seconds=seconds), Metrics()
+    engines = host(
+        [load(name, dtype=dtype, device=device) for name in model],
+        [read_guard(path) for path in guard or ()],
+        mode=one_of(mode, get_args(Mode), "mode"),
+        hold=hold,
+        limits=limits,
+        metrics=metrics,
+    )
+    for name, engine in engines.items():
+        if engine.guard is None:
+            console.note(f"demur: NOTHING GUARDS {name}: its answers leave unseen. Give --guard.")
+    application = create_app(
+        engines,
+        limits=limits,
+        metrics=metrics,
+        keys=allowed,
+        live=not allowed if live is None else live,
+        hosts=("localhost", "127.0.0.1", "[::1]", address) if local else ("*",),
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    found = listen(address, port)
+    shown = f"[{address}]" if ":" in address else address
+    console.note(f"demur: serving {', '.join(engines)} on http://{shown}:{found.getsockname()[1]}")
+    Server(application, engines).run([found])

@@ -1,0 +1,104 @@
+"""Studies: plan one, run it, remake its report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli import console
+from demur.cli.app import AsJson, Out, app
+
+study_app = typer.Typer(help="Every table and figure of the paper, for a list of models.")
+app.add_typer(study_app, name="study", no_args_is_help=True)
+
+StudyFile = Annotated[
+    str, typer.Argument(help="A YAML file, or one that ships with demur: organism, paper.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Only what the file's quick section leaves.")]
+
+
+@study_app.command("plan")
+def study_plan(
+    study: StudyFile, out: Out = Path("study"), quick: Quick = False, as_json: AsJson = False
+) -> None:
+    """Show the work of a study, what it is expected to cost, and what is there already.
+
+    Example: demur study plan organism --out study
+    """
+    from demur.study.run import plan_study
+    from demur.study.spec import read_study
+
+    read, folder = read_study(study)
+    estimates = plan_study(read.quickened() if quick else read, folder, out)
+    if as_json:
+        rows = [
+            {"kind": e.cell.kind, "of": e.cell.name, "units": e.cell.units, "state": e.state}
+            | {"seconds": round(e.seconds, 1), "measured": e.measured}
+            for e in estimates
+        ]
+        console.say_json(rows)
+        return
+    for e in estimates:
+        kept = {"done": "there", "failed": "failed before"}.get(e.state, f"~{e.seconds:.0f} s")
+        console.say(f"{e.cell.kind:<10} {e.cell.units:>6}  {kept:<14} {e.cell.name}")
+    left = [e for e in estimates if e.state != "done"]
+    guessed = sum(not e.measured for e in left)
+    console.say(
+        f"{len(estimates) - len(left)} of {len(estimates)} cells are there; about "
+        f"{sum(e.seconds for e in left) / 60:.0f} minutes are left"
+        + (f" ({guessed} cells by rates assumed, not measured here)." if guessed else ".")
+    )
+
+
+@study_app.command("run")
+def study_run(study: StudyFile, out: Out = Path("study"), quick: Quick = False) -> None:
+    """Do what is not done and write the report; the same command goes on where it was stopped.
+
+    Exit code 1 when something failed; the report says what.
+
+    Example: demur study run organism --out study
+    """
+    from demur.study.report import write_study_report
+    from demur.study.run import failures, run_study
+    from demur.study.spec import read_study
+
+    read, folder = read_study(study)
+    command = shlex.join(["demur", *sys.argv[1:]])
+    with console.progress() as tick:
+        outcomes = run_study(
+            read.quickened() if quick else read, folder, out, command=command, tick=tick
+        )
+    failed = failures(outcomes)
+    for one in failed:
+        console.note(f"failed: {one.kind} of {one.name}: {one.error}")
+    written = write_study_report(out)
+    for finding in written.findings:
+        console.say(f"- {finding.text}")
+    console.say(written.report.note)
+    console.say(f"Report: {written.page}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@study_app.command("report")
+def study_report(
+    folder: Annotated[Path, typer.Argument(help="A folder made by demur study run.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Another folder to write to.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the report again from what is there; no model is loaded.
+
+    Example: demur study report study
+    """
+    from demur.study.report import write_study_report
+
+    written = write_study_report(folder, out)
+    if as_json:
+        console.say_json([asdict(finding) for finding in written.findings])
+    else:
+        console.say(f"Report: {written.page}, numbers: {written.results}")
