@@ -13,13 +13,15 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 
 FLOORS = (
     ("errors",),
-    ("alignment", "files"),
+    ("alignment", "files", "settings"),
     ("types",),
-    ("metrics", "organism"),
-    ("models", "prompts", "sri", "store", "judges", "viz"),
+    ("metrics", "organism", "endpoint"),
+    ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),
-    ("tracing", "guard", "attacks", "compat"),
-    ("runs", "defenses"),
+    ("tracing", "guard", "compat"),
+    ("judges", "hub", "adapters"),
+    ("attacks", "defenses", "runs"),
+    ("cluster", "integrations"),
     ("study", "serve"),
     ("cli",),
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from demur import metrics
 from demur.errors import InputError
@@ -83,3 +83,24 @@ def test_bad_input() -> None:
         metrics.rate([True, False], [1, 2, 3])
     with pytest.raises(InputError, match="NaN"):
         metrics.auroc([float("nan")], [1.0])
+
+
+labels = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=2, max_size=30
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels)
+def test_kappa_equals_scikit_learn(said: list[tuple[str, str]]) -> None:
+    first, second = [a for a, _ in said], [b for _, b in said]
+    found = metrics.cohen_kappa(first, second, draws=10).value
+    if len({*first, *second}) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(cohen_kappa_score(first, second))
+
+
+def test_kappa_of_different_lengths() -> None:
+    with pytest.raises(InputError, match="2 verdicts against 1"):
+        metrics.cohen_kappa([True, False], [True])

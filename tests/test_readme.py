@@ -59,3 +59,10 @@ def test_make_targets_are_there() -> None:
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
     for target in re.findall(r"(?:^    |`)make (\w+)", README, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_results_are_those_of_the_study() -> None:
+    script = Path(__file__).parents[1] / "scripts" / "readme_results.py"
+    command = [sys.executable, str(script)]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert table in README
