@@ -17,6 +17,12 @@ lint: .venv/.dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --site-dir site
+
+package: .venv/.dev
+	scripts/package.sh
+
 bench: .venv/.dev
 	.venv/bin/python -m benchmarks --out benchmarks/results
 
@@ -32,14 +38,12 @@ bench: .venv/.dev
 	$(PIP) -e '.[dev]'
 	touch $@ .venv/.demur
 
-# transformers 4.57 needs older companions than the pinned ones.
-.venv-oldest/.dev: pyproject.toml constraints.txt
+.venv-oldest/.dev: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
-	grep -vE '^(transformers|tokenizers|huggingface|datasets|fsspec)' constraints.txt > .venv-oldest/constraints.txt
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -c .venv-oldest/constraints.txt -e '.[dev]' 'transformers==4.57.*'
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -c constraints-oldest.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest demo dist
+	rm -rf .venv .venv-oldest demo dist site
 
-.PHONY: demo test oldest lint bench clean
+.PHONY: demo test oldest lint docs package bench clean

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import blocks, scoring, tracing
+from benchmarks import blocks, guarding, scoring, serving, tracing
 from benchmarks.machine import machine
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     out = parser.parse_args().out
     results = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
-    for part in (scoring, tracing, blocks):
+    for part in (scoring, guarding, tracing, blocks, serving):
         figures = part.measure()
         results[part.__name__.split(".")[-1]] = figures
         for name, value in figures.items():

@@ -10,12 +10,14 @@ from demur.models.base import Batch, LanguageModel, Traits
 VOCABULARY = 8192
 MASK = VOCABULARY - 1
 
-
 #: Published shapes: width, layers, heads, key-value heads, feed-forward width, vocabulary.
+#: ``llada-small`` is ``small`` with LLaDA's vocabulary.
 SHAPES = {
     "llama-3.1-8b": (4096, 32, 32, 8, 14336, 128256),
     "llada-8b": (4096, 32, 32, 32, 12288, 126464),
     "dream-7b": (3584, 28, 28, 4, 18944, 152064),
+    "llada-small": (512, 8, 8, 8, 1408, 126464),
+    "llama-500m": (1280, 24, 20, 20, 3456, VOCABULARY),
     "small": (512, 8, 8, 8, 1408, VOCABULARY),
     "tiny": (256, 4, 4, 4, 704, VOCABULARY),
 }

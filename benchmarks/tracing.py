@@ -71,6 +71,21 @@ def traced(model: LanguageModel, batch: Batch, sampler: Autoregressive | Masked)
     return list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
 
 
+def batching(model: LanguageModel, *, steps: int = 8, rounds: int = 3) -> float:
+    """Times faster: eight 300-token prompts traced together, against the plain loop one by one.
+
+    Eight steps of 16 commits take the same work a step as 32 of four. With fewer steps more positions
+    are masked on average, whose logits are all that is computed: the ratio is then understated.
+    """
+    prompts, sampler = models.batch(8, 300), Masked(steps=steps, gen_length=128, block_length=128)
+    ways = {
+        "one by one": lambda: one_by_one(model, prompts, steps=steps),
+        "traced": lambda: traced(model, prompts, sampler),
+    }
+    timed = seconds(ways, rounds=rounds)
+    return timed["one by one"] / timed["traced"]
+
+
 def measure() -> dict[str, float]:
     """Ratios of tracing; see each name."""
     causal, prompts = models.llama(masked=False), models.batch(8, 300)
@@ -106,21 +121,15 @@ def measure() -> dict[str, float]:
         },
         rounds=2,
     )
-    # Eight steps of 16 commits take the same work a step as 32 of four.
-    long, eight = models.batch(8, 300), Masked(steps=8, gen_length=128, block_length=128)
-    batched = seconds(
-        {
-            "one by one": lambda: one_by_one(diffusion, long, steps=8),
-            "traced": lambda: traced(diffusion, long, eight),
-        },
-        rounds=3,
-    )
     return {
         "AR: times faster than the reference algorithm": slow["reference"] / slow["traced"],
         "AR: share of plain generate's time": fast["traced"] / fast["generate"],
         "masked: share of a plain untraced loop's time": masked["traced"] / masked["plain"],
         "masked: times faster at batch 8 than the plain loop a prompt at a time": (
-            batched["one by one"] / batched["traced"]
+            batching(diffusion)
+        ),
+        "masked: the same with LLaDA's vocabulary of 126,464": batching(
+            models.llama(masked=True, shape="llada-small"), steps=2, rounds=1
         ),
         # Random weights give near-equal confidences, whose order rounding may swap; on models with
         # gaps between them the tests hold every token equal.

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Builds wheel and sdist of the last commit twice, compares, and tries the wheel in a fresh environment.
+# Needs build in the environment of $PYTHON. Run by: make package
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH PIP_DISABLE_PIP_VERSION_CHECK=1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+for try in one two; do
+    mkdir "$work/$try.source"
+    git archive HEAD | tar -x -C "$work/$try.source"
+    "$PYTHON" -m build --outdir "$work/$try" "$work/$try.source" >"$work/$try.log" 2>&1 ||
+        { cat "$work/$try.log"; exit 1; }
+done
+(cd "$work/one" && sha256sum -- *) | tee "$work/hashes"
+(cd "$work/two" && sha256sum --check --quiet "$work/hashes")
+if [ -n "$(find "$work/one" -size +30M)" ]; then
+    echo "A distribution is over 30 MB." >&2
+    exit 1
+fi
+
+"$PYTHON" -m venv "$work/fresh"
+"$work/fresh/bin/python" -m pip install -q -c constraints.txt "$work"/one/*.whl
+"$work/fresh/bin/python" -m pip check
+cd "$work"
+fresh/bin/demur --version
+fresh/bin/python - <<'PYTHON'
+import subprocess
+import time
+
+best = float("inf")
+for _ in range(5):
+    start = time.perf_counter()
+    subprocess.run(["fresh/bin/demur", "--help"], check=True, capture_output=True)
+    best = min(best, time.perf_counter() - start)
+print(f"demur --help: {best:.2f} s")
+assert best <= 0.3, "demur --help takes longer than 0.3 s"
+PYTHON
+fresh/bin/demur trace organism:test/harmless --limit 4 --model organism-ar --out run
+fresh/bin/demur ls run
+mkdir -p "$root/dist"
+cp one/* "$root/dist/"
