@@ -20,7 +20,7 @@ FLOORS = (
     ("sampling", "detectors"),
     ("tracing", "guard", "compat"),
     ("judges", "hub", "adapters"),
-    ("attacks", "defenses", "runs"),
+    ("attacks", "defenses", "runs", "watching"),
     ("cluster", "integrations"),
     ("study", "serve"),
     ("cli",),

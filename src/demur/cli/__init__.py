@@ -25,6 +25,7 @@ from demur.cli import (
     signals,
     studying,
     tracing,
+    watching,
 )
 from demur.cli.app import app
 from demur.errors import DemurError
@@ -43,6 +44,7 @@ __all__ = [
     "signals",
     "studying",
     "tracing",
+    "watching",
 ]
 
 #: What typer gives back for Ctrl-C.

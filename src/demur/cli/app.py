@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,17 @@ def one_of(value: str, known: tuple[Any, ...], what: str) -> Any:
     if value not in known:
         raise InputError(f"Unknown {what} {value!r}. Use one of: {', '.join(known)}.")
     return value
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """``name=value``, the value read as JSON where it is JSON."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set takes name=value; got {text!r}.")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
 
 
 def _version(wanted: bool) -> None:

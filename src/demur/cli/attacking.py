@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Out, app
-from demur.cli.tracing import assignment
+from demur.cli.app import AsJson, Out, app, assignment
 from demur.errors import InputError
 
 if TYPE_CHECKING:

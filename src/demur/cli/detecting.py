@@ -7,8 +7,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Out, app
-from demur.cli.tracing import assignment
+from demur.cli.app import AsJson, Out, app, assignment
 
 
 @app.command()

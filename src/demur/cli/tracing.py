@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, app, one_of
+from demur.cli.app import AsJson, app, assignment, one_of
 from demur.errors import InputError
 
 
@@ -140,17 +139,6 @@ def trace(
     else:
         most = "".join(f"; at most {value} GiB of memory" for value in memory.values())
         console.say(f"{len(store)} traces in {out}{most}")
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """``name=value``, the value read as JSON where it is JSON."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set takes name=value; got {text!r}.")
-    try:
-        return name.strip(), json.loads(value)
-    except json.JSONDecodeError:
-        return name.strip(), value
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
