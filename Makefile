@@ -1,6 +1,9 @@
-# Two commands for a newcomer: make demo, make test. Both start from nothing but Python 3.11 and make.
+# For a newcomer: make watch, make demo, make test. They start from nothing but Python 3.11 and make.
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+watch: .venv/.demur
+	.venv/bin/demur watch
 
 demo: .venv/.demur
 	.venv/bin/demur demo --out demo
@@ -46,4 +49,4 @@ bench: .venv/.dev
 clean:
 	rm -rf .venv .venv-oldest demo dist site
 
-.PHONY: demo test oldest lint docs package bench clean
+.PHONY: watch demo test oldest lint docs package bench clean
