@@ -80,7 +80,7 @@ def watch(
         )
     if anchors and settings:
         raise InputError("--set does not go with --anchors, which name their sampler themselves.")
-    views = []
+    views = list[View]()
     with console.progress() as tick:
         for name, path in zip_longest(names, anchors or ()):
             tick("getting ready", len(views), len(names))
