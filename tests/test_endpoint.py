@@ -16,6 +16,10 @@ import pytest
 from demur.endpoint import Endpoint, Message
 from demur.errors import EndpointError, InputError
 from demur.judges import find_judge, judge_all
+from demur.models import load
+from demur.models.base import LanguageModel
+from demur.study.judging import harm_judge, refusal_judges
+from demur.study.spec import Judges
 
 KEY = "sk-not-a-real-key-0123456789"
 
@@ -212,3 +216,43 @@ def test_a_judge_over_a_server(ask: Callable[..., Endpoint], script: Script) -> 
     found = judge_all(judge, [("bake a cake", "Sure."), ("bake a cake", "No.")])
     assert [(one.outcome, one.raw) for one in found] == [("hit", "yes"), ("unparsed", "maybe")]
     assert [turn["role"] for turn in script.seen[0]["messages"]] == ["system", "user"]
+
+
+def test_a_study_asks_once_for_all_it_wants_judged(
+    url: str, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMUR_TEST_KEY", KEY)
+    script.pause = 0.05
+    judges = Judges(
+        harm="asked-harm",
+        refusal=("asked-refusal",),
+        model="m",
+        endpoint=url,
+        key_variable="DEMUR_TEST_KEY",
+        cache=str(tmp_path / "answers"),
+        concurrency=3,
+    )
+    pairs = [("bake", f"{i % 4}") for i in range(12)]
+    assert harm_judge(judges)(pairs) == [False] * 12  # the echo is unparsed, and that is no hit
+    assert len(script.seen) == 4  # what is said twice is judged once
+    assert script.most == 3
+    assert script.keys[0] == f"Bearer {KEY}"
+    harm_judge(judges)(pairs)
+    assert len(script.seen) == 4
+    refusal_judges(judges)["asked-refusal"](pairs)
+    assert len(script.seen) == 8
+
+
+def test_a_study_loads_its_judge_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counted(name: str) -> LanguageModel:
+        loaded.append(name)
+        return load(name)
+
+    monkeypatch.setattr("demur.study.judging.load", counted)
+    judges = Judges(harm="asked-harm", refusal=("asked-refusal",), model="organism-ar-small")
+    for _ in range(2):
+        harm_judge(judges)([("bake a cake", "no")])
+        refusal_judges(judges)["asked-refusal"]([("bake a cake", "no")])
+    assert loaded == ["organism-ar-small"]

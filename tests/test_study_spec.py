@@ -8,7 +8,7 @@ import pytest
 
 from demur.errors import InputError
 from demur.study.sets import prompt_sets
-from demur.study.spec import Study, read_study, shipped_names
+from demur.study.spec import Judges, Study, read_study, shipped_names
 
 GOOD = """\
 title: a study
@@ -55,6 +55,16 @@ def test_sets_are_cut_to_the_share_and_to_few(tmp_path: Path) -> None:
         (("title: a study", "title: a study\nreader: nobody"), "reader names"),
         (("  anchors:", "  fit:"), "need at least anchors and test"),
         (("models:", "judges: {refusal: [nobody]}\nmodels:"), "Unknown judge 'nobody'"),
+        (("models:", "judges: {harm: llama-guard}\nmodels:"), "llama-guard needs a model"),
+        (("models:", "judges: {refusal: [asked-refusal]}\nmodels:"), "asked-refusal needs a model"),
+        (
+            ("models:", "judges: {endpoint: 'http://x/v1'}\nmodels:"),
+            "no model of it is named",
+        ),
+        (
+            ("models:", "judges: {harm: wildguard, model: m, endpoint: 'http://x/v1'}\nmodels:"),
+            "demur loads itself",
+        ),
         (("models:", "detectors: [nobody]\nmodels:"), "Unknown detector 'nobody'"),
         (("models:", "defenses: [{name: nobody}]\nmodels:"), "Unknown defense 'nobody'"),
     ],
@@ -84,3 +94,10 @@ def test_quick_leaves_its_models_and_fewer_prompts() -> None:
     whole = prompt_sets(study, folder, study.models[0], main=True)
     part = prompt_sets(quick, folder, quick.models[0], main=True)
     assert sum(len(one.prompts) for one in part) < 0.3 * sum(len(one.prompts) for one in whole)
+
+
+def test_how_a_server_is_reached_makes_no_result_stale() -> None:
+    plain = Judges(harm="asked-harm", model="m", endpoint="http://localhost/v1")
+    other = plain.model_copy(update={"cache": "answers", "timeout": 5.0, "concurrency": 2})
+    assert plain.inputs == other.inputs
+    assert plain.inputs != plain.model_copy(update={"model": "n"}).inputs

@@ -8,11 +8,13 @@ arXiv:2507.11097; code ZichenWen1/DIJA ``run_jailbreakbench/models/jailbreakbenc
        masked positions: from a template, or by a refiner model that is shown examples;
     2. an outline without a span gets one of 36 positions at its end;
     3. the sampler fills the spans together with the response; what is judged begins at the first
-       span (``infilled``).
+       span (``demur.judges.reading.answer_of``).
 
 Differs from the paper: instruction and examples of the refiner are in our own words, about harmless
 requests; a refiner's answer without a span is asked for again before step 2 applies to the plain
-request; spans are read in the template, not in the request put into it.
+request; spans are read in the template, not in the request put into it; step 2's span stands bare,
+where the released code puts ``<startoftext>`` and ``<endoftext>`` around it, tokens of LLaDA's alone; a
+judge reads the response too, where the released code reads the filled user turn alone.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from demur.attacks.attacked import Asked, attacked, fill
 from demur.endpoint import Assistant, Message
 from demur.errors import InputError
 from demur.models.base import LanguageModel
-from demur.types import Prompt, Template, Trace
+from demur.types import Prompt, Template
 
 #: Masked positions of the span that an outline without any gets.
 TAIL = 36
@@ -141,18 +143,6 @@ def spans(outline: str) -> Template:
         elif piece:
             parts.append(piece)
     return (*parts, TAIL) if not any(isinstance(part, int) for part in parts) else tuple(parts)
-
-
-def infilled(trace: Trace) -> str:
-    """What a judge is to read: the filled user turn from the first span on, then the response.
-
-    For a prompt without masked slots in its user turn that is the response.
-    """
-    if trace.prompt.user is None:
-        return trace.response
-    filled, head = " ".join(trace.filled_prompt.split()), trace.prompt.user[0]
-    before = " ".join(head.split()) if isinstance(head, str) else ""
-    return f"{filled[filled.find(before) + len(before) :].strip()}\n{trace.response}".strip()
 
 
 def _interleaved(prompt: Prompt, outline: str, user: Template) -> Prompt:

@@ -61,16 +61,19 @@ def judge(
 ) -> None:
     """Judge each response of a run; with several judges, say how far they agree and where not.
 
+    Where a prompt has masked slots, what the model wrote into them is judged with the response.
+
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
     from demur.judges import compare, judge_all
+    from demur.judges.reading import answer_of
     from demur.metrics import rate
     from demur.store import Store
 
     asked = _asked(endpoint, judge_model, key_variable, cache)
     chosen = _judges(names, asked)
     traces = list(Store.open(run).traces())
-    pairs = [(trace.prompt.goal, trace.response) for trace in traces]
+    pairs = [(trace.prompt.goal, answer_of(trace)) for trace in traces]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
@@ -137,13 +140,14 @@ def _judges(names: str, asked: tuple[Assistant | None, LanguageModel | None]) ->
 
 def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
+    from demur.judges.reading import answer_of
 
     header = ["id", "goal", "attack", "response"]
     for name in said:
         header += [name, f"{name} label", f"{name} score", f"{name} raw"]
     rows = []
     for place, trace in enumerate(traces):
-        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, trace.response]
+        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, answer_of(trace)]
         for verdicts in said.values():
             one = verdicts[place]
             row += [one.outcome, one.label, "" if one.score is None else one.score, one.raw]
@@ -169,6 +173,8 @@ def _as_data(
 
 
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
+    from demur.judges.reading import answer_of
+
     kappa = pair.kappa
     console.say(
         f"\n{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
@@ -179,7 +185,7 @@ def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[
         f"for {pair.second} alone {pair.only_second}, for neither {pair.neither}"
     )
     for place in pair.differ[:SHOWN]:
-        text = " ".join(traces[place].response.split())[:CHARACTERS]
+        text = " ".join(answer_of(traces[place]).split())[:CHARACTERS]
         console.say(f"  {traces[place].prompt.id}: {text}")
         for name in (pair.first, pair.second):
             one = said[name][place]

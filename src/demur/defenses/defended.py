@@ -27,8 +27,8 @@ class Outcome:
 
     Attributes:
         prompt: the prompt.
-        response: what the user reads.
-        undefended: what the model says without the defense.
+        response: what the user reads; of a prompt with masked slots, what filled them too.
+        undefended: the same without the defense.
         action: ``kept`` leaves the response as it was; ``blocked`` puts a refusal in its place;
             ``changed`` is another response of the model's.
         reason: what the decision was made from.
@@ -120,14 +120,14 @@ def screened(
     outcomes = tuple(
         Outcome(
             prompt=trace.prompt,
-            response=REFUSAL if blocked else trace.response,
-            undefended=trace.response,
+            response=REFUSAL if blocked else answer,
+            undefended=answer,
             action="blocked" if blocked else "kept",
             reason=reason,
             extra_passes=int(extra),
         )
-        for trace, blocked, reason, extra in zip(
-            generation.traces, flagged, reasons, extra_passes, strict=True
+        for trace, answer, blocked, reason, extra in zip(
+            generation.traces, generation.answers, flagged, reasons, extra_passes, strict=True
         )
     )
     return Defended(

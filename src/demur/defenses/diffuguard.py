@@ -85,6 +85,7 @@ class DiffuGuard:
                 f"guidance; {model.name} was to use {sampler}. Use --sampler masked."
             )
         plain = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
+        undefended = plain.answers
         began = time.perf_counter()
         away = np.zeros(len(prompts), dtype=np.float32)
         if self.knows_goal:
@@ -101,13 +102,13 @@ class DiffuGuard:
                 seed=seed,
                 batch_size=batch_size,
             )
-            for place, trace, passes in zip(places, said.traces, said.passes, strict=True):
-                before = plain.traces[place].response
+            for place, answer, passes in zip(places, said.answers, said.passes, strict=True):
+                before = undefended[place]
                 found[place] = Outcome(
                     prompt=prompts[place],
-                    response=trace.response,
+                    response=answer,
                     undefended=before,
-                    action="kept" if trace.response == before else "changed",
+                    action="kept" if answer == before else "changed",
                     reason=self._reason(float(away[place]), repairs=repairs),
                     extra_passes=audit + int(passes - plain.passes[place]),
                 )

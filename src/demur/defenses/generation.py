@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler
 from demur.tracing import batches, record
@@ -30,6 +31,11 @@ class Generation:
     traces: Traces
     passes: NDArray[np.int64]
     seconds: float
+
+    @property
+    def answers(self) -> list[str]:
+        """What the model said to each prompt, in the slots of its user turn too."""
+        return [answer_of(trace) for trace in self.traces]
 
 
 class Passes:

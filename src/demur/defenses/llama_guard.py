@@ -68,9 +68,9 @@ class LlamaGuard:
         said = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
         began = time.perf_counter()
         flagged, reasons, passes = [], [], []
-        for trace in said.traces:
+        for trace, answer in zip(said.traces, said.answers, strict=True):
             with counted(guard) as counter:
-                verdict = judge(trace.filled_prompt or trace.prompt.text, trace.response)
+                verdict = judge(trace.prompt.text, answer)
             passes.append(counter.rows)
             score = verdict.score
             flagged.append(score is not None and score > self.threshold)

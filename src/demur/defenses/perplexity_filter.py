@@ -84,7 +84,7 @@ class PerplexityFilter:
                 seed=seed,
                 batch_size=batch_size,
             )
-            said = zip(found.traces.responses, found.passes.tolist(), strict=True)
+            said = zip(found.answers, found.passes.tolist(), strict=True)
             return dict(zip(chosen, said, strict=True)), found.seconds
 
         answered, seconds = run(~blocked)

@@ -59,8 +59,8 @@ class SelfExamine:
         sampler = sampler or sampler_from(model.traits.sampler)
         said = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
         asked = [
-            Prompt(self._ask(model, trace.response), id=f"{trace.prompt.id}/examined")
-            for trace in said.traces
+            Prompt(self._ask(model, answer), id=f"{trace.prompt.id}/examined")
+            for trace, answer in zip(said.traces, said.answers, strict=True)
         ]
         answers = generate(model, asked, sampler=sampler, seed=seed, batch_size=batch_size)
         verdicts = [verdict(answer) for answer in answers.traces.responses]

@@ -82,12 +82,12 @@ class SmoothLLM:
         plain = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
         asked = [self.perturbed(p, copy, seed=seed) for p in prompts for copy in range(self.copies)]
         voted = generate(model, asked, sampler=sampler, seed=seed, batch_size=batch_size)
-        answers = np.array(voted.traces.responses, dtype=object).reshape(-1, self.copies)
+        answers = np.array(voted.answers, dtype=object).reshape(-1, self.copies)
         passes = voted.passes.reshape(-1, self.copies).sum(axis=1) - plain.passes
         outcomes = tuple(
             self._vote(prompt, before, list(said), int(extra), seed=seed)
             for prompt, before, said, extra in zip(
-                prompts, plain.traces.responses, answers, passes, strict=True
+                prompts, plain.answers, answers, passes, strict=True
             )
         )
         return Defended(

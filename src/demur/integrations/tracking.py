@@ -12,6 +12,7 @@ import numpy as np
 
 from demur.guard import Guard, StreamingGuard
 from demur.judges import refusal_judge
+from demur.judges.reading import answer_of
 from demur.sri import Anchors, signal
 from demur.types import Traces
 
@@ -41,7 +42,7 @@ def report(
         FingerprintError: traces of other runs than the anchors' or the guard's.
     """
     refused = refusal_judge(judge)
-    hits = [refused(trace.prompt.goal, trace.response).hit for trace in traces]
+    hits = [refused(trace.prompt.goal, answer_of(trace)).hit for trace in traces]
     found = {
         "traces": float(len(traces)),
         "steps_mean": float(np.mean([trace.n_steps for trace in traces])),

@@ -36,6 +36,7 @@ __all__ = [
     "compare",
     "find_judge",
     "judge_all",
+    "needs_model",
     "refusal_judge",
 ]
 
@@ -62,6 +63,11 @@ def refusal_judge(name: str) -> Judge:
     return REFUSAL_JUDGES[name]
 
 
+def needs_model(name: str) -> bool:
+    """Whether a judge asks a model or is one. Raises InputError: no such judge."""
+    return isinstance(_entry(name), Question | GuardForm)
+
+
 def find_judge(
     name: str, *, assistant: Assistant | None = None, model: LanguageModel | None = None
 ) -> Judge:
@@ -75,9 +81,7 @@ def find_judge(
     Raises:
         InputError: no such judge, or it needs an assistant or a model that was not given.
     """
-    entry = JUDGES.get(name)
-    if entry is None:
-        raise InputError(f"Unknown judge {name!r}. Known: {', '.join(JUDGES)}. See: demur judges")
+    entry = _entry(name)
     if isinstance(entry, Question):
         if assistant is None:
             raise InputError(
@@ -93,3 +97,9 @@ def find_judge(
             )
         return GuardModel(entry, model)
     return entry
+
+
+def _entry(name: str) -> Judge | Question | GuardForm:
+    if name not in JUDGES:
+        raise InputError(f"Unknown judge {name!r}. Known: {', '.join(JUDGES)}. See: demur judges")
+    return JUDGES[name]

@@ -8,6 +8,7 @@ from typing import Any
 from demur.attacks import attack_from
 from demur.attacks.suffix_search import SuffixSearch
 from demur.guard import Guard
+from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
 from demur.study.cells import Cell, Desk
 from demur.study.judging import harm_judge
@@ -60,10 +61,10 @@ def adaptive_cell(
             seed=seed,
             progress=desk.advance,
         )
-        harm, scores = harm_judge(judges), guard.score(traces)
+        harmful = harm_judge(judges)([(t.prompt.goal, answer_of(t)) for t in traces])
         said = {
-            t.prompt.id: (harm(t.prompt.goal, t.response), bool(s > guard.threshold))
-            for t, s in zip(traces, scores, strict=True)
+            t.prompt.id: (hit, bool(score > guard.threshold))
+            for t, hit, score in zip(traces, harmful, guard.score(traces), strict=True)
         }
         return {
             "goals": [prompt.goal for prompt in prompts],
@@ -76,7 +77,7 @@ def adaptive_cell(
         name=f"{arm.name}, {shown(spec)}",
         inputs={
             "spec": spec.model_dump(),
-            "judges": judges.model_dump(),
+            "judges": judges.inputs,
             "seed": seed,
             "prompts": digest([p.text for p in prompts]),
             "version": VERSION,

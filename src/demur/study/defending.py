@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from demur.attacks import attack_from
-from demur.defenses import Defense, PerplexityFilter, defense_from
+from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
 from demur.models.base import LanguageModel
 from demur.study.cells import Cell, Desk
-from demur.study.judging import harm_judge, refusal_judges
+from demur.study.judging import Hits, harm_judge, refusal_judges
 from demur.study.sets import Set
 from demur.study.spec import DefenseSpec, Judges
 from demur.study.tracing import Arm, sampler_of
 from demur.study.watching import GUARDS
 from demur.types import Prompt, digest
 
-VERSION = 1
+VERSION = 2
 
 
 def defense_cell(
@@ -60,25 +60,8 @@ def defense_cell(
             seed=seed,
             batch_size=batch_size,
         )
-        refusal, harm = refusal_judges(judges)[judges.refusal[0]], harm_judge(judges)
-        said = []
-        for one in found.outcomes:
-            goal = one.prompt.goal
-            said.append(
-                {
-                    "goal": goal,
-                    "attack": one.prompt.attack,
-                    "label": one.prompt.label,
-                    "action": one.action,
-                    "refused": [refusal(goal, t) for t in (one.undefended, one.response)],
-                    "harmful": [
-                        one.prompt.label == "harmful" and harm(goal, t)
-                        for t in (one.undefended, one.response)
-                    ],
-                }
-            )
         return {
-            "rows": said,
+            "rows": _rows(found, refusal_judges(judges)[judges.refusal[0]], harm_judge(judges)),
             "passes": [found.undefended_passes, found.passes],
             "seconds": [found.undefended_seconds, found.seconds],
         }
@@ -89,7 +72,7 @@ def defense_cell(
         inputs={
             "arm": arm.inputs,
             "spec": [spec.name, spec.settings],
-            "judges": judges.model_dump(),
+            "judges": judges.inputs,
             "seed": seed,
             "prompts": digest([[p.id, p.text, p.user, p.response] for p in prompts]),
             "infilling": [one.digest for one in infilling],
@@ -109,6 +92,27 @@ def shown(spec: DefenseSpec) -> str:
     """A defense's name for readers."""
     guard = spec.settings.get("guard")
     return f"{spec.name} ({guard})" if guard else spec.name
+
+
+def _rows(found: Defended, refusal: Hits, harm: Hits) -> list[dict[str, Any]]:
+    """A row a prompt; ``refused`` and ``harmful`` are of the undefended and the defended response."""
+    sides = [[(o.prompt.goal, o.undefended), (o.prompt.goal, o.response)] for o in found.outcomes]
+    refused = iter(refusal([pair for both in sides for pair in both]))
+    asked = [o.prompt.label == "harmful" for o in found.outcomes]
+    harmful = iter(
+        harm([pair for both, wanted in zip(sides, asked, strict=True) if wanted for pair in both])
+    )
+    return [
+        {
+            "goal": one.prompt.goal,
+            "attack": one.prompt.attack,
+            "label": one.prompt.label,
+            "action": one.action,
+            "refused": [next(refused), next(refused)],
+            "harmful": [next(harmful), next(harmful)] if wanted else [False, False],
+        }
+        for one, wanted in zip(found.outcomes, asked, strict=True)
+    ]
 
 
 def _attacked(one: Set, model: LanguageModel, seed: int) -> list[Prompt]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from demur import __version__
 from demur.guard import Guard
 from demur.judges import refusal_judge
+from demur.judges.reading import answer_of
 from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
 from demur.sri import Anchors, signal
@@ -99,7 +100,7 @@ def write_run_report(
 def _read(run: str | Path, anchors: Anchors) -> Read:
     judge = refusal_judge("paper")
     traces = Traces(tuple(Store.open(run).traces()))
-    refused = np.array([judge(t.prompt.goal, t.response).hit for t in traces], dtype=np.bool_)
+    refused = np.array([judge(t.prompt.goal, answer_of(t)).hit for t in traces], dtype=np.bool_)
     return Read(Path(run).name, traces, signal(anchors.states(traces), anchors), refused)
 
 

@@ -106,14 +106,27 @@ class Judges(Part):
     Attributes:
         refusal: the first one's verdicts make RR.
         harm: makes ASR, HRR and FRR; judges drafts too.
+        model: for judges that ask one or are one: the server's, or one to load.
         endpoint: URL of an OpenAI-compatible server for judges that ask one.
-        model: its model.
+        key_variable: environment variable that holds the server's key.
+        cache: folder that keeps the server's answers, from where the study is run.
+        timeout: seconds one try of the server may take.
+        concurrency: requests under way at once.
     """
 
     refusal: Annotated[tuple[str, ...], Field(min_length=1)] = ("paper",)
     harm: str = "oracle"
-    endpoint: str = ""
     model: str = ""
+    endpoint: str = ""
+    key_variable: str = "OPENAI_API_KEY"
+    cache: str = ""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    concurrency: Count = 8
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What verdicts depend on; how a server is reached is no part of it."""
+        return self.model_dump(include={"refusal", "harm", "model", "endpoint"})
 
 
 class Ablation(Part):
@@ -309,17 +322,37 @@ def _check_known(study: Study) -> None:
     """Raise InputError for a judge, detector or defense that nobody has."""
     from demur.defenses import known_defenses
     from demur.detectors import detection_method
-    from demur.judges import JUDGES
 
-    for judge in (*study.judges.refusal, study.judges.harm):
-        if judge not in JUDGES:
-            raise InputError(f"Unknown judge {judge!r}. Known: {', '.join(JUDGES)}.")
+    _check_judges(study.judges)
     for detector in study.detectors:
         detection_method(detector)
     known = known_defenses()
     for defense in study.defenses:
         if defense.name not in known:
             raise InputError(f"Unknown defense {defense.name!r}. Known: {', '.join(known)}.")
+
+
+def _check_judges(judges: Judges) -> None:
+    """Raise InputError for a judge that nobody has, or whose model is not named."""
+    from demur.judges import JUDGES, GuardForm, needs_model
+
+    if judges.endpoint and not judges.model:
+        raise InputError(
+            f"judges.endpoint is {judges.endpoint}, and no model of it is named. Add judges.model."
+        )
+    for name in (*judges.refusal, judges.harm):
+        if not needs_model(name):
+            continue
+        if not judges.model:
+            raise InputError(
+                f"The judge {name} needs a model. Name it as judges.model, with judges.endpoint for "
+                "one behind a server."
+            )
+        if judges.endpoint and isinstance(JUDGES[name], GuardForm):
+            raise InputError(
+                f"The judge {name} is a guard model that demur loads itself, and judges.endpoint is "
+                f"{judges.endpoint}. Give its folder as judges.model, without an endpoint."
+            )
 
 
 def _named_models(study: Study) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle
 from demur.sri import Anchors, fit_anchors, signal
 from demur.study.cells import Cell, Desk
-from demur.study.judging import Harm, Refusal, harm_judge, refusal_judges
+from demur.study.judging import Hits, harm_judge, refusal_judges
 from demur.study.spec import Judges
 from demur.study.tracing import Arm
 from demur.tracing import cut_at_end
 from demur.types import Trace, Traces
 
 VERSION = 1
+#: The same for verdicts alone, which anchors do not depend on.
+JUDGED = 2
 
 #: Text of the tokens of one draft; masked positions (-1) show as the mask token.
 DraftText = Callable[[Sequence[int]], str]
@@ -70,7 +73,7 @@ def verdicts_cell(arm: Arm, traced: Cell, anchors: Cell, *, judges: Judges) -> C
     return Cell(
         kind="verdicts",
         name=traced.name,
-        inputs={"judges": judges.model_dump(), "version": VERSION},
+        inputs={"judges": judges.inputs, "version": JUDGED},
         work=work,
         needs=(traced, anchors),
         model=arm.name,
@@ -82,16 +85,16 @@ def judged(
     traces: Traces,
     anchors: Anchors,
     *,
-    refusal: Mapping[str, Refusal],
-    harm: Harm,
+    refusal: Mapping[str, Hits],
+    harm: Hits,
     text_of: DraftText,
     end_ids: Sequence[int],
 ) -> dict[str, Any]:
     """Columns of plain data, one value a trace: see ``demur.study.evidence.Evidence``."""
     sigma = signal(anchors.states(traces), anchors)
     first = next(iter(refusal.values()))
-    drafts = [harmful_drafts(t, harm, text_of, end_ids) for t in traces]
-    refusing = [refusing_drafts(t, first, text_of, end_ids) for t in traces]
+    drafts = harmful_drafts(traces, harm, text_of, end_ids)
+    refusing = by_step(traces, first, text_of, end_ids)
     return {
         "ids": [t.prompt.id for t in traces],
         "goals": [t.prompt.goal for t in traces],
@@ -108,26 +111,37 @@ def judged(
     }
 
 
-def refusals(traces: Traces, judge: Refusal) -> list[bool]:
+def refusals(traces: Traces, judge: Hits) -> list[bool]:
     """Whether each response is a refusal."""
-    return [judge(t.prompt.goal, t.response) for t in traces]
+    return judge([(t.prompt.goal, answer_of(t)) for t in traces])
 
 
 def harmful_drafts(
-    trace: Trace, harm: Harm, text_of: DraftText, end_ids: Sequence[int]
-) -> list[bool]:
+    traces: Traces, harm: Hits, text_of: DraftText, end_ids: Sequence[int]
+) -> list[list[bool]]:
     """Whether each step's draft is harmful, the last entry the response; False for other prompts."""
-    if trace.prompt.label != "harmful":
-        return [False] * trace.n_steps
-    verdicts = _by_step(trace, lambda text: harm(trace.prompt.goal, text), text_of, end_ids)
-    return [*verdicts[:-1], harm(trace.prompt.goal, trace.response)]
+    asked = Traces(tuple(t for t in traces if t.prompt.label == "harmful"))
+    last = harm([(t.prompt.goal, answer_of(t)) for t in asked])
+    found = iter(zip(by_step(asked, harm, text_of, end_ids), last, strict=True))
+    steps = []
+    for one in traces:
+        if one.prompt.label == "harmful":
+            drafts, response = next(found)
+            steps.append([*drafts[:-1], response])
+        else:
+            steps.append([False] * one.n_steps)
+    return steps
 
 
-def refusing_drafts(
-    trace: Trace, judge: Refusal, text_of: DraftText, end_ids: Sequence[int]
-) -> list[bool]:
-    """Whether each step's draft is a refusal."""
-    return _by_step(trace, lambda text: judge(trace.prompt.goal, text), text_of, end_ids)
+def by_step(
+    traces: Traces, judge: Hits, text_of: DraftText, end_ids: Sequence[int]
+) -> list[list[bool]]:
+    """Whether each step's draft, up to its end token, is a hit: one list a trace."""
+    drafts = [_drafts(trace, text_of, end_ids) for trace in traces]
+    goals = [trace.prompt.goal for trace in traces]
+    pairs = [(goal, text) for goal, texts in zip(goals, drafts, strict=True) for text in texts]
+    hits = iter(judge(pairs))
+    return [[next(hits) for _ in texts] for texts in drafts]
 
 
 def draft_text(model: LanguageModel) -> DraftText:
@@ -142,17 +156,15 @@ def draft_text(model: LanguageModel) -> DraftText:
     return text
 
 
-def _by_step(
-    trace: Trace, judge: Callable[[str], bool], text_of: DraftText, end_ids: Sequence[int]
-) -> list[bool]:
-    """Judge each step's draft up to its end token; one like the step before is not judged again."""
-    verdicts: list[bool] = []
+def _drafts(trace: Trace, text_of: DraftText, end_ids: Sequence[int]) -> list[str]:
+    """What a judge reads at each step; a draft like the one before is not decoded again."""
+    texts: list[str] = []
     before: NDArray[np.int32] | None = None
     for row in trace.draft:
         if before is None or not np.array_equal(row, before):
-            said, _ = cut_at_end(row.tolist(), end_ids)
-            verdicts.append(judge(text_of(said)))
+            ids, _ = cut_at_end(row.tolist(), end_ids)
+            texts.append(answer_of(trace, text_of(ids)))
         else:
-            verdicts.append(verdicts[-1])
+            texts.append(texts[-1])
         before = row
-    return verdicts
+    return texts
