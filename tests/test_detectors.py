@@ -99,7 +99,7 @@ def built_in() -> World:
 def test_it_beats_chance_on_attacks_that_work(built_in: World, name: str) -> None:
     assert built_in.jailbroken.sum() >= 30
     scores = built_in.fitted[name].score(built_in.test)
-    found = auroc(scores[built_in.harmless], scores[built_in.jailbroken], draws=2).value
+    found = auroc(scores[built_in.harmless], scores[built_in.jailbroken]).value
     assert found >= FLOOR[name]
 
 
@@ -109,7 +109,7 @@ def test_what_does_not_beat_chance_says_so(built_in: World) -> None:
     assert set(DETECTORS) - set(FLOOR) == {"perplexity"}
     assert "does not beat chance" in (module.__doc__ or "")
     scores = built_in.fitted["perplexity"].score(built_in.test)
-    found = auroc(scores[built_in.harmless], scores[built_in.jailbroken], draws=2).value
+    found = auroc(scores[built_in.harmless], scores[built_in.jailbroken]).value
     assert 0.4 < found < 0.65
 
 

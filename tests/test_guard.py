@@ -39,7 +39,7 @@ def guard() -> Guard:
 
 
 def test_finds_hesitation(guard: Guard) -> None:
-    found = auroc(guard.score(benign(200, seed=2)), guard.score(hesitant(100, seed=3)), draws=10)
+    found = auroc(guard.score(benign(200, seed=2)), guard.score(hesitant(100, seed=3)))
     assert found.value > 0.95
     assert guard.flag(hesitant(100, seed=3)).mean() > 0.9
 

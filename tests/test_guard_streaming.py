@@ -160,7 +160,7 @@ def test_finds_answered_jailbreaks_by_half_of_the_steps() -> None:
     ]
     benign = guard.statistics(guarded.every_attack("test", "harmless", 12))
     found = guard.statistics(Traces(tuple(harmful)))
-    whole, half = (auroc(benign[:, at], found[:, at], draws=2).value for at in (-1, 11))
+    whole, half = (auroc(benign[:, at], found[:, at]).value for at in (-1, 11))
     assert whole > 0.9
     assert half > whole - 0.03
 

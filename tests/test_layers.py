@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 FLOORS = (
     ("errors",),
     ("alignment", "files", "settings"),
-    ("types",),
+    ("types", "intervals"),
     ("metrics", "organism", "endpoint"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),

@@ -81,7 +81,7 @@ def measure(
     }
     wrapped = evidence.rows("harmful", "wrapped")
     drafts = [evidence.drafts[i] for i in np.flatnonzero(wrapped)]
-    revised, recovered = recovery_rates(drafts, draws=10)
+    revised, recovered = recovery_rates(drafts)
     figures["harmful drafts"] = revised.n
     figures["hrr"], figures["frr"] = _round(revised.value), _round(recovered.value)
     broken = wrapped & evidence.succeeded
@@ -224,7 +224,7 @@ def _detection(
 ) -> dict[str, float]:
     pair = scores[benign], scores[broken]
     return {
-        "auroc": _round(auroc(*pair, draws=10).value),
+        "auroc": _round(auroc(*pair).value),
         "tpr_at_1_fpr": _round(tpr_at_fpr(*pair, fpr=0.01, draws=10).value),
     }
 

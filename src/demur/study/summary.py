@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from demur.metrics import Estimate
+from demur.metrics import Estimate, difference
 from demur.study.evidence import FEWEST, Evidence
 from demur.study.figures.budget import reached
 from demur.study.figures.causality import one_a_step, revised
 from demur.study.results import Results
 from demur.study.tables.detection import separation
-from demur.study.tables.same_weights import changes, difference, pairs
+from demur.study.tables.same_weights import changes, pairs
 from demur.viz.tables import show
 
 #: What a reader is told of a finding.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.metrics import Estimate, auroc, bootstrap
+from demur.metrics import Estimate, auroc_difference
 from demur.study.evidence import FEWEST, TOO_FEW, Evidence
 from demur.study.results import Results
-from demur.study.tables.detection import DRAWS, separation
+from demur.study.tables.detection import separation
 from demur.viz.tables import Table, Value
 
 #: Detectors of ``demur.detectors`` that differ from the paper's in one thing.
@@ -50,29 +50,20 @@ def ablation_table(results: Results) -> Table:
         ("setting", *names),
         tuple(rows),
         note="The first row is the paper's: autoencoder on sigma, tau = 0.1, all steps, last layer, "
-        "all anchors. Change: against it, resampling the same goals for both. Nothing was chosen "
+        "all anchors. Change: against it, paired on the same prompts. Nothing was chosen "
         "on test prompts: every setting that was tried is here.",
     )
 
 
 def _change(one: Evidence, scores: NDArray[np.float64]) -> Estimate | str:
-    """Change in AUROC from the paper's setting, paired: the same goals are drawn for both."""
+    """Change in AUROC from the paper's setting, paired: both score the same rows."""
     paper = one.scores["sri"].values
-    benign, broken = one.rows("harmless"), one.jailbreaks
     seen = ~np.isnan(scores) & ~np.isnan(paper)
-    if (broken & seen).sum() < FEWEST:
+    benign, broken = one.rows("harmless") & seen, one.jailbreaks & seen
+    if broken.sum() < FEWEST:
         return TOO_FEW
-    chosen = np.flatnonzero((benign | broken) & seen)
-
-    def difference(rows: NDArray[np.int64]) -> float:
-        drawn = chosen[rows]
-        bad, good = drawn[broken[drawn]], drawn[benign[drawn]]
-        changed, before = (
-            auroc(values[good], values[bad], draws=0).value for values in (scores, paper)
-        )
-        return changed - before
-
-    return bootstrap(difference, len(chosen), one.goals[chosen].tolist(), draws=DRAWS)
+    changed, before = ((values[benign], values[broken]) for values in (scores, paper))
+    return auroc_difference(changed, before, [*one.goals[benign], *one.goals[broken]])
 
 
 def _settings(one: Evidence) -> dict[str, str]:

@@ -120,7 +120,7 @@ def separation(
     if positives.sum() < FEWEST or not benign.any():
         return TOO_FEW
     goals = [*one.goals[benign], *one.goals[positives]]
-    return auroc(scores[benign], scores[positives], goals, draws=DRAWS)
+    return auroc(scores[benign], scores[positives], goals)
 
 
 def _aurocs(results: Results, name: str) -> list[Estimate | str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from demur.metrics import Estimate, bootstrap
+from demur.metrics import Estimate, difference
 from demur.study import paper
 from demur.study.evidence import Evidence
 from demur.study.results import Results
@@ -59,12 +58,6 @@ def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Estimat
         difference(remasked.refusals[b], ordered.refusals[a], goals),
         difference(ordered.succeeded[a], remasked.succeeded[b], goals),
     )
-
-
-def difference(larger: NDArray[np.bool_], smaller: NDArray[np.bool_], goals: list[str]) -> Estimate:
-    """Difference of two rates on the same rows ``[N]``, resampled together by goal."""
-    change = larger.astype(float) - smaller.astype(float)
-    return bootstrap(lambda rows: float(change[rows].mean()), len(change), goals)
 
 
 def _places(one: Evidence, attack: str) -> dict[str, int]:
