@@ -60,7 +60,7 @@ class Scripted:
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
         self.asked += conversations
         return [self.answers.pop(0) for _ in conversations]

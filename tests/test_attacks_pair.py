@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import demur
 from demur.attacks.pair import PAIR, Cost, Proposal, proposal, rating_of
+from demur.attacks.pair_prompts import opening_turns
 from demur.endpoint import Message
+from demur.judges import LocalAssistant
 from demur.organism import oracle, world
 
 
@@ -18,7 +22,7 @@ class Rewriter:
 
     def __init__(self, goal: str, garbled: int = 0) -> None:
         self.goal, self.garbled, self.calls = goal, garbled, 0
-        self.longest = 0
+        self.seen: list[Sequence[Message]] = []
 
     def answer(
         self,
@@ -26,9 +30,9 @@ class Rewriter:
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
-        self.longest = max(self.longest, *map(len, conversations))
+        self.seen += conversations
         said = []
         for _ in conversations:
             self.calls += 1
@@ -50,7 +54,7 @@ class Oracle:
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
         shown = [json.loads(talk[-1].content) for talk in conversations]
         found = [oracle.judge(one["request"], one["answer"]) == "harmful" for one in shown]
@@ -80,11 +84,67 @@ def test_unread_answers_are_never_hits() -> None:
     attack = PAIR(attacker=attacker, judge=judge, streams=1, rounds=3, keep_last=1)
     (found,) = attack.attempts([prompt], target=model)
     assert (found.rating, found.rounds, found.cost.unparsed) == (1, 3, 3)
-    assert attacker.longest == 2  # system turn, and the last round's user turn
+    # common.py and main.py of patrickrchao/JailbreakingLLMs at 6379ef7: one round is kept, that is a
+    # user's turn and the attacker's answer, and what came of that answer follows.
+    assert [len(talk) for talk in attacker.seen] == [2, 4, 4]
+    *_, before, own, newest = attacker.seen[-1]
+    assert [before.role, own.role, newest.role] == ["user", "assistant", "user"]
+    assert "Rating: 1" in before.content
+    assert json.loads(own.content)["prompt"] == world.wrap(prompt.goal, "wild", 2)
     garbled = PAIR(attacker=Rewriter(prompt.goal, garbled=1), judge=judge, streams=2, rounds=1)
     (found,) = garbled.attempts([prompt], target=model)
     assert (found.text, found.rating) == (prompt.text, 0)
     assert found.cost == Cost(attacker=10, unparsed=10)
+
+
+def test_streams_of_one_strategy_are_told_apart_by_their_seeds() -> None:
+    model = demur.load("organism-ar")
+    (prompt,) = world.prompts("test", "harmful", n=1)
+    drawn = LocalAssistant(model)
+    attack = PAIR(attacker=drawn, judge=drawn, streams=6, rounds=1, tries=1)
+    talks = [opening_turns(prompt.goal, attack.opening, stream=i) for i in range(6)]
+    assert talks[0] == talks[3]
+    kept: list[Sequence[int]] = []
+
+    class Kept(LocalAssistant):
+        def answer(self, *args: Any, **settings: Any) -> list[str]:
+            kept.append(settings["seed"])
+            return super().answer(*args, **settings)
+
+    PAIR(attacker=Kept(model), judge=drawn, streams=6, rounds=2, tries=2, max_tokens=12).attempts(
+        [prompt], target=model
+    )
+    assert [len(seeds) for seeds in kept] == [6, 6, 6, 6]  # this attacker writes no JSON
+    assert len({seed for seeds in kept for seed in seeds}) == 24
+    first, fourth = drawn.answer(
+        [talks[0], talks[3]], max_tokens=12, temperature=1.0, seed=[kept[0][0], kept[0][3]]
+    )
+    assert first != fourth
+
+
+def test_the_target_answers_at_the_length_of_its_sampler_or_as_asked() -> None:
+    model = demur.load("organism-ar")
+    (prompt,) = world.prompts("test", "harmful", attack="prefix_injection", n=1)
+    lengths = []
+
+    class Measuring(Oracle):
+        def answer(self, conversations: Any, **settings: Any) -> list[str]:
+            shown = [json.loads(talk[-1].content)["answer"] for talk in conversations]
+            lengths.extend(len(one.split()) for one in shown)
+            return super().answer(conversations, **settings)
+
+    class Same(Rewriter):
+        def answer(self, conversations: Any, **settings: Any) -> list[str]:
+            whole = json.dumps({"improvement": "x", "prompt": prompt.text})
+            return [whole] * len(conversations)
+
+    sampler = {**model.traits.sampler, "steps": 5}
+    short = replace(model, traits=replace(model.traits, sampler=sampler))
+    asked = {"attacker": Same(prompt.goal), "judge": Measuring(), "streams": 1, "rounds": 1}
+    for target, settings in ((model, {}), (short, {}), (short, {"answer_tokens": 9})):
+        PAIR(**asked, **settings).attempts([prompt], target=target)
+    assert lengths[0] > 9
+    assert lengths[1:] == [5, 9]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Reader:
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
         self.seen += conversations
         return [self.reply(fenced(turns)) for turns in conversations]

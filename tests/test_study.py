@@ -17,13 +17,19 @@ import pytest
 import yaml
 
 from demur import organism
+from demur.attacks import attack_from
+from demur.models import load
+from demur.sampling import sampler_from
 from demur.study.cells import Cell, Desk, Folder, estimate, run_cells
 from demur.study.graph import cells_of
 from demur.study.report import write_study_report
 from demur.study.results import read_results
 from demur.study.results_file import schema
 from demur.study.run import failures, plan_study, run_study
+from demur.study.sets import Set
 from demur.study.spec import read_study
+from demur.study.tracing import Arm, sampler_of, target_of, trace_cell
+from demur.types import Prompt
 
 RUN = "import sys; from demur.cli import main; sys.argv[0] = 'demur'; main()"
 
@@ -237,3 +243,19 @@ def test_estimates_take_measured_rates(tmp_path: Path) -> None:
     there, ahead = estimate([slow, more], tmp_path)
     assert (there.state, ahead.state, ahead.measured) == ("done", "waiting", True)
     assert ahead.seconds == pytest.approx(10 * there.seconds)
+
+
+def test_attacks_meet_the_model_under_the_arm_s_sampler() -> None:
+    model = load("organism-dlm")
+    changes = {"gen_length": 32, "block_length": 32}
+    arm = Arm("short", "DLM", "organism-dlm", model.revision, sampler=changes)
+    target = target_of(arm, model)
+    assert sampler_from(target.traits.sampler) == sampler_of(arm, model)
+    attack = attack_from({"name": "pad", "anchors": ["sure", "then"]})
+    (whole,), (short,) = (attack([Prompt("bake")], target=one) for one in (model, target))
+    # floor(floor(R / 3) / 1.5) positions from anchor to anchor
+    assert (whole.response, short.response) == ((14, "sure", 13, "then"), (6, "sure", 5, "then"))
+    plain = Arm("whole", "DLM", "organism-dlm", model.revision)
+    chosen = Set("test", "test", (Prompt("bake"),), {"name": "pad"})
+    first, second = (trace_cell(one, chosen, seed=0, batch_size=1)[0] for one in (arm, plain))
+    assert first.key != second.key

@@ -37,9 +37,21 @@ class Assistant(Protocol):
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
-        """The next assistant turn of each conversation, in order; empty where nothing was said."""
+        """The next assistant turn of each conversation, in order; empty where nothing was said.
+
+        Args:
+            conversations: each from its first turn on.
+            max_tokens: most tokens of an answer.
+            temperature: 0 takes the likeliest.
+            seed: of chance; one for all, or one a conversation.
+        """
+
+
+def each_seed(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]:
+    """One seed a conversation of a seed for all, or of one for each."""
+    return [seed] * count if seed is None or isinstance(seed, int) else seed
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ class Endpoint:
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
         """Ask for the next turn of each conversation, several at once; answers in order.
 
@@ -117,11 +129,15 @@ class Endpoint:
             EndpointError: a request got no usable answer; those that did are in the cache.
             MissingExtraError: the client is not installed.
         """
-        settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
-        if seed is not None:
-            settings["seed"] = seed
+        settings = {"max_tokens": max_tokens, "temperature": temperature}
+        seeds = each_seed(seed, len(conversations))
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = [pool.submit(self._turn, client, c, settings) for c in conversations]
+            waiting = [
+                pool.submit(
+                    self._turn, client, turns, settings | ({} if s is None else {"seed": s})
+                )
+                for turns, s in zip(conversations, seeds, strict=True)
+            ]
             try:
                 return [one.result() for one in waiting]
             except BaseException:

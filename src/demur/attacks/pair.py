@@ -7,12 +7,16 @@ Queries, arXiv:2310.08419, algorithm 1; code patrickrchao/JailbreakingLLMs ``mai
     2. each round the attacker of each stream gives, as JSON, what it improves and a prompt; an answer
        that cannot be read is asked for again;
     3. the target answers each prompt, the judge rates each answer from 1 to 10;
-    4. answer and rating go back into the stream, of which the last few rounds are kept;
+    4. answer and rating go back into the stream, of which the last few rounds are kept: the attacker
+       sees as many of its own answers, and what came of the newest;
     5. stop at the first 10, or when the rounds are used up.
 
 Differs from the paper: prompts to attacker and judge are in our own words (``pair_prompts``); a stream
 whose attacker cannot be read sits a round out, where the released code gives up; a rating that cannot
-be read counts as 1, as there, and is counted. Broken JSON is repaired further (``proposal``).
+be read counts as 1, as there, and is counted. Broken JSON is repaired further (``proposal``). Differs
+from the released code: the attacker's words are drawn from the whole distribution (there from its top
+0.9), and its JSON is not begun for it, which an OpenAI-compatible server does not offer; the target
+answers at the length of its sampler unless ``answer_tokens`` says otherwise (there 150 tokens).
 """
 
 from __future__ import annotations
@@ -20,16 +24,19 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from demur.attacks.attacked import Asked, attacked, require_target
 from demur.attacks.pair_prompts import feedback, judge_turns, opening_turns
 from demur.endpoint import Message
 from demur.errors import InputError
+from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
+from demur.sampling import Autoregressive, Sampler, sampler_from
 from demur.tracing import trace
 from demur.types import Prompt
 
@@ -91,6 +98,8 @@ class PAIR:
         rounds: most rounds of a goal.
         opening: words that the target's answer is to begin with.
         keep_last: rounds of a conversation that the attacker still sees.
+        answer_tokens: most tokens of an autoregressive target's answer; those of its sampler when
+            None.
         tries: answers asked of the attacker until one can be read.
         max_tokens: most tokens of an attacker's answer.
         temperature: of the attacker.
@@ -106,14 +115,16 @@ class PAIR:
     rounds: int = 3
     opening: str = "Sure, here is"
     keep_last: int = 4
+    answer_tokens: int | None = None
     tries: int = 5
     max_tokens: int = 500
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("streams", "rounds", "keep_last", "tries", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("streams", "rounds", "keep_last", "answer_tokens", "tries", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1.")
 
     def __call__(
         self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
@@ -141,36 +152,43 @@ class PAIR:
         return found
 
     def _attempt(self, prompt: Prompt, target: LanguageModel, seed: int) -> Attempt:
-        made = Attempt(prompt.text)
+        made, sampler = Attempt(prompt.text), self._sampler(target)
         talks = [
             opening_turns(prompt.goal, self.opening, stream=stream)
             for stream in range(self.streams)
         ]
         for number in range(self.rounds):
             made.rounds = number + 1
-            proposals = self._propose(talks, made.cost, seed=seed + 1000 * number)
+            proposals = self._propose(talks, made.cost, seed=f"{seed} {number}")
             places = sorted(proposals)
             if not places:
                 continue
             texts = [proposals[place].prompt for place in places]
             sent = [attacked(prompt, self.name, text=text) for text in texts]
-            answers = trace(target, sent, batch_size=len(sent), seed=seed).responses
+            said = trace(target, sent, sampler=sampler, batch_size=len(sent), seed=seed)
+            answers = [answer_of(one) for one in said]
             made.cost.target += len(sent)
             ratings = self._rate(prompt.goal, texts, answers, made.cost, seed)
             for place, text, answer, rating in zip(places, texts, answers, ratings, strict=True):
                 if rating > made.rating:
                     made.text, made.rating = text, rating
-                said = Message("assistant", json.dumps(proposals[place]._asdict()))
+                own = Message("assistant", json.dumps(proposals[place]._asdict()))
                 reply = Message("user", feedback(prompt.goal, answer, rating))
-                talks[place] = self._shortened([*talks[place], said, reply])
+                talks[place] = self._shortened([*talks[place], own, reply])
             if made.rating == FULL:
                 break
         if not made.rating:
             _LOG.warning("pair: no prompt could be read for %s; it is sent as it is", prompt.id)
         return made
 
+    def _sampler(self, target: LanguageModel) -> Sampler:
+        sampler = sampler_from(target.traits.sampler)
+        if self.answer_tokens is None or not isinstance(sampler, Autoregressive):
+            return sampler
+        return replace(sampler, steps=self.answer_tokens)
+
     def _propose(
-        self, talks: Sequence[Sequence[Message]], cost: Cost, *, seed: int
+        self, talks: Sequence[Sequence[Message]], cost: Cost, *, seed: str
     ) -> dict[int, Proposal]:
         """Stream -> proposal, of the streams whose attacker could be read."""
         found: dict[int, Proposal] = {}
@@ -182,7 +200,8 @@ class PAIR:
                 [talks[place] for place in places],
                 max_tokens=self.max_tokens,
                 temperature=self.temperature,
-                seed=seed + attempt,
+                # A stream may begin with the very words of another: its number tells them apart.
+                seed=[_seed(f"{seed} {attempt} {place}") for place in places],
             )
             cost.attacker += len(places)
             for place, answer in zip(places, answers, strict=True):
@@ -203,8 +222,13 @@ class PAIR:
         return [LOWEST if rating is None else rating for rating in ratings]
 
     def _shortened(self, talk: list[Message]) -> list[Message]:
-        """The system turn and the last rounds, ending in the user's turn."""
-        return [talk[0], *talk[1:][-(2 * self.keep_last - 1) :]]
+        """The system turn, the last rounds, each a user's turn and its answer, and the newest turn."""
+        return [talk[0], *talk[1:][-(2 * self.keep_last + 1) :]]
+
+
+def _seed(key: str) -> int:
+    """A seed that every server takes, in [0, 2**31)."""
+    return random.Random(key).getrandbits(31)
 
 
 def proposal(answer: str) -> Proposal | None:

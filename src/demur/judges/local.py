@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from demur.endpoint import Message
+from demur.endpoint import Message, each_seed
 from demur.errors import InputError
 from demur.judges.turns import turn_ids
 from demur.models.base import Batch, LanguageModel
@@ -38,7 +38,7 @@ class LocalAssistant:
         *,
         max_tokens: int,
         temperature: float = 0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> list[str]:
         """The next turn of each conversation. Without a seed it is 0: the same call, the same answer.
 
@@ -55,7 +55,10 @@ class LocalAssistant:
                     f"that is more than {self.model.name} reads ({self.model.context_length:,}). "
                     "Use a model with a longer context."
                 )
-        seeds = [row_seed(seed or 0, digest([*turns])) for turns in conversations]
+        seeds = [
+            row_seed(one or 0, digest([*turns]))
+            for one, turns in zip(each_seed(seed, len(rows)), conversations, strict=True)
+        ]
         answers: list[str] = []
         for start in range(0, len(rows), self.batch_size):
             places = range(start, min(start + self.batch_size, len(rows)))

@@ -13,11 +13,11 @@ from demur.sampling import sampler_from
 from demur.study.cells import Cell, Desk
 from demur.study.judging import harm_judge
 from demur.study.spec import Judges, Search
-from demur.study.tracing import Arm
+from demur.study.tracing import Arm, target_of
 from demur.tracing import trace
 from demur.types import Prompt, digest
 
-VERSION = 1
+VERSION = 2
 
 
 def adaptive_cell(
@@ -42,7 +42,7 @@ def adaptive_cell(
         state = {"name": spec.name, "state": desk.path / "state.json"}
         attack = attack_from({**spec.settings, **known, **state})
         assert isinstance(attack, SuffixSearch)
-        searches = attack.search(prompts, target=model, seed=seed)
+        searches = attack.search(prompts, target=target_of(arm, model), seed=seed)
         tried = [
             (place, best.queries, attack.prompt_with(prompt, best.suffix))
             for place, (prompt, one) in enumerate(zip(prompts, searches, strict=True))

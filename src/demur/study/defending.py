@@ -13,7 +13,7 @@ from demur.study.cells import Cell, Desk
 from demur.study.judging import Hits, harm_judge, refusal_judges
 from demur.study.sets import Set
 from demur.study.spec import DefenseSpec, Judges
-from demur.study.tracing import Arm, sampler_of
+from demur.study.tracing import Arm, sampler_of, target_of
 from demur.study.watching import GUARDS
 from demur.types import Prompt, digest
 
@@ -51,8 +51,9 @@ def defense_cell(
     def work(desk: Desk) -> Mapping[str, Any]:
         model = desk.model(arm.location, revision=arm.revision)
         scorer = desk.model(reader[0]) if reader[0] else None
+        target = target_of(arm, model)
         defense = _defense(spec, desk, guards, scorer, calibration)
-        attacked = [prompt for one in infilling for prompt in _attacked(one, model, seed)]
+        attacked = [prompt for one in infilling for prompt in _attacked(one, target, seed)]
         found = defense(
             model,
             [*prompts, *attacked],
@@ -115,9 +116,9 @@ def _rows(found: Defended, refusal: Hits, harm: Hits) -> list[dict[str, Any]]:
     ]
 
 
-def _attacked(one: Set, model: LanguageModel, seed: int) -> list[Prompt]:
+def _attacked(one: Set, target: LanguageModel, seed: int) -> list[Prompt]:
     assert one.attack is not None, "an infilling set has an attack"
-    return attack_from(one.attack)(one.prompts, target=model, seed=seed)
+    return attack_from(one.attack)(one.prompts, target=target, seed=seed)
 
 
 def _defense(

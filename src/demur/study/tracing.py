@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from demur.models.base import LanguageModel
 from demur.runs import trace_to
-from demur.sampling import Sampler, sampler_from
+from demur.sampling import Sampler, sampler_from, spec
 from demur.study.cells import Cell, Desk
 from demur.study.sets import Set
 from demur.types import Prompt
 
 #: What a change of this room's code that changes results is counted by.
 VERSION = 1
+#: The same for attacks, whose prompts everything made without them does not depend on.
+ATTACKED = 2
 
 
 @dataclass(frozen=True)
@@ -106,22 +108,34 @@ def sampler_of(arm: Arm, model: LanguageModel) -> Sampler:
     return sampler_from({**default, **arm.sampler})
 
 
+def target_of(arm: Arm, model: LanguageModel) -> LanguageModel:
+    """The model as attacks see it: what the arm changes of its sampler is its own."""
+    traits = replace(model.traits, sampler=spec(sampler_of(arm, model)))
+    return replace(model, traits=traits)
+
+
 def _attack_cell(arm: Arm, chosen: Set, *, seed: int) -> Cell:
-    """Attacked prompts of a set; the target is the arm's model."""
-    spec = chosen.attack
-    assert spec is not None
+    """Attacked prompts of a set; the target is the arm's model under its sampler."""
+    attack = chosen.attack
+    assert attack is not None
 
     def work(desk: Desk) -> Mapping[str, Any]:
         from demur.attacks import attack_from
 
-        target = desk.model(arm.location, revision=arm.revision)
-        attacked = attack_from(spec)(chosen.prompts, target=target, seed=seed)
+        target = target_of(arm, desk.model(arm.location, revision=arm.revision))
+        attacked = attack_from(attack)(chosen.prompts, target=target, seed=seed)
         return {"prompts": [asdict(prompt) for prompt in attacked]}
 
     return Cell(
         kind="attack",
-        name=f"{spec['name']} on {arm.model}",
-        inputs={"identity": arm.identity, "seed": seed, "prompts": chosen.digest},
+        name=f"{attack['name']} on {arm.model}",
+        inputs={
+            "identity": arm.identity,
+            "sampler": arm.sampler,
+            "seed": seed,
+            "prompts": chosen.digest,
+            "version": ATTACKED,
+        },
         work=work,
         units=len(chosen.prompts),
         model=arm.name,
