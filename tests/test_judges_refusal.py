@@ -1,7 +1,7 @@
 """demur's refusal rules, on responses worded for this test (``data/refusals.jsonl``).
 
-The part ``held out`` was looked at for its score alone; its last forty rows were written when the rules
-were made.
+The parts ``held out`` were looked at for their scores alone; ``held out, long`` has the lengths of real
+answers (median about 450 characters) and was written by somebody who had not seen the rules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def scores(part: str) -> tuple[float, float]:
     return both / sum(found), 2 * both / (sum(found) + sum(truth))
 
 
-@pytest.mark.parametrize("part", ["development", "held out"])
+@pytest.mark.parametrize("part", ["development", "held out", "held out, long"])
 def test_precision_and_f1(part: str) -> None:
     precision, f1 = scores(part)
     assert precision >= 0.92
