@@ -18,6 +18,7 @@ from demur import cluster
 from demur.errors import InputError, ModelError, StoreError
 from demur.runs import trace_to
 from demur.store import Store
+from demur.store.manifest import versions
 from demur.types import Prompt
 from interrupted import shards
 
@@ -148,8 +149,38 @@ def test_errors_of_workers_are_those_of_one_process(nodes: Any, tmp_path: Path) 
         cluster.trace_to(tmp_path / "other", "organism-ar", PROMPTS[:1], seed=1)
 
 
-def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path) -> None:
-    worker = cluster.Worker(str(tmp_path), str(tmp_path / "nowhere"), {"name": "organism-ar"}, 4, 1)
+@pytest.mark.parametrize(
+    ("asked", "needs"),
+    [
+        ({"cores": 64}, "64 cores and 0 GPUs"),
+        ({"gpus": 1}, "1 cores and 1 GPUs"),
+        ({"options": {"device": "cuda"}}, "1 cores and 1 GPUs"),
+        ({"options": {"device_map": "auto"}}, "1 cores and 1 GPUs"),
+        ({"options": {"bits": 4}}, "1 cores and 1 GPUs"),
+    ],
+)
+def test_a_worker_that_fits_nowhere_is_not_waited_for(
+    nodes: Any, tmp_path: Path, asked: dict[str, Any], needs: str
+) -> None:
+    with pytest.raises(InputError, match=f"A worker needs {needs} of one machine"):
+        cluster.trace_to(tmp_path / "run", "organism-ar", PROMPTS, **asked)
+    assert not (tmp_path / "run").exists()
+
+
+def refusal_of_a_worker(folder: Path) -> str:
+    worker = cluster.Worker(str(folder), str(folder / "run"), {"name": "organism-ar"}, 4, 1)
     told = worker({"window": 0, "prompts": "[]"})
     assert told["kind"] == "StoreError"
-    assert "does not see the run" in told["problem"]
+    return str(told["problem"])
+
+
+def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path) -> None:
+    assert "does not see the run" in refusal_of_a_worker(tmp_path)
+
+
+def test_a_worker_with_other_libraries_writes_no_row(tmp_path: Path) -> None:
+    store = trace_to(tmp_path / "run", demur.load("organism-ar"), PROMPTS[:1])
+    signed = store.manifest.signed({**versions(), "torch": "1.0"})
+    store.folder.write("manifest.json", signed.to_json())
+    assert "install the same ones on every machine" in refusal_of_a_worker(tmp_path)
+    assert Store.open(tmp_path / "run").manifest == signed

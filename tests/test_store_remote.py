@@ -19,7 +19,7 @@ import pytest
 from demur.errors import InputError, MissingExtraError, StoreError
 from demur.models.base import LanguageModel
 from demur.runs import list_runs, trace_to
-from demur.store import Store, writing
+from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
 from demur.store.local import this_process
 from demur.types import Trace
@@ -84,6 +84,23 @@ def test_the_same_files_as_on_a_disk(place: str, traces: list[Trace], tmp_path: 
     assert all(map(same, store.traces(), traces))
     assert [t.prompt.id for t in store.traces(where={"row": 4})] == ["p4"]
     assert sorted(folder_at(place).names()) == ["manifest.json", "traces"]
+
+
+@pytest.mark.parametrize("where", ["a disk", "memory", "s3"])
+def test_the_files_of_one_window_are_listed_without_the_others(
+    where: str, request: pytest.FixtureRequest, traces: list[Trace], tmp_path: Path
+) -> None:
+    if where == "s3":
+        request.getfixturevalue("s3")
+    run = str(tmp_path) if where == "a disk" else f"{where}://bucket/{uuid.uuid4().hex[:8]}"
+    manifest = write(run, traces).manifest
+    folder = folder_at(run)
+    (second,) = [name for name in folder.names("traces") if name.startswith("000001-")]
+    assert folder.names("traces", begins="000001-") == [second]
+    assert folder.names("parts", begins="000001-") == []
+    writer = Writer(folder, manifest, window=1)
+    assert writer.done(1) == {*manifest.places(1)}
+    assert writer.done(0) == set(), "files of another window were read"
 
 
 def test_other_libraries_read_it_by_its_url(s3: None, traces: list[Trace]) -> None:

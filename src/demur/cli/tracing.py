@@ -68,6 +68,9 @@ def trace(
         int | None, typer.Option(help="At most so many models at once (--ray).")
     ] = None,
     cores: Annotated[int, typer.Option(help="CPU cores of a worker (--ray).")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs of a worker (--ray); one where the model needs any.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Generate a response to each prompt and record it step by step in a run folder.
@@ -123,9 +126,9 @@ def trace(
         }
         memory = {}
         if ray:
-            pool: dict[str, Any] = {"address": ray, "workers": workers, "cores": cores}
+            pool: dict[str, Any] = {"workers": workers, "cores": cores, "gpus": gpus}
             store = cluster.trace_to(
-                out, model, rows, options=options, sampler=given, **pool, **run
+                out, model, rows, address=ray, options=options, sampler=given, **pool, **run
             )
         else:
             loaded = load(model, **options)

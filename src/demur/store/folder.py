@@ -22,8 +22,11 @@ class Folder(Protocol):
     def __str__(self) -> str:
         """The place as a user writes it."""
 
-    def names(self, inside: str = "") -> list[str]:
-        """Names of what lies in it or in a folder inside, sorted; empty where there is none."""
+    def names(self, inside: str = "", *, begins: str = "") -> list[str]:
+        """Names of what lies in it or in a folder inside, sorted; empty where there is none.
+
+        Only those that begin so, which an object store need not list the others for.
+        """
 
     def read(self, name: str) -> bytes:
         """A file's content. Raises FileNotFoundError where there is none."""

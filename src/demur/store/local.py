@@ -29,10 +29,10 @@ class LocalFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def names(self, inside: str = "") -> list[str]:
+    def names(self, inside: str = "", *, begins: str = "") -> list[str]:
         if self.path.is_file():
             raise StoreError(f"{self} is a file, not a folder. Choose another --out folder.")
-        return sorted(path.name for path in (self.path / inside).glob("*"))
+        return sorted(path.name for path in (self.path / inside).glob(f"{begins}*"))
 
     def read(self, name: str) -> bytes:
         try:

@@ -31,7 +31,8 @@ class Manifest:
         count: prompts in it.
         shard_rows: prompts of a window, which becomes one shard.
         created: UTC time of the first start.
-        writers: versions that wrote rows, oldest first, with the time each began.
+        writers: versions that wrote rows, oldest first, with the time each began. Workers of one
+            cluster have the same.
         sizes: layer -> size D of its states; empty until the first batch is written.
         format: format of the folder.
     """
@@ -70,12 +71,19 @@ class Manifest:
         own = {name: getattr(self, name) for name in ("seed", "prompts", "count", "shard_rows")}
         return {**made, **sampler, "layers": ", ".join(self.layers), **own}
 
-    def signed(self, sizes: Mapping[str, int]) -> Manifest:
-        """With this process among the writers, and the sizes of the states it writes."""
-        writer = versions()
-        if self.writers and {**self.writers[-1], "since": ""} == {**writer, "since": ""}:
-            return replace(self, sizes=sizes)
-        return replace(self, sizes=sizes, writers=(*self.writers, {**writer, "since": _now()}))
+    def is_signed(self, made_with: Mapping[str, str]) -> bool:
+        """Whether these versions are the last writer's."""
+        last = {**self.writers[-1]} if self.writers else {}
+        return last == {**made_with, "since": last.get("since")}
+
+    def signed(
+        self, made_with: Mapping[str, str], sizes: Mapping[str, int] | None = None
+    ) -> Manifest:
+        """With these versions among the writers, and the sizes of the states where they are known."""
+        writers = self.writers
+        if not self.is_signed(made_with):
+            writers = (*writers, {**made_with, "since": _now()})
+        return replace(self, sizes=sizes or self.sizes, writers=writers)
 
     def to_json(self) -> bytes:
         """As written."""

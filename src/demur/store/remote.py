@@ -68,13 +68,19 @@ class RemoteFolder:
     def __str__(self) -> str:
         return f"{self.kind}://{self.path}"
 
-    def names(self, inside: str = "") -> list[str]:
+    def names(self, inside: str = "", *, begins: str = "") -> list[str]:
+        place = self._at(inside).rstrip("/")
         try:
             with self._told("listed"):
-                found = self.files.ls(self._at(inside).rstrip("/"), detail=False)
+                found = (
+                    self.files.find(place, prefix=begins)  # the stores that can, list only these
+                    if begins
+                    else self.files.ls(place, detail=False)
+                )
         except FileNotFoundError:
             return []
-        return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+        names = sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+        return [name for name in names if name.startswith(begins)]
 
     def read(self, name: str) -> bytes:
         with self._told("read"):

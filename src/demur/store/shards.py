@@ -24,10 +24,10 @@ GROUP_ROWS = 32
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.parquet")
 
 
-def data_files(folder: Folder, inside: str) -> dict[int, list[str]]:
-    """Window -> names of its files; whatever is not named like ours is left alone."""
+def data_files(folder: Folder, inside: str, *, window: int | None = None) -> dict[int, list[str]]:
+    """Window -> names of its files, of one or of all; what is not named like ours is left alone."""
     found: dict[int, list[str]] = {}
-    for name in folder.names(inside):
+    for name in folder.names(inside, begins="" if window is None else f"{window:06d}-"):
         if match := _NAME.fullmatch(name):
             found.setdefault(int(match[1]), []).append(f"{inside}/{name}")
     return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
 from demur.store.folder import Folder, folder_at
-from demur.store.manifest import Manifest, accepted
+from demur.store.manifest import Manifest, accepted, versions
 from demur.store.rows import to_table
 from demur.store.shards import data_files, merged, places_of, write_rows
 from demur.types import Trace
@@ -43,15 +43,20 @@ class Writer:
     """Adds rows to a run, as its files are at this moment.
 
     ``writing`` makes one and keeps others away. Workers that share a run make their own, each for a
-    window of its own.
+    window of its own, and look at the files of no other.
     """
 
-    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+    def __init__(self, folder: Folder, manifest: Manifest, *, window: int | None = None) -> None:
         self.manifest = manifest
         self._folder = folder
         self._signed = False
-        self._parts = data_files(folder, "parts")
-        self._shards = data_files(folder, "traces")
+        self._parts = data_files(folder, "parts", window=window)
+        self._shards = data_files(folder, "traces", window=window)
+
+    def sign(self, made_with: Mapping[str, str], sizes: Mapping[str, int] | None = None) -> None:
+        """Put what writes rows, and the sizes D of each layer's states, into the manifest."""
+        self.manifest = self.manifest.signed(made_with, sizes)
+        self._folder.write("manifest.json", self.manifest.to_json())
 
     def done(self, window: int) -> set[int]:
         """Places of the window's prompts whose traces are safe; damaged files are removed."""
@@ -70,7 +75,7 @@ class Writer:
         """
         if not self._signed:
             sizes = {layer: value.shape[1] for layer, value in traces[0].phi.items()}
-            self._folder.write("manifest.json", self.manifest.signed(sizes).to_json())
+            self.sign(versions(), sizes)
             self._signed = True
         name = write_rows(
             self._folder, "parts", window, to_table(places, traces), range(len(places))
