@@ -7,7 +7,7 @@ import torch
 
 import demur
 from demur.endpoint import Message
-from demur.errors import InputError, ModelError
+from demur.errors import InputError
 from demur.judges import LocalAssistant
 from demur.judges.turns import turn_ids
 from demur.models.base import LanguageModel
@@ -77,7 +77,7 @@ def test_a_template_that_drops_a_turn(
     tiny_ar: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny_ar.tokenizer, "chat_template", "{{ messages[0].content }}")
-    with pytest.raises(ModelError, match="drops turn 2"):
+    with pytest.raises(InputError, match="shows 1 of these 2 turns"):
         turn_ids(tiny_ar, ASK)
 
 
@@ -90,5 +90,5 @@ def test_a_template_without_a_system_turn(
     )
     monkeypatch.setattr(tiny_ar.tokenizer, "chat_template", strict)
     assert tiny_ar.decode(turn_ids(tiny_ar, ASK)) == "w1 w2 w3 w4"
-    with pytest.raises(ModelError, match="no system"):
+    with pytest.raises(InputError, match="refuses these turns"):
         turn_ids(tiny_ar, [Message("system", "w1")])

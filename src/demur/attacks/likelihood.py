@@ -17,13 +17,23 @@ from demur.types import Prompt
 
 
 def openings(model: LanguageModel, word: str) -> tuple[int, ...]:
-    """First tokens of a word, with and without a space before it.
+    """Tokens by which a response begins with a word, with and without a space before it.
+
+    They are read behind a whole prompt: alone, a word may begin otherwise, since some tokenizers put
+    a space before every text.
 
     Raises:
         InputError: the model's tokenizer does not know the word.
     """
-    found = {ids[0] for text in (word, f" {word}") if (ids := model.chat.template_ids((text,)))}
-    found.discard(model.tokenizer.unk_token_id)
+    turns = [{"role": "user", "content": "?"}]
+    before = model.chat.turn_ids(turns)
+    found = set()
+    for text in (word, f" {word}"):
+        ids = model.chat.turn_ids(turns, after=text)
+        if len(ids) > len(before) and ids[: len(before)] == before:
+            found.add(ids[len(before)])
+    # A token of spaces alone begins any word.
+    found = {i for i in found if i != model.tokenizer.unk_token_id and model.decode([i]).strip()}
     if not found:
         raise InputError(
             f"{model.name}'s tokenizer does not know {word!r}. Choose an opening that it knows."

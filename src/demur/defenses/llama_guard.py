@@ -19,7 +19,7 @@ from typing import ClassVar
 from pydantic import InstanceOf
 
 from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import counted, generate
+from demur.defenses.generation import generate
 from demur.errors import InputError
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
 from demur.models import load
@@ -67,19 +67,20 @@ class LlamaGuard:
         sampler = sampler or sampler_from(model.traits.sampler)
         said = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
         began = time.perf_counter()
-        flagged, reasons, passes = [], [], []
-        for trace, answer in zip(said.traces, said.answers, strict=True):
-            with counted(guard) as counter:
-                verdict = judge(trace.prompt.text, answer)
-            passes.append(counter.rows)
-            score = verdict.score
-            flagged.append(score is not None and score > self.threshold)
-            reasons.append(f"unparsed: {verdict.raw}" if score is None else f"unsafe {score:.3f}")
+        verdicts = judge.many(
+            [(t.prompt.text, answer) for t, answer in zip(said.traces, said.answers, strict=True)]
+        )
+        scores = [verdict.score for verdict in verdicts]
         return screened(
             self.name,
             said,
-            flagged,
-            reasons,
-            extra_passes=passes,
+            [score is not None and score > self.threshold for score in scores],
+            [
+                f"unparsed: {verdict.raw}"
+                if verdict.score is None
+                else f"unsafe {verdict.score:.3f}"
+                for verdict in verdicts
+            ],
+            extra_passes=[1] * len(verdicts),
             extra_seconds=time.perf_counter() - began,
         )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-import torch
-
 from demur.endpoint import Message, each_seed
 from demur.errors import InputError
 from demur.judges.turns import turn_ids
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, find_pooling, sampler_from
 from demur.sampling.fitting import in_halves
 from demur.tracing import cut_at_end, row_seed
@@ -43,8 +41,7 @@ class LocalAssistant:
         """The next turn of each conversation. Without a seed it is 0: the same call, the same answer.
 
         Raises:
-            InputError: a conversation does not fit into the model's context.
-            ModelError: the chat template takes no such conversation.
+            InputError: a conversation does not fit into the model's context or its chat template.
         """
         sampler = self._sampler(max_tokens, temperature)
         rows = [turn_ids(self.model, turns) for turns in conversations]
@@ -83,7 +80,7 @@ class LocalAssistant:
     ) -> list[str]:
         steps = sampler.run(
             self.model,
-            _batch(self.model, rows),
+            self.model.batch(rows),
             layers=("last",),
             pooling=find_pooling(self.model.traits.pooling),
             noise=RowNoise.seeded(seeds),
@@ -94,13 +91,3 @@ class LocalAssistant:
             ids, _ = cut_at_end([i for i in tokens if i >= 0], self.model.traits.end_ids)
             answers.append(self.model.decode(ids[:max_tokens]))
         return answers
-
-
-def _batch(model: LanguageModel, rows: list[list[int]]) -> Batch:
-    """Rows padded on the left, with free responses."""
-    longest = max(map(len, rows))
-    pad = model.tokenizer.pad_token_id
-    fill = pad if pad is not None else (model.traits.end_ids or (0,))[0]
-    ids = torch.tensor([[fill] * (longest - len(row)) + row for row in rows])
-    attention = torch.tensor([[False] * (longest - len(r)) + [True] * len(r) for r in rows])
-    return Batch(ids.to(model.device), attention.to(model.device), ((),) * len(rows))

@@ -64,15 +64,36 @@ class Chat:
         """
         if self.system and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": self.system}, *turns]
+        return self.turn_ids(turns)
+
+    def turn_ids(self, turns: Sequence[Mapping[str, str]], *, after: str = "") -> list[int]:
+        """Token ids of these turns and no other, and of ``after``, which the answer begins with.
+
+        Raises:
+            InputError: the template refuses these turns.
+        """
         texts = [turn["content"] for turn in turns]
-        if not any(map(self._cuts, texts)):
-            return self._tokens(self._render(turns))
         parts = self._render([{**turn, "content": _TEXT} for turn in turns]).split(_TEXT)
         if len(parts) != len(turns) + 1:
-            raise InputError(f"The chat template of {self.name} does not show all of these turns.")
-        ids = self._tokens(parts[0])
-        for text, after in zip(texts, parts[1:], strict=True):
-            ids += [*self.plain_ids(text), *self._tokens(after)]
+            raise InputError(
+                f"The chat template of {self.name} shows {len(parts) - 1} of these {len(turns)} turns. "
+                "Use a model whose template shows every turn."
+            )
+        if not any(map(self._cuts, texts)):
+            return self._tokens(self._render(turns) + after)
+        return self.framed_ids([*parts[:-1], parts[-1] + after], texts)
+
+    def framed_ids(self, frame: Sequence[str], texts: Sequence[str]) -> list[int]:
+        """Token ids of user texts between the parts of a frame, whose control tokens alone are such.
+
+        Read in one piece where it can be: some tokenizers put a space before every piece.
+        """
+        if not any(map(self._cuts, texts)):
+            pairs = zip(frame, [*texts, ""], strict=True)
+            return self._tokens("".join(part for pair in pairs for part in pair))
+        ids = self._tokens(frame[0])
+        for text, behind in zip(texts, frame[1:], strict=True):
+            ids += [*self.plain_ids(text), *self._tokens(behind)]
         return ids
 
     def template_ids(self, template: Template) -> list[int]:
