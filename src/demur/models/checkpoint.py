@@ -18,6 +18,13 @@ from torch import Tensor
 from demur.errors import MissingExtraError, ModelError
 from demur.organism import NAMES, path
 
+#: Files of a folder, beside its config, that decide what a model does.
+_TELLING = (
+    *("*.safetensors", "pytorch_model*.bin", "generation_config.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("spiece.model", "sentencepiece*", "chat_template*", "additional_chat_templates/*"),
+)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -52,8 +59,11 @@ def find(
     attention: str | None = None,
     bits: int | None = None,
     allow_pickle: bool = False,
+    here: bool = False,
 ) -> Checkpoint:
     """Locate a built-in name, a local folder or a hub id, and read its config.
+
+    With ``here`` a hub id is looked for among what was downloaded before, and nowhere else.
 
     Raises:
         ModelError: nothing there, no readable config, an unknown dtype or number of bits.
@@ -62,7 +72,9 @@ def find(
 
     location = str(path(str(name))) if str(name) in NAMES else str(name)
     try:
-        config, _ = PretrainedConfig.get_config_dict(location, revision=revision)
+        config, _ = PretrainedConfig.get_config_dict(
+            location, revision=revision, local_files_only=here
+        )
     except (OSError, ValueError) as error:
         known = ", ".join(NAMES)
         raise ModelError(
@@ -248,20 +260,34 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _identity(location: str, config: Mapping[str, Any]) -> str:
-    """The hub's commit, or a hash of the config and of each weight file's size and ends."""
+    """The hub's commit, or a hash of all that decides what the model does: its config, its tokenizer
+    and chat template, and its weights.
+
+    Text files and weight files up to 64 MiB are hashed whole. Of a larger one its size, its first and
+    last MiB and 256 samples evenly between them are, so that 16 GB take a moment: another training
+    run changes all of them, an edit of a few tensors by hand may be missed.
+    """
     if commit := config.get("_commit_hash"):
         return str(commit)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    edge = 1 << 20
     folder = Path(location)
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+    for file in sorted({file for pattern in _TELLING for file in folder.glob(pattern)}):
         size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}:{size}".encode())
         with file.open("rb") as handle:
-            digest.update(handle.read(edge))
-            handle.seek(max(0, size - edge))
-            digest.update(handle.read(edge))
+            for start, length in _sampled(size):
+                handle.seek(start)
+                digest.update(handle.read(length))
     return digest.hexdigest()[:16]
+
+
+def _sampled(size: int) -> list[tuple[int, int]]:
+    """Beginnings and lengths of the parts of a file that tell it from others."""
+    edge, sample, count = 1 << 20, 1 << 12, 256
+    if size <= 64 * edge:
+        return [(0, size)]
+    between = [edge + (size - 2 * edge) * i // count for i in range(count)]
+    return [(0, edge), *((start, sample) for start in between), (size - edge, edge)]
 
 
 def first_line(error: Exception) -> str:
