@@ -20,12 +20,15 @@ from demur import organism
 from demur.attacks import attack_from
 from demur.models import load
 from demur.sampling import sampler_from
-from demur.study.cells import Cell, Desk, Folder, estimate, run_cells
+from demur.study.cells import Cell, Desk, Folder
+from demur.study.estimates import estimate
 from demur.study.graph import cells_of
+from demur.study.locating import locate_all
 from demur.study.report import write_study_report
 from demur.study.results import read_results
 from demur.study.results_file import schema
 from demur.study.run import failures, plan_study, run_study
+from demur.study.running import run_cells
 from demur.study.sets import Set
 from demur.study.spec import read_study
 from demur.study.tracing import Arm, sampler_of, target_of, trace_cell
@@ -206,7 +209,8 @@ def test_what_fails_is_shown_in_its_place_and_the_rest_goes_on(
 
 def test_cells_follow_what_they_need(made: tuple[Path, Path]) -> None:
     seen: set[str] = set()
-    for cell in cells_of(*read_study(made[0])):
+    study, folder = read_study(made[0])
+    for cell in cells_of(study, folder, locate_all(study, folder)):
         assert {need.key for need in (*cell.needs, *cell.wants)} <= seen, cell
         seen.add(cell.key)
 
@@ -225,21 +229,21 @@ def test_a_result_made_without_a_wanted_cell_is_made_again_once_it_is_there(
     second = Cell("b", "user", {}, lambda desk: {"seen": len(desk.there([first]))}, wants=(first,))
     third = Cell("c", "needer", {}, lambda desk: {}, needs=(first,))
     cells = [first, second, third]
-    states = [one.state for one in run_cells(cells, tmp_path, tick=lambda *_: None)]
+    states = [one.state for one in run_cells(cells, Folder(tmp_path), tick=lambda *_: None)]
     assert states == ["failed", "done", "failed"]
     assert (
         "a of fragile, which failed: ValueError: not yet" in Folder(tmp_path).outcome(third).error
     )
     broken[0] = False
-    outcomes = run_cells(cells, tmp_path, tick=lambda *_: None)
+    outcomes = run_cells(cells, Folder(tmp_path), tick=lambda *_: None)
     assert [one.state for one in outcomes] == ["done"] * 3
     assert outcomes[1].value == {"seen": 1}
 
 
 def test_estimates_take_measured_rates(tmp_path: Path) -> None:
-    slow = Cell("a", "slow", {"x": 1}, lambda desk: time.sleep(0.2) or {}, units=2, model="m")
-    run_cells([slow], tmp_path, tick=lambda *_: None)
-    more = Cell("a", "more", {"x": 2}, lambda desk: {}, units=20, model="m")
+    slow = Cell("a", "slow", {"x": 1}, lambda desk: time.sleep(0.2) or {}, units=2, arm="m")
+    run_cells([slow], Folder(tmp_path), tick=lambda *_: None)
+    more = Cell("a", "more", {"x": 2}, lambda desk: {}, units=20, arm="m")
     there, ahead = estimate([slow, more], tmp_path)
     assert (there.state, ahead.state, ahead.measured) == ("done", "waiting", True)
     assert ahead.seconds == pytest.approx(10 * there.seconds)

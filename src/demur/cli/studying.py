@@ -20,21 +20,36 @@ StudyFile = Annotated[
     str, typer.Argument(help="A YAML file, or one that ships with demur: organism, paper.")
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Only what the file's quick section leaves.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Cells done at once, each in a process that loads its own models; the study's own "
+        "number, at most one a core, when left out.",
+    ),
+]
 
 
 @study_app.command("plan")
 def study_plan(
-    study: StudyFile, out: Out = Path("study"), quick: Quick = False, as_json: AsJson = False
+    study: StudyFile,
+    out: Out = Path("study"),
+    quick: Quick = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the work of a study, what it is expected to cost, and what is there already.
 
     Example: demur study plan organism --out study
     """
-    from demur.study.run import plan_study
+    from demur.study.run import plan_study, workers_of
+    from demur.study.sets import missing_files
     from demur.study.spec import read_study
 
     read, folder = read_study(study)
-    estimates = plan_study(read.quickened() if quick else read, folder, out)
+    read = read.quickened() if quick else read
+    estimates = plan_study(read, folder, out)
     if as_json:
         rows = [
             {"kind": e.cell.kind, "of": e.cell.name, "units": e.cell.units, "state": e.state}
@@ -46,17 +61,31 @@ def study_plan(
     for e in estimates:
         kept = {"done": "there", "failed": "failed before"}.get(e.state, f"~{e.seconds:.0f} s")
         console.say(f"{e.cell.kind:<10} {e.cell.units:>6}  {kept:<14} {e.cell.name}")
-    left = [e for e in estimates if e.state != "done"]
+    left = [*{e.cell.key: e for e in estimates if e.state != "done"}.values()]
+    there = sum(e.state == "done" for e in estimates)
     guessed = sum(not e.measured for e in left)
+    workers = workers or workers_of(read)
+    minutes = sum(e.seconds for e in left) / 60 / workers
     console.say(
-        f"{len(estimates) - len(left)} of {len(estimates)} cells are there; about "
-        f"{sum(e.seconds for e in left) / 60:.0f} minutes are left"
-        + (f" ({guessed} cells by rates assumed, not measured here)." if guessed else ".")
+        f"{there} of {len(estimates)} cells are there; about {minutes:.0f} minutes are left with "
+        f"{workers} at once"
+        + (
+            f" ({guessed} cells by rates of built-in models, not measured here)."
+            if guessed
+            else "."
+        )
     )
+    if missing := missing_files(read, folder):
+        console.note(
+            f"To be put into {folder.resolve()} before the run: {', '.join(missing)}. Their prompts "
+            "are counted as the study asks for them."
+        )
 
 
 @study_app.command("run")
-def study_run(study: StudyFile, out: Out = Path("study"), quick: Quick = False) -> None:
+def study_run(
+    study: StudyFile, out: Out = Path("study"), quick: Quick = False, workers: Workers = None
+) -> None:
     """Do what is not done and write the report; the same command goes on where it was stopped.
 
     Exit code 1 when something failed; the report says what.
@@ -71,7 +100,12 @@ def study_run(study: StudyFile, out: Out = Path("study"), quick: Quick = False) 
     command = shlex.join(["demur", *sys.argv[1:]])
     with console.progress() as tick:
         outcomes = run_study(
-            read.quickened() if quick else read, folder, out, command=command, tick=tick
+            read.quickened() if quick else read,
+            folder,
+            out,
+            command=command,
+            workers=workers,
+            tick=tick,
         )
     failed = failures(outcomes)
     for one in failed:

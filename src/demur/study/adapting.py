@@ -17,7 +17,7 @@ from demur.study.tracing import Arm, target_of
 from demur.tracing import trace
 from demur.types import Prompt, digest
 
-VERSION = 2
+VERSION = 3
 
 
 def adaptive_cell(
@@ -32,7 +32,8 @@ def adaptive_cell(
 ) -> Cell:
     """A search for each goal, and what became of every improvement it found.
 
-    A search is judged by all of its improvements: the attacker sends each and keeps what works.
+    A search is judged by the prompt as it is, at no query, and by all of its improvements: the
+    attacker sends each and keeps what works.
     """
 
     def work(desk: Desk) -> Mapping[str, Any]:
@@ -44,9 +45,12 @@ def adaptive_cell(
         assert isinstance(attack, SuffixSearch)
         searches = attack.search(prompts, target=target_of(arm, model), seed=seed)
         tried = [
-            (place, best.queries, attack.prompt_with(prompt, best.suffix))
+            (place, queries, asked)
             for place, (prompt, one) in enumerate(zip(prompts, searches, strict=True))
-            for best in one.history
+            for queries, asked in [
+                (0, prompt),
+                *((b.queries, attack.prompt_with(prompt, b.suffix)) for b in one.history),
+            ]
         ]
         unique = {prompt.id: prompt for _, _, prompt in tried}
         assert guard.anchors is not None
@@ -76,7 +80,7 @@ def adaptive_cell(
         kind="adaptive",
         name=f"{arm.name}, {shown(spec)}",
         inputs={
-            "spec": spec.model_dump(),
+            "spec": spec.model_dump(exclude={"models", "goals"}),
             "judges": judges.inputs,
             "seed": seed,
             "prompts": digest([p.text for p in prompts]),
@@ -85,9 +89,17 @@ def adaptive_cell(
         work=work,
         needs=(guards,),
         units=len(prompts),
-        model=arm.name,
+        pace=_pace(arm, spec),
+        arm=arm.name,
         about={"arm": arm.name, "attack": shown(spec)},
     )
+
+
+def _pace(arm: Arm, spec: Search) -> float:
+    """Seconds a goal: a generation a query where the guard is known, else a first step."""
+    queries = int(spec.settings.get("queries", SuffixSearch.queries))
+    share = 1.0 if spec.name == "adaptive" else 1 / int(arm.sampler.get("steps", 32))
+    return arm.pace * queries * share
 
 
 def shown(spec: Search) -> str:

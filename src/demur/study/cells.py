@@ -9,7 +9,6 @@ inside loses one batch. A cell that fails leaves its error instead, and those th
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,14 +19,14 @@ from demur.errors import StoreError
 from demur.files import write_atomically
 from demur.models.base import LanguageModel
 from demur.store import Store
+from demur.study.locating import Located
 from demur.types import Traces, digest
 
 #: Called with a stage's name, what is done of it and how much there is.
 Tick = Callable[[str, int, int], None]
 
-#: Seconds a unit of each kind takes where nothing was measured yet: built-in models, two busy cores.
-ASSUMED: Mapping[str, float] = {"traces": 0.3, "defense": 1.0, "attack": 2.0, "adaptive": 20.0}
-_ASSUMED_ELSE = 0.02
+#: Layout of ``cell.json``; cells of another one are stale.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Cell:
         needs: cells whose results it cannot do without.
         wants: cells whose results it uses when they are there.
         units: prompts or the like, for estimates and progress.
-        model: whose rate the estimate takes.
+        pace: seconds a unit takes where nothing was measured: built-in models, one core.
+        arm: whose traces it is about; cells of one arm are best done by one process.
         about: which arm, set or detector it is of, for the report.
     """
 
@@ -53,14 +53,15 @@ class Cell:
     needs: tuple[Cell, ...] = ()
     wants: tuple[Cell, ...] = ()
     units: int = 1
-    model: str = ""
+    pace: float = 0.002
+    arm: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
         """Hash of everything the result depends on."""
         before = [[cell.key for cell in cells] for cells in (self.needs, self.wants)]
-        return digest([self.kind, self.inputs, *before])
+        return digest([_FORMAT, self.kind, self.inputs, *before])
 
     @property
     def place(self) -> str:
@@ -78,7 +79,8 @@ class Outcome:
         error: why it failed.
         seconds: how long it took.
         missing: keys of wanted cells that were not there.
-        name, kind, model, units: of the cell.
+        made: what it was made with; see ``demur.study.machine``.
+        name, kind, arm, units: of the cell.
     """
 
     state: Literal["done", "failed", "waiting"] = "waiting"
@@ -86,9 +88,10 @@ class Outcome:
     error: str = ""
     seconds: float = 0.0
     missing: Sequence[str] = ()
+    made: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     kind: str = ""
-    model: str = ""
+    arm: str = ""
     units: int = 1
 
 
@@ -158,14 +161,18 @@ class Desk:
         return [cell for cell in cells if self._folder.state(cell) == "done"]
 
     def traces(self, *cells: Cell) -> Traces:
-        """The traces of finished trace cells, in order; those of one model are kept in memory."""
-        if self._owner != self.cell.model:
-            self._owner, self._traces = self.cell.model, {}
+        """The traces of finished trace cells, in order; those of one arm are kept in memory."""
+        if self._owner != self.cell.arm:
+            self._owner, self._traces = self.cell.arm, {}
         for cell in cells:
             if cell.key not in self._traces:
                 stored = Store.open(self.at(cell) / "run").traces()
                 self._traces[cell.key] = Traces(tuple(stored))
         return Traces(tuple(trace for cell in cells for trace in self._traces[cell.key]))
+
+    def of(self, located: Located) -> LanguageModel:
+        """A loaded model of the study."""
+        return self.model(located.location, revision=located.revision)
 
     def model(self, location: str, *, revision: str | None = None) -> LanguageModel:
         """A loaded model; two are kept at a time."""
@@ -177,98 +184,3 @@ class Desk:
                 del self._models[next(iter(self._models))]
             self._models[key] = load(location, revision=revision)
         return self._models[key]
-
-
-def run_cells(cells: Sequence[Cell], root: str | Path, *, tick: Tick) -> list[Outcome]:
-    """Do what is not done, in the order given, in which every cell follows those it needs.
-
-    Failed cells are tried again. What fails is recorded and the rest goes on; only an interruption
-    and a folder that cannot be written end the run.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    folder = Folder(root)
-    total = sum(cell.units for cell in cells)
-    before, inside = 0, 0
-
-    def advance(count: int) -> None:
-        nonlocal inside
-        inside += count
-        tick("study", min(before + inside, total), total)
-
-    desk, outcomes = Desk(folder, advance), []
-    for cell in cells:
-        outcome = folder.outcome(cell)
-        if outcome.state != "done":
-            outcome = _do(cell, folder, desk)
-            folder.write(cell, outcome)
-        outcomes.append(outcome)
-        before, inside = before + cell.units, 0
-        tick("study", before, total)
-    return outcomes
-
-
-def _do(cell: Cell, folder: Folder, desk: Desk) -> Outcome:
-    about: dict[str, Any] = {
-        "name": cell.name,
-        "kind": cell.kind,
-        "model": cell.model,
-        "units": cell.units,
-        "missing": [want.key for want in cell.wants if folder.state(want) != "done"],
-    }
-    for need in cell.needs:
-        found = folder.outcome(need)
-        if found.state != "done":
-            return Outcome("failed", error=_because(need, found), **about)
-    desk.cell = cell
-    began = time.monotonic()
-    try:
-        value = cell.work(desk)
-    except StoreError:
-        raise
-    except Exception as error:
-        return Outcome("failed", error=f"{type(error).__name__}: {error}", **about)
-    return Outcome("done", value, seconds=time.monotonic() - began, **about)
-
-
-def _because(need: Cell, found: Outcome) -> str:
-    """The first cause, not the chain that leads to it."""
-    if found.error.startswith("needs "):
-        return found.error
-    return f"needs {need.kind} of {need.name}, which failed: {found.error}"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a cell will cost.
-
-    Attributes:
-        cell: the cell.
-        state: done, failed or waiting.
-        seconds: what it took, or what it is expected to take.
-        measured: whether cells of its kind were measured in this folder.
-    """
-
-    cell: Cell
-    state: Literal["done", "failed", "waiting"]
-    seconds: float
-    measured: bool
-
-
-def estimate(cells: Sequence[Cell], root: str | Path) -> list[Estimate]:
-    """State and cost of each cell, from the rates of those that are done in this folder."""
-    folder = Folder(root)
-    found = [folder.outcome(cell) for cell in cells]
-    rates: dict[tuple[str, str], list[float]] = {}
-    for one in found:
-        if one.state == "done":
-            for name in (one.model, ""):
-                rates.setdefault((one.kind, name), []).append(one.seconds / max(1, one.units))
-    estimates = []
-    for cell, one in zip(cells, found, strict=True):
-        known = rates.get((cell.kind, cell.model)) or rates.get((cell.kind, ""))
-        rate = sum(known) / len(known) if known else ASSUMED.get(cell.kind, _ASSUMED_ELSE)
-        seconds = one.seconds if one.state == "done" else rate * cell.units
-        estimates.append(Estimate(cell, one.state, seconds, bool(known)))
-    return estimates

@@ -11,6 +11,7 @@ from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
 from demur.models.base import LanguageModel
 from demur.study.cells import Cell, Desk
 from demur.study.judging import Hits, harm_judge, refusal_judges
+from demur.study.locating import Located
 from demur.study.sets import Set
 from demur.study.spec import DefenseSpec, Judges
 from demur.study.tracing import Arm, sampler_of, target_of
@@ -31,7 +32,7 @@ def defense_cell(
     judges: Judges,
     seed: int,
     batch_size: int,
-    reader: tuple[str, str],
+    reader: Located | None,
 ) -> Cell:
     """What a defense does with some prompts of every test set.
 
@@ -45,12 +46,12 @@ def defense_cell(
         judges: whose verdicts count.
         seed: of everything random.
         batch_size: prompts generated together.
-        reader: location and identity of the model that reads prompts.
+        reader: the model that reads prompts, if there is one.
     """
 
     def work(desk: Desk) -> Mapping[str, Any]:
         model = desk.model(arm.location, revision=arm.revision)
-        scorer = desk.model(reader[0]) if reader[0] else None
+        scorer = desk.of(reader) if reader else None
         target = target_of(arm, model)
         defense = _defense(spec, desk, guards, scorer, calibration)
         attacked = [prompt for one in infilling for prompt in _attacked(one, target, seed)]
@@ -78,13 +79,14 @@ def defense_cell(
             "prompts": digest([[p.id, p.text, p.user, p.response] for p in prompts]),
             "infilling": [one.digest for one in infilling],
             "calibration": digest([p.text for p in calibration]),
-            "reader": reader[1],
+            "reader": reader.identity if reader else "",
             "version": VERSION,
         },
         work=work,
         needs=(guards,) if spec.settings.get("guard") in GUARDS else (),
         units=len(prompts) + sum(len(one.prompts) for one in infilling),
-        model=arm.name,
+        pace=2 * arm.pace,
+        arm=arm.name,
         about={"arm": arm.name, "defense": shown(spec)},
     )
 

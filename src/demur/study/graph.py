@@ -3,179 +3,182 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from demur.errors import DemurError
-from demur.models.checkpoint import find
-from demur.prompts import read_prompts
 from demur.study.adapting import adaptive_cell
 from demur.study.cells import Cell
 from demur.study.defending import defense_cell
+from demur.study.locating import Located
+from demur.study.pooling import pooled_cell
 from demur.study.reading import surrogate_cell
 from demur.study.replaying import replay_cell
 from demur.study.scoring import Traced, ablation_recipes, detector_recipes, scores_cell
-from demur.study.sets import Set, prompt_sets
+from demur.study.sets import Set, prompt_sets, read_source
 from demur.study.spec import ModelSpec, Study
-from demur.study.tracing import Arm, trace_cell
+from demur.study.tracing import Arm, is_ar_order, trace_cell
 from demur.study.verdicts import anchors_cell, verdicts_cell
 from demur.study.watching import delay_cell, guards_cell
+from demur.types import Prompt
 
-#: Positions of a response under the samplers of a continuum, where the model's card names none.
-_LENGTH = 128
+#: Sets that another pooling needs: its anchors, the paper's detector, and what it is tested on.
+_POOLED = ("anchors", "fit", "calibration", "test")
 
 
-def cells_of(study: Study, folder: Path) -> list[Cell]:
+@dataclass(frozen=True)
+class Work:
+    """One arm and what its cells are made from.
+
+    Attributes:
+        study, folder, models: of the study.
+        spec: the arm's model.
+        arm: the arm.
+        sets: its prompts.
+        traced: a cell for each of them but those for infilling.
+        anchors: its anchors.
+    """
+
+    study: Study
+    folder: Path
+    models: Mapping[str, Located]
+    spec: ModelSpec
+    arm: Arm
+    sets: Sequence[Set]
+    traced: Sequence[Traced]
+    anchors: Cell
+
+    @property
+    def reader(self) -> Located | None:
+        """The model that reads prompts."""
+        return self.models[self.study.reader] if self.study.reader else None
+
+    def role(self, role: str) -> list[Cell]:
+        """The traces of one role."""
+        return [one.cell for one in self.traced if one.role == role]
+
+    def prompts(self, role: str, *, most: int | None = None) -> list[Prompt]:
+        """The first prompts of each set of one role."""
+        return [p for one in self.sets if one.role == role for p in one.prompts[:most]]
+
+
+def cells_of(
+    study: Study, folder: Path, models: Mapping[str, Located], *, planned: bool = False
+) -> list[Cell]:
     """Every cell of the study.
 
     Args:
         study: what to do.
         folder: of its relative paths.
+        models: where its models are.
+        planned: let stand-ins take the place of prompt files that are missing.
 
     Raises:
-        InputError: a prompt file cannot be read.
+        InputError: a prompt file cannot be read, or two sets are the same.
     """
-    reader = _reader(study, folder)
     cells: list[Cell] = []
     arms: list[tuple[Arm, list[Cell]]] = []
     for spec in study.models:
-        for arm in arms_of(study, spec, folder):
-            made = [*_arm_cells(study, spec, arm, folder, reader)]
+        traced: list[Traced] = []
+        for arm in _arms_of(study, spec, models[spec.name]):
+            made = [*_arm_cells(study, spec, arm, folder, models, traced, planned=planned)]
+            if arm.group == "main":
+                traced = [
+                    Traced(str(c.about["set"]), c.about["role"], c)
+                    for c in made
+                    if c.kind == "traces"
+                ]
             cells += made
             arms.append((arm, made))
     return [*cells, *_replays(arms, study.judges.refusal[0])]
 
 
-def _replays(arms: Sequence[tuple[Arm, list[Cell]]], judge: str) -> Iterator[Cell]:
-    """Replays of the first main arm, of the first one of a diffusion model, and of its AR order."""
-    mains = [pair for pair in arms if pair[0].group == "main"]
-    second = next((p for p in mains if p[0].family != mains[0][0].family), None)
-    if second is None:
-        return
-    variants = [p for p in arms if p[0].group == "variant" and p[0].model == second[0].model]
-    ordered = [p for p in variants if p[0].ar_order]
-    shown = (mains[0], second, *ordered[:1])
-    yield replay_cell([(arm, *_told(made)) for arm, made in shown], judge=judge)
+def arms_of(study: Study, models: Mapping[str, Located]) -> list[Arm]:
+    """Every arm of the study: each model's own, and those that the continuum and ablations add."""
+    return [arm for spec in study.models for arm in _arms_of(study, spec, models[spec.name])]
 
 
-def _told(made: Sequence[Cell]) -> tuple[Cell, list[tuple[Cell, Cell]]]:
-    """The anchors of an arm's cells, and traces and verdicts of each of its test sets."""
-    anchors = next(cell for cell in made if cell.kind == "anchors")
-    verdicts = [cell for cell in made if cell.kind == "verdicts"]
-    return anchors, [(cell.needs[0], cell) for cell in verdicts]
+def _arms_of(study: Study, spec: ModelSpec, at: Located) -> Iterator[Arm]:
+    default = at.sampler or {}
 
-
-def arms_of(study: Study, spec: ModelSpec, folder: Path) -> Iterator[Arm]:
-    """The model's own arms, and those that the continuum and the ablations add."""
-    location, identity, length, family = _located(spec, folder)
-
-    def arm(name: str, **settings: Any) -> Arm:
-        settings |= {"revision": spec.revision, "family": family}
-        return Arm(name, spec.name, location, identity, **settings)
+    def arm(name: str, sampler: Mapping[str, Any], **settings: Any) -> Arm:
+        same = sampler.get("name", default.get("name")) == default.get("name")
+        return Arm(
+            name,
+            spec.name,
+            at.location,
+            at.identity,
+            sampler={**default, **sampler} if same else sampler,
+            revision=at.revision,
+            family=at.family,
+            **settings,
+        )
 
     first, *others = spec.arms
-    yield arm(spec.name, sampler=first.sampler, layers=study.layers)
+    yield arm(spec.name, first.sampler, layers=study.layers)
     for other in others:
-        yield arm(f"{spec.name}, {other.name}", sampler=other.sampler, group="variant")
+        yield arm(f"{spec.name}, {other.name}", other.sampler, group="variant")
     if study.continuum and spec.name in study.continuum.models:
         for block in study.continuum.blocks:
-            settings = {"block_length": block, "steps": length}
-            yield arm(f"{spec.name}, blocks of {block}", sampler=settings, group="continuum")
+            settings = {"block_length": block, "steps": at.length}
+            yield arm(f"{spec.name}, blocks of {block}", settings, group="continuum")
         for commits in study.continuum.commits:
-            settings = {"block_length": length, "steps": length // commits}
-            name = f"{spec.name}, {commits} a step"
-            yield arm(name, sampler=settings, group="continuum")
+            settings = {"block_length": at.length, "steps": at.length // commits}
+            yield arm(f"{spec.name}, {commits} a step", settings, group="continuum")
     if study.ablation and spec.name in study.ablation.models:
         for pooling in study.ablation.poolings.get(spec.name, ()):
             name = f"{spec.name}, pooling {pooling}"
-            yield arm(name, sampler=first.sampler, pooling=pooling, group="pooling")
+            yield arm(name, first.sampler, pooling=pooling, group="pooling")
 
 
 def _arm_cells(
-    study: Study, spec: ModelSpec, arm: Arm, folder: Path, reader: tuple[str, str]
-) -> Iterator[Cell]:
-    whole = arm.group in ("main", "pooling")
-    sets = prompt_sets(study, folder, spec, main=whole)
-    traced: list[Traced] = []
-    for chosen in sets:
-        if chosen.role != "infilling":
-            made = trace_cell(arm, chosen, seed=study.seed, batch_size=study.batch_size)
-            yield from made
-            traced.append(Traced(chosen.name, chosen.role, made[-1]))
-    judges = study.judges
-    anchors = anchors_cell(arm, _role(traced, "anchors"), judges=judges)
-    yield anchors
-    for one in traced:
-        if one.role == "test":
-            yield verdicts_cell(arm, one.cell, anchors, judges=judges)
-    if whole and _role(traced, "calibration"):
-        yield from _scores(study, arm, traced, anchors, reader)
-    if arm.group == "main" and _role(traced, "calibration"):
-        yield from _guarded(study, spec, arm, sets, traced, anchors, folder, reader)
-
-
-def _guarded(
     study: Study,
     spec: ModelSpec,
     arm: Arm,
-    sets: Sequence[Set],
-    traced: Sequence[Traced],
-    anchors: Cell,
     folder: Path,
-    reader: tuple[str, str],
+    models: Mapping[str, Located],
+    first: Sequence[Traced],
+    *,
+    planned: bool,
 ) -> Iterator[Cell]:
-    """Guards, how soon they detect, and what stands behind or against them."""
-    benign = _role(traced, "fit"), _role(traced, "calibration")
-    guards = guards_cell(arm, anchors, *benign, alpha=study.alpha, seed=study.seed)
-    yield guards
-    yield delay_cell(arm, anchors, *benign, _role(traced, "test"), alpha=study.alpha)
-    common: dict[str, Any] = {
-        "judges": study.judges,
-        "seed": study.seed,
-        "batch_size": study.batch_size,
-    }
-    held_out = [p for one in sets if one.role == "calibration" for p in one.prompts]
-    some = max(1, ceil(study.defended * spec.share))
-    defended = [p for one in sets if one.role == "test" for p in one.prompts[:some]]
-    infilling = [one for one in sets if one.role == "infilling"]
-    for defense in study.defenses:
-        if spec.name in (defense.models or (spec.name,)):
-            yield defense_cell(
-                arm, defense, defended, infilling, guards, held_out, reader=reader, **common
-            )
-    yield from _surrogates(study, arm, traced, folder)
-    if study.adaptive and spec.name in study.adaptive.models:
-        goals = read_prompts(study.adaptive.source, limit=study.adaptive.goals)
-        for search in study.adaptive.searches:
-            yield adaptive_cell(arm, search, goals, guards, **common)
+    """Cells of one arm; ``first`` is what the model's first arm has traced."""
+    sets: list[Set] = []
+    traced: list[Traced] = []
+    if arm.group == "pooling":
+        for one in first:
+            if one.role in _POOLED:
+                cell = pooled_cell(arm, one.cell, batch_size=study.batch_size)
+                yield cell
+                traced.append(Traced(one.name, one.role, cell))
+    else:
+        sets = prompt_sets(study, folder, spec, main=arm.group == "main", planned=planned)
+        for chosen in sets:
+            if chosen.role != "infilling":
+                made = trace_cell(arm, chosen, seed=study.seed, batch_size=study.batch_size)
+                yield from made
+                traced.append(Traced(chosen.name, chosen.role, made[-1]))
+    anchored = [one.cell for one in traced if one.role == "anchors"]
+    anchors = anchors_cell(arm, anchored, judges=study.judges)
+    yield anchors
+    work = Work(study, folder, models, spec, arm, sets, traced, anchors)
+    for cell in work.role("test"):
+        yield verdicts_cell(arm, cell, anchors, judges=study.judges)
+    if arm.group in ("main", "pooling") and work.role("calibration"):
+        yield from _scores(work)
+    if arm.group == "main" and work.role("calibration"):
+        yield from _guarded(work)
 
 
-def _surrogates(study: Study, arm: Arm, traced: Sequence[Traced], folder: Path) -> Iterator[Cell]:
-    for pair in study.surrogates:
-        if pair.black == arm.model:
-            white = next(model for model in study.models if model.name == pair.white)
-            yield surrogate_cell(
-                (white.name, *_located(white, folder)[:2]),
-                arm.name,
-                traced,
-                judges=study.judges,
-                alpha=study.alpha,
-                seed=study.seed,
-                batch_size=study.batch_size,
-            )
-
-
-def _scores(
-    study: Study, arm: Arm, traced: Sequence[Traced], anchors: Cell, reader: tuple[str, str]
-) -> Iterator[Cell]:
+def _scores(work: Work) -> Iterator[Cell]:
+    study, arm = work.study, work.arm
     elsewhere = None
     recipes = [*detector_recipes(study.detectors if arm.group == "main" else ("sri",))]
-    if other := _role(traced, "elsewhere"):
+    if other := work.role("elsewhere"):
         elsewhere = anchors_cell(arm, other, judges=study.judges, name=f"{arm.name}, elsewhere")
         yield elsewhere
     if arm.group == "main" and study.ablation and arm.model in study.ablation.models:
-        most = sum(cell.units for cell in _role(traced, "anchors")) // 2
+        most = sum(cell.units for cell in work.role("anchors")) // 2
         recipes += [
             recipe
             for recipe in ablation_recipes(study.ablation, most=most)
@@ -185,39 +188,64 @@ def _scores(
         yield scores_cell(
             arm,
             recipe,
-            traced,
-            anchors,
+            work.traced,
+            work.anchors,
             elsewhere,
             judges=study.judges,
             alpha=study.alpha,
             seed=study.seed,
-            reader=reader,
+            reader=work.reader,
         )
 
 
-def _role(traced: Sequence[Traced], role: str) -> list[Cell]:
-    return [one.cell for one in traced if one.role == role]
+def _guarded(work: Work) -> Iterator[Cell]:
+    """Guards, how soon they detect, and what stands behind or against them."""
+    study, spec, arm = work.study, work.spec, work.arm
+    benign = work.role("fit"), work.role("calibration")
+    guards = guards_cell(arm, work.anchors, *benign, alpha=study.alpha, seed=study.seed)
+    yield guards
+    yield delay_cell(arm, work.anchors, *benign, work.role("test"), alpha=study.alpha)
+    common: dict[str, Any] = {
+        "judges": study.judges,
+        "seed": study.seed,
+        "batch_size": study.batch_size,
+    }
+    some = max(1, ceil(study.defended * spec.share))
+    defended = work.prompts("test", most=some)
+    infilling = [one for one in work.sets if one.role == "infilling"]
+    for defense in study.defenses:
+        if spec.name in (defense.models or (spec.name,)):
+            held_out = work.prompts("calibration")
+            yield defense_cell(
+                arm, defense, defended, infilling, guards, held_out, reader=work.reader, **common
+            )
+    for pair in study.surrogates:
+        if pair.black == spec.name:
+            yield surrogate_cell(
+                work.models[pair.white], arm.name, work.traced, alpha=study.alpha, **common
+            )
+    if study.adaptive:
+        goals = read_source(study.adaptive.source, work.folder, limit=study.adaptive.goals)
+        for search in study.adaptive.searches:
+            if spec.name in (search.models or study.adaptive.models):
+                some = search.goals or len(goals)
+                yield adaptive_cell(arm, search, goals[:some], guards, **common)
 
 
-def _reader(study: Study, folder: Path) -> tuple[str, str]:
-    """Location and identity of the model that reads prompts."""
-    if not study.reader:
-        return "", ""
-    spec = next(model for model in study.models if model.name == study.reader)
-    return _located(spec, folder)[:2]
+def _replays(arms: Sequence[tuple[Arm, list[Cell]]], judge: str) -> Iterator[Cell]:
+    """Replays of the first main arm, of the first one of a diffusion model, and of its AR order."""
+    mains = [pair for pair in arms if pair[0].group == "main"]
+    second = next((p for p in mains if p[0].family != mains[0][0].family), None)
+    if second is None:
+        return
+    variants = [p for p in arms if p[0].group == "variant" and p[0].model == second[0].model]
+    ordered = [p for p in variants if is_ar_order(p[0].sampler)]
+    shown = (mains[0], second, *ordered[:1])
+    yield replay_cell([(arm, *_told(made)) for arm, made in shown], judge=judge)
 
 
-def _located(spec: ModelSpec, folder: Path) -> tuple[str, str, int, str]:
-    """Where a model is, the hash of its config and weights, its response's length, and its kind.
-
-    A model that is not there is found missing by the cells that load it.
-    """
-    beside = folder / spec.model
-    location = str(beside) if (beside / "config.json").is_file() else spec.model
-    try:
-        found = find(location, revision=spec.revision)
-    except DemurError:
-        return location, "", _LENGTH, ""
-    sampler: Mapping[str, Any] = found.card.get("sampler", {})
-    kind = str(found.card.get("family", found.config.get("model_type", "")))
-    return location, found.revision, int(sampler.get("gen_length", _LENGTH)), kind
+def _told(made: Sequence[Cell]) -> tuple[Cell, list[tuple[Cell, Cell]]]:
+    """The anchors of an arm's cells, and traces and verdicts of each of its test sets."""
+    anchors = next(cell for cell in made if cell.kind == "anchors")
+    verdicts = [cell for cell in made if cell.kind == "verdicts"]
+    return anchors, [(cell.needs[0], cell) for cell in verdicts]

@@ -13,6 +13,7 @@ from demur.guard.surrogate import read_texts
 from demur.sri import fit_anchors
 from demur.study.cells import Cell, Desk
 from demur.study.judging import refusal_judges
+from demur.study.locating import Located
 from demur.study.scoring import Traced
 from demur.study.spec import Judges
 from demur.study.verdicts import refusals
@@ -23,7 +24,7 @@ VERSION = 1
 
 
 def surrogate_cell(
-    white: tuple[str, str, str],
+    white: Located,
     black: str,
     traced: Sequence[Traced],
     *,
@@ -35,7 +36,7 @@ def surrogate_cell(
     """Which of a black-box arm's test generations a white-box model's guards flag.
 
     Args:
-        white: name, location and identity of the model that reads.
+        white: the model that reads.
         black: name of the arm that wrote.
         traced: the sets of that arm.
         judges: the first refusal judge says which texts anchors are over.
@@ -43,12 +44,11 @@ def surrogate_cell(
         seed: of the fits.
         batch_size: texts read together.
     """
-    name, location, identity = white
     by_role = {one.role: [t.cell for t in traced if t.role == one.role] for one in traced}
     test = by_role["test"]
 
     def work(desk: Desk) -> Mapping[str, Any]:
-        model = desk.model(location)
+        model = desk.of(white)
 
         def read(*cells: Cell) -> Traces:
             texts = [(trace.prompt, trace.response) for trace in desk.traces(*cells)]
@@ -69,10 +69,10 @@ def surrogate_cell(
 
     return Cell(
         kind="surrogate",
-        name=f"{name} reads {black}",
+        name=f"{white.name} reads {black}",
         inputs={
-            "identity": identity,
-            "judge": judges.refusal[0],
+            "identity": white.identity,
+            "judge": judges.refusing,
             "alpha": alpha,
             "seed": seed,
             "version": VERSION,
@@ -80,6 +80,8 @@ def surrogate_cell(
         work=work,
         needs=tuple(c for role in ("anchors", "fit", "calibration") for c in by_role[role]),
         wants=tuple(test),
-        model=black,
-        about={"arm": black, "white": name},
+        units=sum(one.cell.units for one in traced),
+        pace=0.002,
+        arm=black,
+        about={"arm": black, "white": white.name},
     )

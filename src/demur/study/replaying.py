@@ -62,7 +62,7 @@ def replay_cell(
         work=work,
         needs=tuple(anchors for _, anchors, _ in arms),
         wants=tuple(wanted),
-        model="replay",
+        arm="replay",
     )
 
 

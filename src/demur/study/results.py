@@ -60,10 +60,19 @@ class Results:
         """One arm by name."""
         return next((one for one in self.evidence if one.name == name), None)
 
+    def first_sampler(self, model: str) -> str:
+        """What the study calls the sampler of a model's main arm; empty when it gives no name."""
+        for one in self.manifest["study"].get("models", ()):
+            if one["name"] == model:
+                return next(
+                    (str(arm["name"]) for arm in one.get("arms", ()) if arm.get("name")), ""
+                )
+        return ""
+
     def failed_arms(self) -> dict[str, str]:
         """Arms of which there is no evidence -> why."""
         there = {one.name for one in self.evidence}
-        causes = {one.model: one.error for one in reversed(self.failures) if one.model not in there}
+        causes = {one.arm: one.error for one in reversed(self.failures) if one.arm not in there}
         order = [arm["name"] for arm in self.manifest["arms"]]
         return {name: causes[name] for name in order if name in causes}
 

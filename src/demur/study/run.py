@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demur import __version__
 from demur.files import write_atomically
-from demur.study.cells import Cell, Estimate, Outcome, Tick, estimate, run_cells
+from demur.study.cells import Cell, Folder, Outcome, Tick
+from demur.study.estimates import Estimate, estimate
 from demur.study.graph import arms_of, cells_of
+from demur.study.locating import locate_all
+from demur.study.machine import made_with
 from demur.study.results import MANIFEST
+from demur.study.running import cores, run_cells, run_cells_at_once
+from demur.study.sets import require_files
 from demur.study.spec import Study
-
-#: Packages whose versions can change a result.
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn", "scipy", "pyarrow")
 
 
 def plan_study(study: Study, folder: Path, out: str | Path) -> list[Estimate]:
-    """State and expected cost of each cell.
+    """State and expected cost of each cell, from what the file says: nothing is fetched.
+
+    A prompt file that is missing counts with the prompts that were to be read from it; see
+    ``demur.study.sets.missing_files``.
 
     Raises:
-        InputError: a prompt file cannot be read.
+        InputError: a prompt file cannot be read, or two sets are the same.
     """
-    return estimate(cells_of(study, folder), out)
+    models = locate_all(study, folder, here=True)
+    return estimate(cells_of(study, folder, models, planned=True), out)
+
+
+def workers_of(study: Study) -> int:
+    """Cells that a run does at once unless told otherwise: the study's most, or this machine's."""
+    return min(study.workers, cores())
 
 
 def run_study(
@@ -39,6 +46,7 @@ def run_study(
     out: str | Path,
     *,
     command: str = "",
+    workers: int | None = None,
     tick: Tick = lambda *_: None,
 ) -> list[Outcome]:
     """Do every cell that is not done; the same call goes on where it was stopped.
@@ -48,34 +56,60 @@ def run_study(
         folder: of its relative paths.
         out: where cells are kept.
         command: how it was called, for the methods page.
+        workers: cells done at once, in processes of their own if more than one; ``workers_of`` it
+            when None. Changes no result.
         tick: progress.
 
     Returns:
         What became of each cell.
 
     Raises:
-        InputError: a prompt file cannot be read.
+        InputError: prompt files are missing (all are named) or cannot be read.
         StoreError: the folder cannot be written.
+        DemurError: a process was killed.
     """
     began = time.monotonic()
-    cells = cells_of(study, folder)
-    arms = [arm for spec in study.models for arm in arms_of(study, spec, folder)]
+    require_files(study, folder)
+    models = locate_all(study, folder)
+    make = partial(cells_of, study, folder, models)
+    cells = make()
     about = {
         "study": study.model_dump(mode="json"),
         "command": command,
-        "arms": [asdict(arm) for arm in arms],
+        "arms": [asdict(arm) for arm in arms_of(study, models)],
         "cells": [_entry(cell) for cell in cells],
-        "made with": _made_with(),
+        "made with": made_with(),
     }
     path = Path(out) / MANIFEST
     write_atomically(path, _json(about))
-    outcomes = run_cells(cells, out, tick=tick)
+    workers = workers or workers_of(study)
+    if workers > 1:
+        outcomes = run_cells_at_once(make, Folder(out), workers=workers, tick=tick)
+    else:
+        outcomes = run_cells(cells, Folder(out), tick=tick)
+    about["made with"] = together([one.made for one in outcomes if one.made])
     about["seconds"] = {
         "this run": round(time.monotonic() - began),
-        "all cells": round(sum(one.seconds for one in outcomes)),
+        "all cells": round(
+            sum({c.key: o.seconds for c, o in zip(cells, outcomes, strict=True)}.values())
+        ),
     }
     write_atomically(path, _json(about))
     return outcomes
+
+
+def together(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all cells were made with; where they differ, every value with the number of its cells."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in made for name in one):
+        values = [one.get(name) for one in made]
+        if isinstance(values[0], Mapping):
+            found[name] = together([value for value in values if isinstance(value, Mapping)])
+            continue
+        different = [*dict.fromkeys(values)]
+        counts = (f"{value} ({values.count(value)} cells)" for value in different)
+        found[name] = different[0] if len(different) == 1 else "; ".join(counts)
+    return found
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -84,19 +118,8 @@ def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _entry(cell: Cell) -> dict[str, Any]:
-    kept = {name: getattr(cell, name) for name in ("kind", "name", "place", "units", "model")}
+    kept = {name: getattr(cell, name) for name in ("kind", "name", "place", "units", "arm")}
     return kept | {"about": dict(cell.about)}
-
-
-def _made_with() -> dict[str, Any]:
-    return {
-        "demur": __version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
-        "threads": os.environ.get("OMP_NUM_THREADS", "one a core"),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "byte order": sys.byteorder,
-    }
 
 
 def _json(value: Any) -> bytes:

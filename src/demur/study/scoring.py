@@ -20,6 +20,7 @@ from demur.guard import threshold_rank
 from demur.sri import Anchors, fit_anchors, signal
 from demur.study.cells import Cell, Desk
 from demur.study.judging import refusal_judges
+from demur.study.locating import Located
 from demur.study.spec import Ablation, Judges, Role
 from demur.study.tracing import Arm
 from demur.study.verdicts import anchors_at, refusals
@@ -93,7 +94,7 @@ def scores_cell(
     judges: Judges,
     alpha: float,
     seed: int,
-    reader: tuple[str, str],
+    reader: Located | None,
 ) -> Cell:
     """Scores of every set by one detector.
 
@@ -105,7 +106,7 @@ def scores_cell(
         judges: the first refusal judge says which traces anchors are over.
         alpha: of the threshold.
         seed: of the fit.
-        reader: location and identity of the model that reads prompts, empty when there is none.
+        reader: the model that reads prompts, if there is one.
     """
     by_role = {one.role: [t for t in traced if t.role == one.role] for one in traced}
     scored = [*by_role.get("calibration", ()), *by_role["test"]]
@@ -116,7 +117,7 @@ def scores_cell(
         reference = _anchors(desk, arm, recipe, by_role, anchors, elsewhere, judges)
         benign = _benign(desk.traces(*_cells(by_role, "fit")), recipe)
         bad = desk.traces(*harmful) if harmful else None
-        model = desk.model(reader[0]) if recipe.method.needs_model and reader[0] else None
+        model = desk.of(reader) if recipe.method.needs_model and reader else None
         fit = partial(recipe.method.fit, benign, anchors=reference, model=model, seed=seed)
         detector = fit(harmful=bad)
         sets = {t.name: desk.traces(t.cell) for t in scored if desk.there([t.cell])}
@@ -143,13 +144,15 @@ def scores_cell(
             "recipe": [recipe.name, recipe.group, recipe.benign, recipe.anchors],
             "alpha": alpha,
             "seed": seed,
-            "reader": reader[1] if recipe.method.needs_model else "",
+            "reader": reader.identity if recipe.method.needs_model and reader else "",
             "version": VERSION,
         },
         work=work,
         needs=needed,
         wants=tuple(_cells(by_role, "test")),
-        model=arm.name,
+        units=sum(one.cell.units for one in (*by_role.get("fit", ()), *scored)),
+        pace=0.0005,
+        arm=arm.name,
         about={
             "arm": arm.name,
             "detector": recipe.name,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+from demur.errors import InputError
 from demur.prompts import read_prompts
 from demur.study.spec import ModelSpec, PromptSet, Role, Study
-from demur.types import Prompt, digest
+from demur.types import Label, Prompt, digest
+
+#: How a source begins that is no file.
+_ELSEWHERE = ("organism:", "hub:", "set:")
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Set:
     """Prompts of one role and attack.
 
     Attributes:
-        name: role, source and attack.
+        name: role, source and attack, with the attack's settings where two would have one name.
         role: what it is for.
         prompts: as read, before the attack.
         attack: spec of the attack to put them through, if any.
@@ -35,28 +40,103 @@ class Set:
         return digest([[asdict(prompt) for prompt in self.prompts], self.attack])
 
 
-def prompt_sets(study: Study, folder: Path, model: ModelSpec, *, main: bool) -> list[Set]:
+@dataclass(frozen=True)
+class _Wanted:
+    """A set before its prompts are read."""
+
+    role: Role
+    source: str
+    label: Label
+    count: int
+    attack: Mapping[str, Any] | None
+
+    def name(self, folder: Path, *, full: bool) -> str:
+        attack = dict(self.attack or {})
+        parts = [self.role, self.source]
+        if (folder / self.source).is_file() or not self.source.startswith(_ELSEWHERE):
+            parts[1] = Path(self.source).stem
+        parts += [str(attack.pop("name"))] if attack else []
+        settings = ", ".join(f"{k} {v}" for k, v in sorted(attack.items()))
+        return " ".join(parts) + (f" ({settings})" if full and settings else "")
+
+
+def prompt_sets(
+    study: Study, folder: Path, model: ModelSpec, *, main: bool, planned: bool = False
+) -> list[Set]:
     """Every set of a model, cut to its share; arms that are not main get the ``few`` of each.
 
+    Args:
+        study: whose sets.
+        folder: of its relative paths.
+        model: for its share, and its name.
+        main: whether the arm is its model's first.
+        planned: let numbered stand-ins take the place of files that are missing.
+
     Raises:
-        InputError: a source cannot be read; the message says where.
+        InputError: a source cannot be read, or two sets are the same; the message says where.
     """
-    found = []
+    wanted = [*_wanted(study, model, main=main)]
+    short = Counter(one.name(folder, full=False) for one in wanted)
+    names = [one.name(folder, full=short[one.name(folder, full=False)] > 1) for one in wanted]
+    name, count = Counter(names).most_common(1)[0] if names else ("", 1)
+    if count > 1:
+        raise InputError(
+            f"{count} sets of {model.name} are the same: {name!r}. Remove all but one, or give their "
+            "attacks other settings."
+        )
+    return [
+        Set(name, one.role, tuple(_prompts(one, folder, planned=planned)), one.attack)
+        for name, one in zip(names, wanted, strict=True)
+    ]
+
+
+def read_source(source: str, folder: Path, *, label: Label = "unknown", limit: int) -> list[Prompt]:
+    """Prompts of a file beside the study, or of another source. Raises InputError."""
+    beside = folder / source
+    return read_prompts(beside if beside.is_file() else source, label=label, limit=limit)
+
+
+def missing_files(study: Study, folder: Path) -> list[str]:
+    """Prompt files that the study names and that are not there, each once."""
+    parts = [part for sets in study.sets.values() for part in sets]
+    sources = [source for part in parts for source in _sources(part)]
+    sources += [study.adaptive.source] if study.adaptive else []
+    return [s for s in dict.fromkeys(sources) if not _is_there(s, folder)]
+
+
+def require_files(study: Study, folder: Path) -> None:
+    """Raise InputError that names every prompt file that is not there."""
+    if missing := missing_files(study, folder):
+        raise InputError(
+            f"{len(missing)} prompt files are not in {folder.resolve()}: {', '.join(missing)}. Put "
+            "them there, or name other sources in the study's sets."
+        )
+
+
+def _is_there(source: str, folder: Path) -> bool:
+    file = source.partition("@")[2] if source.startswith("set:") else source
+    if source.startswith(_ELSEWHERE) and not (source.startswith("set:") and file):
+        return True
+    return (folder / file).is_file() or Path(file).is_file()
+
+
+def _wanted(study: Study, model: ModelSpec, *, main: bool) -> Iterator[_Wanted]:
     for role, parts in study.sets.items():
         for part in parts:
             count = part.n if main else part.few
-            if count is not None and model.name in (part.models or (model.name,)):
-                wanted = ceil(count * model.share) if main else count
-                found += list(_expanded(part, role, folder, wanted))
-    return found
+            if count is None or model.name not in (part.models or (model.name,)):
+                continue
+            count = ceil(count * model.share) if main else count
+            for source in _sources(part):
+                for attack in part.attacks or (None,):
+                    yield _Wanted(role, source, part.label, count, attack)
 
 
-def _expanded(part: PromptSet, role: Role, folder: Path, count: int) -> Iterator[Set]:
-    for name in part.each or ("",):
-        source = part.source.replace("{each}", name)
-        beside = folder / source
-        read = read_prompts(beside if beside.is_file() else source, label=part.label, limit=count)
-        for attack in part.attacks or (None,):
-            parts = [role, Path(source).stem if beside.is_file() else source]
-            label = " ".join([*parts, *([str(attack["name"])] if attack else [])])
-            yield Set(label, role, tuple(read), attack)
+def _sources(part: PromptSet) -> Iterator[str]:
+    return (part.source.replace("{each}", name) for name in part.each or ("",))
+
+
+def _prompts(one: _Wanted, folder: Path, *, planned: bool) -> list[Prompt]:
+    if planned and not _is_there(one.source, folder):
+        return [Prompt(f"{one.source}, prompt {i}", label=one.label) for i in range(one.count)]
+    return read_source(one.source, folder, label=one.label, limit=one.count)

@@ -128,6 +128,11 @@ class Judges(Part):
         """What verdicts depend on; how a server is reached is no part of it."""
         return self.model_dump(include={"refusal", "harm", "model", "endpoint"})
 
+    @property
+    def refusing(self) -> dict[str, Any]:
+        """The same of the first refusal judge alone, whose verdicts anchors are made by."""
+        return {**self.inputs, "refusal": self.refusal[0], "harm": ""}
+
 
 class Ablation(Part):
     """What is varied, one at a time, around the paper's setting, on some models.
@@ -161,10 +166,20 @@ class Continuum(Part):
 
 
 class Search(Part):
-    """A suffix search: ``adaptive`` knows the guard, ``random_search`` does not but is judged by it."""
+    """A suffix search: ``adaptive`` knows the guard, ``random_search`` does not but is judged by it.
+
+    Attributes:
+        name: which.
+        guard: what it is against.
+        settings: of the attack.
+        models: only against these; against all that are searched when empty.
+        goals: only so many; all when left out.
+    """
 
     name: Literal["adaptive", "random_search"]
     guard: Literal["sri", "sri-standardised"] = "sri"
+    models: tuple[str, ...] = ()
+    goals: Count | None = None
     settings: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -204,6 +219,7 @@ class Study(Part):
         alpha: false-positive rate of every threshold, kept on held-out benign prompts.
         layers: recorded layers.
         batch_size: prompts generated together.
+        workers: most cells done at once; each loads its own models.
         reader: the autoregressive model among ``models`` that reads prompts for perplexity.
         detectors: names of ``demur.detectors.DETECTORS``.
         defenses: put before every model's main arm.
@@ -216,6 +232,7 @@ class Study(Part):
     alpha: Rate = 0.01
     layers: tuple[str, ...] = ("last", "first", "middle")
     batch_size: Count = 8
+    workers: Count = 1
     judges: Judges = Judges()
     reader: str = ""
     models: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
@@ -254,7 +271,10 @@ class Study(Part):
                 change[name] = part.model_copy(update={"models": there})
         if self.adaptive is not None:
             goals = max(1, ceil(self.adaptive.goals * quick.share))
-            change["adaptive"] = change["adaptive"].model_copy(update={"goals": goals})
+            searches = tuple(s for s in self.adaptive.searches if {*s.models} <= {*kept})
+            change["adaptive"] = change["adaptive"].model_copy(
+                update={"goals": goals, "searches": searches}
+            )
         sets = {role: tuple(_fewer(one, **shared) for one in ss) for role, ss in self.sets.items()}
         if "ablation" in quick.without:
             sets.pop("elsewhere", None)  # anchors from elsewhere are an ablation
@@ -359,6 +379,8 @@ def _named_models(study: Study) -> Iterator[tuple[str, tuple[str, ...]]]:
     for what in ("ablation", "continuum", "adaptive", "quick"):
         if part := getattr(study, what):
             yield what, part.models
+    for search in study.adaptive.searches if study.adaptive else ():
+        yield "adaptive.searches", search.models
     if study.reader:
         yield "reader", (study.reader,)
     for pair in study.surrogates:

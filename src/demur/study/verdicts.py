@@ -43,10 +43,11 @@ def anchors_cell(arm: Arm, traced: Sequence[Cell], *, judges: Judges, name: str 
     return Cell(
         kind="anchors",
         name=name or arm.name,
-        inputs={"layers": arm.layers, "judge": judges.refusal[0], "version": VERSION},
+        inputs={"layers": arm.layers, "judge": judges.refusing, "version": VERSION},
         work=work,
         needs=tuple(traced),
-        model=arm.name,
+        units=sum(cell.units for cell in traced),
+        arm=arm.name,
     )
 
 
@@ -76,7 +77,9 @@ def verdicts_cell(arm: Arm, traced: Cell, anchors: Cell, *, judges: Judges) -> C
         inputs={"judges": judges.inputs, "version": JUDGED},
         work=work,
         needs=(traced, anchors),
-        model=arm.name,
+        units=traced.units,
+        pace=0.006,
+        arm=arm.name,
         about=dict(traced.about),
     )
 

@@ -47,7 +47,8 @@ def guards_cell(
         inputs={"alpha": alpha, "seed": seed, "version": VERSION},
         work=work,
         needs=(anchors, *fit, *calibration),
-        model=arm.name,
+        units=sum(cell.units for cell in (*fit, *calibration)),
+        arm=arm.name,
     )
 
 
@@ -85,6 +86,8 @@ def delay_cell(
         work=work,
         needs=(anchors, *fit, *calibration),
         wants=tuple(test),
-        model=arm.name,
+        units=sum(cell.units for cell in (*fit, *calibration, *test)),
+        pace=0.0005,
+        arm=arm.name,
         about={"arm": arm.name},
     )

@@ -1,0 +1,70 @@
+"""Where the models of a study are, and what tells one from another before any is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demur.errors import DemurError
+from demur.models.checkpoint import find
+from demur.study.spec import ModelSpec, Study
+
+#: Positions of a response under the samplers of a continuum, where the model's card names none.
+_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model of a study.
+
+    Attributes:
+        name: what tables call it.
+        location: for ``demur.load``.
+        identity: hash of its files or the hub's commit; empty where it was not found, which the cells
+            that load it will say.
+        revision: hub revision to pin.
+        family: its kind, as far as its config says.
+        sampler: its default, where its config names one.
+    """
+
+    name: str
+    location: str
+    identity: str = ""
+    revision: str | None = None
+    family: str = ""
+    sampler: Mapping[str, Any] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions of a response."""
+        return int((self.sampler or {}).get("gen_length", _LENGTH))
+
+
+def locate_all(study: Study, folder: Path, *, here: bool = False) -> dict[str, Located]:
+    """Every model of the study by name.
+
+    Args:
+        study: what to do.
+        folder: of its relative paths.
+        here: look on this machine alone, never on the hub.
+    """
+    return {spec.name: _locate(spec, folder, here=here) for spec in study.models}
+
+
+def _locate(spec: ModelSpec, folder: Path, *, here: bool) -> Located:
+    beside = folder / spec.model
+    location = str(beside) if (beside / "config.json").is_file() else spec.model
+    try:
+        found = find(location, revision=spec.revision, here=here)
+    except DemurError:
+        return Located(spec.name, location, revision=spec.revision)
+    return Located(
+        spec.name,
+        location,
+        identity=found.revision,
+        revision=spec.revision,
+        family=str(found.card.get("family", found.config.get("model_type", ""))),
+        sampler=found.card.get("sampler"),
+    )
