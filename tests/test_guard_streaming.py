@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ from scipy.stats import beta, betabinom
 import demur
 import guarded
 from demur.errors import CalibrationError, FingerprintError, SignalError
-from demur.guard import StreamingGuard, fit_streaming_guard, threshold_rank
+from demur.guard import StreamingGuard, fit_guard, fit_streaming_guard, threshold_rank
+from demur.guard.calibration import cluster_weights, threshold
 from demur.judges import refusal_judge
 from demur.metrics import auroc
+from demur.organism import world
+from demur.sampling import Autoregressive
 from demur.sri import Anchors
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
@@ -98,6 +103,72 @@ def test_rate_of_false_alarms_at_every_length() -> None:
             assert alarms <= betabinom.ppf(1 - 1e-5, 400, rank, 200 - rank)
 
 
+def test_rate_at_every_length_on_thousands_of_built_in_generations() -> None:
+    """Calibration and fresh prompts are a random split of one pool, so that the number of alarms has
+    a known distribution at every T."""
+    small, sampler = demur.load("organism-ar-small"), Autoregressive(steps=128)
+
+    def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -> list[Trace]:
+        prompts = world.prompts(split, kind, attack=attack, n=n)
+        return list(demur.trace(small, prompts, sampler=sampler, batch_size=128))
+
+    judge = refusal_judge("paper")
+    known = [*traced("anchors", "harmless", 32), *traced("anchors", "harmful", 32)]
+    anchors = demur.fit_anchors(known, [judge(t.prompt.goal, t.response).hit for t in known])
+    pool = [t for attack in world.ATTACKS for t in traced("guard", "harmless", 480, attack)]
+    assert len(pool) >= 2500
+    order = np.random.default_rng(0).permutation(len(pool)).tolist()
+    train, calibration, fresh = (
+        Traces(tuple(pool[i] for i in part))
+        for part in (order[:480], order[480:1479], order[1479:])
+    )
+    guard = fit_streaming_guard(train, calibration, anchors=anchors)
+    assert guard.steps == 128
+    held, new = guard.statistics(calibration), guard.statistics(fresh)
+    for alpha in (0.01, 0.05, 0.1):
+        rank = threshold_rank(999, alpha)
+        spread = betabinom(len(new), rank, 1000 - rank)
+        for steps in range(1, 129):
+            alarms = int((new[:, steps - 1] > np.sort(held[:, steps - 1])[-rank]).sum())
+            assert spread.ppf(1e-5) <= alarms <= spread.ppf(1 - 1e-5)
+        low, high = exact_interval(int((new[:, -1] > np.sort(held[:, -1])[-rank]).sum()), len(new))
+        assert low <= alpha <= high + 3 * spread.std() / len(new)
+
+
+def test_clusters_keep_the_rate_on_tasks_that_calibration_did_not_see() -> None:
+    """Random splits of the tasks: alpha holds on average over them, and prompt by prompt does not."""
+    pool = guarded.every_attack("guard", "harmless", 300)
+    anchors, goal = guarded.anchors(), attrgetter("goal")
+    tasks = sorted({t.prompt.goal for t in pool})
+    assert len(tasks) > 100
+    base = fit_streaming_guard(pool, pool, anchors=anchors)
+    scores, names = base.score(pool), np.array([t.prompt.goal for t in pool])
+    generator, alpha, rates = np.random.default_rng(0), 0.05, defaultdict(list)
+    for _ in range(200):
+        seen = np.isin(names, generator.choice(tasks, size=60, replace=False))
+        order = np.argsort(scores[seen])
+        ordered, weights = scores[seen][order], cluster_weights(names[seen][order].tolist())
+        rates["clusters"].append(
+            (scores[~seen] > threshold(ordered, alpha, weights=weights)).mean()
+        )
+        rates["prompts"].append((scores[~seen] > threshold(ordered, alpha)).mean())
+    error = np.std(rates["clusters"]) / 200**0.5
+    assert np.mean(rates["clusters"]) <= alpha + 3 * error
+    assert np.quantile(rates["clusters"], 0.95) < np.quantile(rates["prompts"], 0.95)
+    half = [t for t in pool if t.prompt.goal in tasks[: len(tasks) // 2]]
+    fitted = fit_streaming_guard(
+        pool, Traces(tuple(half)), anchors=anchors, alpha=0.1, clusters=goal
+    )
+    group = fitted.group("all")
+    assert group.weights is not None
+    assert group.weights.sum() == pytest.approx(len(tasks) // 2)
+    np.testing.assert_array_equal(fitted.p_value(scores) <= 0.1, scores > fitted.threshold)
+    with pytest.raises(CalibrationError, match="at least 99"):
+        fit_streaming_guard(pool, Traces(tuple(half)), anchors=anchors, alpha=0.01, clusters=goal)
+    with pytest.raises(CalibrationError, match="no clusters"):
+        fit_streaming_guard(pool, pool, anchors=anchors, alpha=0.1, clusters=goal, method="pac")
+
+
 @pytest.mark.parametrize("steps", [1, 2, 17, 64, 128])
 def test_guards_of_any_length_find_what_leans_to_refusal(steps: int) -> None:
     sets = (walks(300, 128, seed=seed) for seed in (0, 1))
@@ -163,6 +234,15 @@ def test_finds_answered_jailbreaks_by_half_of_the_steps() -> None:
     whole, half = (auroc(benign[:, at], found[:, at]).value for at in (-1, 11))
     assert whole > 0.9
     assert half > whole - 0.03
+    finished = fit_guard(
+        guarded.every_attack("guard", "harmless", 60),
+        guarded.every_attack("calibration", "harmless", 20),
+        anchors=guarded.anchors(),
+        standardise=True,
+    )
+    jailbreaks = finished.score(Traces(tuple(harmful)))
+    offline = auroc(finished.score(guarded.every_attack("test", "harmless", 12)), jailbreaks).value
+    assert half > offline - 0.03
 
 
 def test_statistics_stop_where_a_generation_does() -> None:

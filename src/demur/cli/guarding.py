@@ -23,7 +23,7 @@ from demur.errors import InputError
 
 if TYPE_CHECKING:
     from demur.guard import Guard, StreamingGuard
-    from demur.types import Traces
+    from demur.types import Prompt, Traces
 
 
 @guard_app.command("fit")
@@ -36,6 +36,13 @@ def guard_fit(
     ] = None,
     alpha: Annotated[float, typer.Option(help="False-positive rate on benign traffic.")] = 0.01,
     method: Annotated[str, typer.Option(help="conformal or pac.")] = "conformal",
+    by_goal: Annotated[
+        bool,
+        typer.Option(
+            "--by-goal",
+            help="Keep alpha on goals that calibration did not see: prompts of one goal count as one.",
+        ),
+    ] = False,
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Read generations while they are produced.")
     ] = False,
@@ -57,12 +64,15 @@ def guard_fit(
         raise InputError("A streaming guard has no signals to standardise. Leave one option out.")
     known, benign = Anchors.load(anchors), _benign(runs, surrogate)
     kept = one_of(method, get_args(Method), "method")
+    clusters = _goal if by_goal else None
     held_out = _benign(calibration, surrogate) if calibration else None
     fitted: Guard | StreamingGuard
     if streaming:
         if held_out is None:
-            benign, held_out = _halves(benign, seed=seed)
-        fitted = fit_streaming_guard(benign, held_out, anchors=known, alpha=alpha, method=kept)
+            benign, held_out = _halves(benign, seed=seed, by_goal=by_goal)
+        fitted = fit_streaming_guard(
+            benign, held_out, anchors=known, alpha=alpha, method=kept, clusters=clusters
+        )
     else:
         fitted = fit_guard(
             benign,
@@ -70,6 +80,7 @@ def guard_fit(
             anchors=known,
             alpha=alpha,
             method=kept,
+            clusters=clusters,
             standardise=standardise,
             seed=seed,
         )
@@ -128,13 +139,23 @@ def _benign(runs: list[Path], surrogate: str | None) -> Traces:
     return traces
 
 
-def _halves(traces: Traces, *, seed: int) -> tuple[Traces, Traces]:
-    """Two random halves: what is usual at a step, and the threshold, need as many."""
+def _goal(prompt: Prompt) -> str:
+    return prompt.goal
+
+
+def _halves(traces: Traces, *, seed: int, by_goal: bool) -> tuple[Traces, Traces]:
+    """Two random halves of the traces, or of their goals: what is usual at a step, and the threshold,
+    need as many."""
     import numpy as np
 
     from demur.types import Traces
 
-    order = np.random.default_rng(seed).permutation(len(traces)).tolist()
-    middle = len(order) // 2
-    first, second = (Traces(tuple(traces[i] for i in p)) for p in (order[:middle], order[middle:]))
+    names = [trace.prompt.goal if by_goal else i for i, trace in enumerate(traces)]
+    known = list(dict.fromkeys(names))
+    order = np.random.default_rng(seed).permutation(len(known)).tolist()
+    chosen = {known[i] for i in order[: len(order) // 2]}
+    first, second = (
+        Traces(tuple(t for t, n in zip(traces, names, strict=True) if (n in chosen) is side))
+        for side in (True, False)
+    )
     return first, second

@@ -7,6 +7,7 @@ guarantee is for benign traffic exchangeable with the calibration set, and for n
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from demur.detectors import autoencoder
 from demur.detectors.autoencoder import Autoencoder
 from demur.errors import CalibrationError, FingerprintError, SignalError
 from demur.files import intact, read_tensors, write_tensors
-from demur.guard.calibration import Method, p_values, threshold_rank
+from demur.guard.calibration import (
+    Clustering,
+    Method,
+    cluster_weights,
+    p_values,
+    threshold,
+    threshold_rank,
+)
 from demur.sri import Anchors, signal
 from demur.types import Traces
 
@@ -36,6 +44,8 @@ class Guard:
         calibration: ``[M]`` sorted benign scores, for p-values.
         anchors: what turns traces into signals; None when the guard was fitted on bare signals.
         name: what it is called in tables.
+        weights: ``[M]`` what each benign score counts for, where they were clustered; None = one
+            each.
     """
 
     detector: Autoencoder
@@ -45,6 +55,7 @@ class Guard:
     calibration: NDArray[np.float32]
     anchors: Anchors | None = None
     name: str = "sri"
+    weights: NDArray[np.float64] | None = None
 
     @property
     def calibrated_on(self) -> int:
@@ -71,7 +82,7 @@ class Guard:
 
     def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1]."""
-        return p_values(self.calibration, scores)
+        return p_values(self.calibration, scores, self.weights)
 
     def save(self, path: str | Path) -> Path:
         """Write safetensors with everything else as JSON in its header. Returns the path."""
@@ -84,6 +95,8 @@ class Guard:
             zip(self.detector.weights, self.detector.biases, strict=True)
         ):
             arrays |= {f"weight_{layer}": weight, f"bias_{layer}": bias}
+        if self.weights is not None:
+            arrays["calibration_weights"] = self.weights
         about = {k: getattr(self, k) for k in ("threshold", "alpha", "method", "name")}
         if self.anchors is not None:
             arrays |= self.anchors.arrays()
@@ -109,7 +122,11 @@ class Guard:
             kept = about.pop("anchors", None)
             anchors = Anchors.rebuilt(arrays, kept) if kept else None
             return cls(
-                detector=detector, calibration=arrays["calibration"], anchors=anchors, **about
+                detector=detector,
+                calibration=arrays["calibration"],
+                anchors=anchors,
+                weights=arrays.get("calibration_weights"),
+                **about,
             )
 
     def _signals(self, signals: ArrayLike | Traces) -> ArrayLike:
@@ -130,6 +147,7 @@ def fit_guard(
     anchors: Anchors | None = None,
     alpha: float = 0.01,
     method: Method = "conformal",
+    clusters: Clustering | None = None,
     standardise: bool = False,
     seed: int = 0,
 ) -> Guard:
@@ -142,32 +160,56 @@ def fit_guard(
         anchors: kept in the guard, so that it can read traces.
         alpha: false-positive rate, in (0, 1).
         method: see ``Guard``.
+        clusters: names what a benign prompt shares with others, such as its goal; alpha then holds
+            for prompts of clusters that calibration did not see. Needs traces.
         standardise: bring each step to unit spread first (see ``demur.detectors.autoencoder``).
         seed: of the detector's fit.
 
     Raises:
-        CalibrationError: too few calibration signals for alpha; says how many are needed.
-        SignalError: signals that are empty or not finite.
+        CalibrationError: too few calibration signals or clusters for alpha; says how many are needed.
+        SignalError: signals that are empty or not finite, or clusters of bare signals.
     """
-    values = _as_signals(train, anchors)
+    values, names = _as_signals(train, anchors), _names(train, clusters)
     if calibration is None:
-        held = max(1, len(values) // 7)
-        order = np.random.default_rng(seed).permutation(len(values))
-        held_out, values = values[order[:held]], values[order[held:]]
+        kept, held = _held_out(names, seed)
+        values, held_out, names = values[kept], values[held], [names[i] for i in held]
     else:
-        held_out = _as_signals(calibration, anchors)
+        held_out, names = _as_signals(calibration, anchors), _names(calibration, clusters)
     # Checked before the fit, which takes seconds.
-    place = threshold_rank(len(held_out), alpha, method=method)
+    threshold_rank(len(set(names)), alpha, method=method)
     detector = autoencoder.fit(values, standardise=standardise, seed=seed)
-    scores = np.sort(detector.score(held_out))
+    scores = detector.score(held_out)
+    order = np.argsort(scores)
+    weights = cluster_weights(names)[order] if clusters else None
     return Guard(
         detector=detector,
-        threshold=float(scores[-place]),
+        threshold=threshold(scores[order], alpha, method=method, weights=weights),
         alpha=alpha,
         method=method,
-        calibration=scores,
+        calibration=scores[order],
         anchors=anchors,
+        weights=weights,
     )
+
+
+def _names(values: ArrayLike | Traces, clusters: Clustering | None) -> list[Hashable]:
+    """The cluster of each row; each row its own where there are none."""
+    if clusters is None:
+        return list(range(len(values)))  # type: ignore[arg-type]
+    if not isinstance(values, Traces):
+        raise SignalError("Bare signals have no prompts to cluster. Give traces and anchors.")
+    return [clusters(trace.prompt) for trace in values]
+
+
+def _held_out(names: list[Hashable], seed: int) -> tuple[list[int], list[int]]:
+    """Places of the rows to fit on and of those of a seventh of the clusters."""
+    known = list(dict.fromkeys(names))
+    order = np.random.default_rng(seed).permutation(len(known))
+    held = {known[i] for i in order[: max(1, len(known) // 7)]}
+    places = {True: list[int](), False: list[int]()}
+    for place, name in enumerate(names):
+        places[name in held].append(place)
+    return places[False], places[True]
 
 
 def _as_signals(values: ArrayLike | Traces, anchors: Anchors | None) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import CalibrationError, SignalError
 from demur.files import intact, read_tensors, write_tensors
-from demur.guard.calibration import Method, p_values, threshold_rank
+from demur.guard.calibration import Clustering, Method, cluster_weights, p_values, threshold
 from demur.guard.watch import Watched, watch
 from demur.guard.watcher import Watcher
 from demur.sri import Anchors, log_ratio
@@ -53,10 +53,12 @@ class Group:
     Attributes:
         threshold: a statistic above it is flagged.
         calibration: ``[M]`` sorted benign statistics.
+        weights: ``[M]`` what each counts for, where they were clustered; None = one each.
     """
 
     threshold: float
     calibration: NDArray[np.float32]
+    weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if np.isnan(self.threshold):  # nothing is above it: every attack would pass
@@ -194,14 +196,18 @@ class StreamingGuard:
             group: of the prompts; the largest p-value over the groups when None.
         """
         names = [group] if group is not None else list(self.groups)
-        found = [p_values(self.group(name).calibration, scores) for name in names]
+        groups = [self.group(name) for name in names]
+        found = [p_values(g.calibration, scores, g.weights) for g in groups]
         return np.asarray(np.max(found, axis=0))
 
     def save(self, path: str | Path) -> Path:
         """Write safetensors with everything else as JSON in its header. Returns the path."""
         arrays: dict[str, NDArray[Any]] = {"middle": self.middle, "spread": self.spread}
         arrays |= self.anchors.arrays()
-        arrays |= {f"calibration_{k}": g.calibration for k, g in self.groups.items()}
+        for name, group in self.groups.items():
+            arrays[f"calibration_{name}"] = group.calibration
+            if group.weights is not None:
+                arrays[f"weights_{name}"] = group.weights
         about: dict[str, Any] = {k: getattr(self, k) for k in ("alpha", "method", "name")}
         about["groups"] = {k: group.threshold for k, group in self.groups.items()}
         about |= {"fingerprint": asdict(self.fingerprint), "anchors": self.anchors.about()}
@@ -221,8 +227,8 @@ class StreamingGuard:
                 middle=arrays["middle"],
                 spread=arrays["spread"],
                 groups={
-                    name: Group(threshold, arrays[f"calibration_{name}"])
-                    for name, threshold in about.pop("groups").items()
+                    name: Group(at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}"))
+                    for name, at in about.pop("groups").items()
                 },
                 fingerprint=Fingerprint(**about.pop("fingerprint")),
                 **about,
@@ -237,6 +243,7 @@ def fit_streaming_guard(
     alpha: float = 0.01,
     method: Method = "conformal",
     groups: Grouping | None = None,
+    clusters: Clustering | None = None,
 ) -> StreamingGuard:
     """Fit on benign generations alone and calibrate on others.
 
@@ -248,9 +255,13 @@ def fit_streaming_guard(
         method: see ``StreamingGuard``.
         groups: names each calibration prompt's group, which then gets a threshold of its own and
             keeps alpha by itself (Mondrian conformal prediction).
+        clusters: names what a calibration prompt shares with others, such as its goal; alpha then
+            holds for prompts of clusters that calibration did not see, and clusters, not prompts,
+            must be many. Train on other clusters too.
 
     Raises:
-        CalibrationError: too few calibration traces, in some group; says how many are needed.
+        CalibrationError: too few calibration traces or clusters, in some group; says how many are
+            needed.
         FingerprintError: train, calibration and anchors were not made by the same.
         SignalError: too few train traces, or anchors that need to know a generation's length.
     """
@@ -268,16 +279,17 @@ def fit_streaming_guard(
         what="Train and calibration traces differ",
         fix="Trace both with the same model and sampler.",
     )
-    ranks = {
-        name: (rows, _rank(name, len(rows), alpha, method))
-        for name, rows in _members(calibration, groups).items()
-    }
     middle, spread = _usual(anchors, train)
     statistics = _scores(anchors, middle, spread, calibration).max(axis=1)
     fitted = {}
-    for name, (rows, rank) in ranks.items():
-        ordered = np.sort(statistics[rows])
-        fitted[name] = Group(float(ordered[-rank]), ordered)
+    for name, rows in _members(calibration, groups).items():
+        order = sorted(rows, key=lambda row: statistics[row])
+        weights = (
+            cluster_weights([clusters(calibration[row].prompt) for row in order])
+            if clusters
+            else None
+        )
+        fitted[name] = _group(name, statistics[order], alpha, method, weights)
     return StreamingGuard(anchors, middle, spread, fitted, alpha, method, train.fingerprint)
 
 
@@ -314,9 +326,15 @@ def _members(traces: Traces, groups: Grouping | None) -> dict[str, list[int]]:
     return found
 
 
-def _rank(name: str, n: int, alpha: float, method: Method) -> int:
+def _group(
+    name: str,
+    ordered: NDArray[np.float32],
+    alpha: float,
+    method: Method,
+    weights: NDArray[np.float64] | None,
+) -> Group:
     try:
-        return threshold_rank(n, alpha, method=method)
+        return Group(threshold(ordered, alpha, method=method, weights=weights), ordered, weights)
     except CalibrationError as error:
         raise CalibrationError(f"Group {name!r}: {error}") from error
 
