@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
+sys.path.insert(0, str(DOCS))
+
+import hooks  # noqa: E402
+
 FENCE = re.compile(
     r"^```(sh|python|yaml title=\S+|csv title=\S+|python title=\S+)\n(.*?)^```", re.M | re.S
 )
@@ -43,5 +47,6 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", (DOCS.parent / "mkdocs.yml").read_text()))
     pages = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
-    made = {"reference/cli.md", "reference/python.md", "reference/errors.md"}
+    errors = [f"reference/errors/{name}.md" for name in ("index", *hooks.ERROR_PAGES)]
+    made = {"reference/cli.md", "reference/python.md", *errors}
     assert pages | made == listed
