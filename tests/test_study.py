@@ -30,7 +30,7 @@ from demur.study.results_file import schema
 from demur.study.run import failures, plan_study, run_study
 from demur.study.running import run_cells
 from demur.study.sets import Set
-from demur.study.spec import read_study
+from demur.study.spec_file import read_study
 from demur.study.tracing import Arm, sampler_of, target_of, trace_cell
 from demur.types import Prompt
 

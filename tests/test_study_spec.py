@@ -8,7 +8,8 @@ import pytest
 
 from demur.errors import InputError
 from demur.study.sets import prompt_sets
-from demur.study.spec import Judges, Study, read_study, shipped_names
+from demur.study.spec import Judges, Study
+from demur.study.spec_file import read_study, shipped_names
 
 GOOD = """\
 title: a study

@@ -45,7 +45,7 @@ def study_plan(
     """
     from demur.study.run import plan_study, workers_of
     from demur.study.sets import missing_files
-    from demur.study.spec import read_study
+    from demur.study.spec_file import read_study
 
     read, folder = read_study(study)
     read = read.quickened() if quick else read
@@ -94,7 +94,7 @@ def study_run(
     """
     from demur.study.report import write_study_report
     from demur.study.run import failures, run_study
-    from demur.study.spec import read_study
+    from demur.study.spec_file import read_study
 
     read, folder = read_study(study)
     command = shlex.join(["demur", *sys.argv[1:]])

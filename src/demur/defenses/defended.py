@@ -92,6 +92,7 @@ class Defense(Protocol):
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
         """Generate a defended response to each prompt, and an undefended one to compare.
 
@@ -101,6 +102,8 @@ class Defense(Protocol):
             sampler: the model's default when None.
             seed: of everything random.
             batch_size: prompts generated together; changes no result.
+            undefended: the undefended generation of these prompts under this sampler and seed, so
+                that several defenses share it; made here when None.
 
         Raises:
             InputError: a prompt or setting does not fit the model or the defense.

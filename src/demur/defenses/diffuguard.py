@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from demur.defenses.annealing import Annealing
 from demur.defenses.defended import Defended, Outcome
-from demur.defenses.generation import generate
+from demur.defenses.generation import Generation, generate
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling import Masked, RowNoise, Sampler, find_pooling, sampler_from
@@ -72,6 +72,7 @@ class DiffuGuard:
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
         """See ``Defense``; of the sampler it keeps lengths and steps, not the remasking rule.
 
@@ -84,8 +85,10 @@ class DiffuGuard:
                 f"DiffuGuard generates with a masked diffusion model at temperature 0 without "
                 f"guidance; {model.name} was to use {sampler}. Use --sampler masked."
             )
-        plain = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
-        undefended = plain.answers
+        plain = undefended or generate(
+            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
+        )
+        answers = plain.answers
         began = time.perf_counter()
         away = np.zeros(len(prompts), dtype=np.float32)
         if self.knows_goal:
@@ -103,7 +106,7 @@ class DiffuGuard:
                 batch_size=batch_size,
             )
             for place, answer, passes in zip(places, said.answers, said.passes, strict=True):
-                before = undefended[place]
+                before = answers[place]
                 found[place] = Outcome(
                     prompt=prompts[place],
                     response=answer,

@@ -19,7 +19,7 @@ from typing import ClassVar
 from pydantic import InstanceOf
 
 from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import generate
+from demur.defenses.generation import Generation, generate
 from demur.errors import InputError
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
 from demur.models import load
@@ -55,6 +55,7 @@ class LlamaGuard:
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
         """See ``Defense``.
 
@@ -65,7 +66,9 @@ class LlamaGuard:
         guard = load(self.guard) if isinstance(self.guard, str) else self.guard
         judge = GuardModel(LLAMA_GUARD, guard)
         sampler = sampler or sampler_from(model.traits.sampler)
-        said = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
+        said = undefended or generate(
+            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
+        )
         began = time.perf_counter()
         verdicts = judge.many(
             [(t.prompt.text, answer) for t, answer in zip(said.traces, said.answers, strict=True)]

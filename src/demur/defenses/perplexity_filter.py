@@ -64,8 +64,12 @@ class PerplexityFilter:
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
-        """See ``Defense``; the undefended responses to blocked prompts are for comparison only."""
+        """See ``Defense``; the undefended responses to blocked prompts are for comparison only.
+
+        The seconds they take are counted out by their share of the passes.
+        """
         scorer = self._scorer(model)
         began = time.perf_counter()
         with counted(scorer) as counter:
@@ -73,41 +77,33 @@ class PerplexityFilter:
         reading = time.perf_counter() - began
         assert counter.rows == len(prompts)
         blocked = scores > self.threshold
-        sampler = sampler or sampler_from(model.traits.sampler)
-
-        def run(rows: NDArray[np.bool_]) -> tuple[dict[int, tuple[str, int]], float]:
-            chosen: list[int] = np.flatnonzero(rows).tolist()
-            found: Generation = generate(
-                model,
-                [prompts[i] for i in chosen],
-                sampler=sampler,
-                seed=seed,
-                batch_size=batch_size,
+        said = undefended or generate(
+            model,
+            prompts,
+            sampler=sampler or sampler_from(model.traits.sampler),
+            seed=seed,
+            batch_size=batch_size,
+        )
+        outcomes = tuple(
+            Outcome(
+                prompt=prompt,
+                response=REFUSAL if stopped else answer,
+                undefended=answer,
+                action="blocked" if stopped else "kept",
+                reason=f"{score:.3f} nats a token",
+                extra_passes=1 - int(passes) * int(stopped),
             )
-            said = zip(found.answers, found.passes.tolist(), strict=True)
-            return dict(zip(chosen, said, strict=True)), found.seconds
-
-        answered, seconds = run(~blocked)
-        withheld, saved = run(blocked)
-        outcomes = []
-        for place, prompt in enumerate(prompts):
-            response, passes = (answered | withheld)[place]
-            outcomes.append(
-                Outcome(
-                    prompt=prompt,
-                    response=REFUSAL if blocked[place] else response,
-                    undefended=response,
-                    action="blocked" if blocked[place] else "kept",
-                    reason=f"{scores[place]:.3f} nats a token",
-                    extra_passes=1 - passes * int(blocked[place]),
-                )
+            for prompt, answer, passes, stopped, score in zip(
+                prompts, said.answers, said.passes, blocked, scores, strict=True
             )
+        )
+        answered = float(said.passes[~blocked].sum() / max(1, said.passes.sum()))
         return Defended(
             defense=self.name,
-            outcomes=tuple(outcomes),
-            undefended_passes=sum(p for _, p in (answered | withheld).values()),
-            undefended_seconds=seconds + saved,
-            seconds=reading + seconds,
+            outcomes=outcomes,
+            undefended_passes=int(said.passes.sum()),
+            undefended_seconds=said.seconds,
+            seconds=reading + said.seconds * answered,
         )
 
     def scores(self, scorer: LanguageModel, prompts: Sequence[Prompt]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import generate
+from demur.defenses.generation import Generation, generate
 from demur.models.base import LanguageModel
 from demur.organism import NAMES
 from demur.organism.world import examination
@@ -54,10 +54,13 @@ class SelfExamine:
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
         """See ``Defense``."""
         sampler = sampler or sampler_from(model.traits.sampler)
-        said = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
+        said = undefended or generate(
+            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
+        )
         asked = [
             Prompt(self._ask(model, answer), id=f"{trace.prompt.id}/examined")
             for trace, answer in zip(said.traces, said.answers, strict=True)

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from demur.defenses.defended import Defended, Outcome
-from demur.defenses.generation import generate
+from demur.defenses.generation import Generation, generate
 from demur.errors import InputError
 from demur.judges import refusal_judge
 from demur.models.base import LanguageModel
@@ -76,10 +76,13 @@ class SmoothLLM:
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
         """See ``Defense``."""
         sampler = sampler or sampler_from(model.traits.sampler)
-        plain = generate(model, prompts, sampler=sampler, seed=seed, batch_size=batch_size)
+        plain = undefended or generate(
+            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
+        )
         asked = [self.perturbed(p, copy, seed=seed) for p in prompts for copy in range(self.copies)]
         voted = generate(model, asked, sampler=sampler, seed=seed, batch_size=batch_size)
         answers = np.array(voted.answers, dtype=object).reshape(-1, self.copies)

@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import InstanceOf
 
 from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import generate
+from demur.defenses.generation import Generation, generate
 from demur.guard import Guard
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
@@ -41,6 +41,7 @@ class SriGuard:
         sampler: Sampler | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        undefended: Generation | None = None,
     ) -> Defended:
         """See ``Defense``.
 
@@ -49,7 +50,7 @@ class SriGuard:
         """
         guard = Guard.load(self.guard) if isinstance(self.guard, str) else self.guard
         mark = guard.anchors.fingerprint if guard.anchors else None
-        said = generate(
+        said = undefended or generate(
             model,
             prompts,
             sampler=sampler or sampler_from(model.traits.sampler),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, final
 
 from demur.errors import StoreError
 from demur.files import write_atomically
@@ -24,6 +24,8 @@ from demur.types import Traces, digest
 
 #: Called with a stage's name, what is done of it and how much there is.
 Tick = Callable[[str, int, int], None]
+
+Made = TypeVar("Made")
 
 #: Layout of ``cell.json``; cells of another one are stale.
 _FORMAT = 2
@@ -138,6 +140,7 @@ class Desk:
         self._folder, self._models = folder, dict[str, LanguageModel]()
         self._traces: dict[str, Traces] = {}
         self._owner = ""
+        self._kept: tuple[str, Any] = "", None
         self.advance = advance
         self.cell: Cell
 
@@ -169,6 +172,13 @@ class Desk:
                 stored = Store.open(self.at(cell) / "run").traces()
                 self._traces[cell.key] = Traces(tuple(stored))
         return Traces(tuple(trace for cell in cells for trace in self._traces[cell.key]))
+
+    def keep(self, name: str, make: Callable[[], Made]) -> Made:
+        """What is made for several cells, once while they follow each other; the last is kept."""
+        if self._kept[0] != name:
+            self._kept = name, make()
+        made: Made = self._kept[1]
+        return made
 
     def of(self, located: Located) -> LanguageModel:
         """A loaded model of the study."""

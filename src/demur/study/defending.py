@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from demur.attacks import attack_from
 from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
+from demur.defenses.generation import generate
 from demur.models.base import LanguageModel
 from demur.study.cells import Cell, Desk
 from demur.study.judging import Hits, harm_judge, refusal_judges
 from demur.study.locating import Located
 from demur.study.sets import Set
 from demur.study.spec import DefenseSpec, Judges
-from demur.study.tracing import Arm, sampler_of, target_of
+from demur.study.tracing import Arm, prompt_from, sampler_of, target_of
 from demur.study.watching import GUARDS
 from demur.types import Prompt, digest
 
-VERSION = 2
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The first prompts of a test set.
+
+    Attributes:
+        prompts: all of the set's, before any attack.
+        most: how many.
+        attack: the cell that attacks them, if any.
+    """
+
+    prompts: Sequence[Prompt]
+    most: int
+    attack: Cell | None = None
+
+    @property
+    def first(self) -> Sequence[Prompt]:
+        """Before any attack."""
+        return self.prompts[: self.most]
+
+    def read(self, desk: Desk) -> list[Prompt]:
+        """As they are sent."""
+        if self.attack is None:
+            return [*self.first]
+        return [prompt_from(row) for row in desk.value(self.attack)["prompts"][: self.most]]
 
 
 def defense_cell(
     arm: Arm,
     spec: DefenseSpec,
-    prompts: Sequence[Prompt],
+    asked: Sequence[Asked],
     infilling: Sequence[Set],
     guards: Cell,
     calibration: Sequence[Prompt],
@@ -39,7 +66,7 @@ def defense_cell(
     Args:
         arm: the model and sampler it defends.
         spec: the defense.
-        prompts: attacked and harmless ones.
+        asked: test prompts, attacked and harmless ones.
         infilling: sets whose attack needs the model (PAPER table 14).
         guards: the arm's guards.
         calibration: benign prompts.
@@ -55,13 +82,18 @@ def defense_cell(
         target = target_of(arm, model)
         defense = _defense(spec, desk, guards, scorer, calibration)
         attacked = [prompt for one in infilling for prompt in _attacked(one, target, seed)]
-        found = defense(
-            model,
-            [*prompts, *attacked],
-            sampler=sampler_of(arm, model),
-            seed=seed,
-            batch_size=batch_size,
+        prompts = [*(p for one in asked for p in one.read(desk)), *attacked]
+        how: dict[str, Any] = {
+            "sampler": sampler_of(arm, model),
+            "seed": seed,
+            "batch_size": batch_size,
+        }
+        # All defenses of an arm are compared with one generation.
+        undefended = desk.keep(
+            digest([arm.inputs, [asdict(p) for p in prompts]]),
+            lambda: generate(model, prompts, layers=arm.layers, **how),
         )
+        found = defense(model, prompts, undefended=undefended, **how)
         return {
             "rows": _rows(found, refusal_judges(judges)[judges.refusal[0]], harm_judge(judges)),
             "passes": [found.undefended_passes, found.passes],
@@ -76,16 +108,19 @@ def defense_cell(
             "spec": [spec.name, spec.settings],
             "judges": judges.inputs,
             "seed": seed,
-            "prompts": digest([[p.id, p.text, p.user, p.response] for p in prompts]),
+            "prompts": digest([asdict(p) for one in asked for p in one.first]),
             "infilling": [one.digest for one in infilling],
             "calibration": digest([p.text for p in calibration]),
             "reader": reader.identity if reader else "",
             "version": VERSION,
         },
         work=work,
-        needs=(guards,) if spec.settings.get("guard") in GUARDS else (),
-        units=len(prompts) + sum(len(one.prompts) for one in infilling),
-        pace=2 * arm.pace,
+        needs=(
+            *((guards,) if spec.settings.get("guard") in GUARDS else ()),
+            *(one.attack for one in asked if one.attack),
+        ),
+        units=sum(len(one.first) for one in asked) + sum(len(one.prompts) for one in infilling),
+        pace=arm.pace,
         arm=arm.name,
         about={"arm": arm.name, "defense": shown(spec)},
     )

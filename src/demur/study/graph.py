@@ -10,7 +10,7 @@ from typing import Any
 
 from demur.study.adapting import adaptive_cell
 from demur.study.cells import Cell
-from demur.study.defending import defense_cell
+from demur.study.defending import Asked, defense_cell
 from demur.study.locating import Located
 from demur.study.pooling import pooled_cell
 from demur.study.reading import surrogate_cell
@@ -54,13 +54,24 @@ class Work:
         """The model that reads prompts."""
         return self.models[self.study.reader] if self.study.reader else None
 
+    @property
+    def batch_size(self) -> int:
+        """Prompts that the model takes together."""
+        return self.spec.batch_size or self.study.batch_size
+
     def role(self, role: str) -> list[Cell]:
         """The traces of one role."""
         return [one.cell for one in self.traced if one.role == role]
 
-    def prompts(self, role: str, *, most: int | None = None) -> list[Prompt]:
-        """The first prompts of each set of one role."""
-        return [p for one in self.sets if one.role == role for p in one.prompts[:most]]
+    def prompts(self, role: str) -> list[Prompt]:
+        """The prompts of one role, before any attack."""
+        return [p for one in self.sets if one.role == role for p in one.prompts]
+
+    def defended(self, most: int) -> list[Asked]:
+        """The first test prompts of each set, or the cell that attacks them."""
+        attacks = {one.name: one.cell.needs for one in self.traced}
+        tests = (one for one in self.sets if one.role == "test")
+        return [Asked(one.prompts, most, *attacks[one.name][:1]) for one in tests]
 
 
 def cells_of(
@@ -145,17 +156,18 @@ def _arm_cells(
     """Cells of one arm; ``first`` is what the model's first arm has traced."""
     sets: list[Set] = []
     traced: list[Traced] = []
+    size = spec.batch_size or study.batch_size
     if arm.group == "pooling":
         for one in first:
             if one.role in _POOLED:
-                cell = pooled_cell(arm, one.cell, batch_size=study.batch_size)
+                cell = pooled_cell(arm, one.cell, batch_size=size)
                 yield cell
                 traced.append(Traced(one.name, one.role, cell))
     else:
         sets = prompt_sets(study, folder, spec, main=arm.group == "main", planned=planned)
         for chosen in sets:
             if chosen.role != "infilling":
-                made = trace_cell(arm, chosen, seed=study.seed, batch_size=study.batch_size)
+                made = trace_cell(arm, chosen, seed=study.seed, batch_size=size)
                 yield from made
                 traced.append(Traced(chosen.name, chosen.role, made[-1]))
     anchored = [one.cell for one in traced if one.role == "anchors"]
@@ -208,10 +220,9 @@ def _guarded(work: Work) -> Iterator[Cell]:
     common: dict[str, Any] = {
         "judges": study.judges,
         "seed": study.seed,
-        "batch_size": study.batch_size,
+        "batch_size": work.batch_size,
     }
-    some = max(1, ceil(study.defended * spec.share))
-    defended = work.prompts("test", most=some)
+    defended = work.defended(max(1, ceil(study.defended * spec.share)))
     infilling = [one for one in work.sets if one.role == "infilling"]
     for defense in study.defenses:
         if spec.name in (defense.models or (spec.name,)):

@@ -7,13 +7,11 @@ The classes below are the file's sections; every field that is not known is refu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import ceil
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from demur.errors import InputError
 from demur.types import Label
@@ -48,6 +46,7 @@ class ModelSpec(Part):
         name: what tables call it.
         model: built-in name, folder or hub id; a folder is looked for beside the file.
         share: share of each set's prompts it gets, for models that are slow.
+        batch_size: prompts generated together; the study's when None.
         arms: the first is the model's main one, which every analysis uses.
     """
 
@@ -55,6 +54,7 @@ class ModelSpec(Part):
     model: str
     revision: str | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch_size: Count | None = None
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1)] = (ArmSpec(name="default"),)
 
 
@@ -282,130 +282,6 @@ class Study(Part):
         return self.model_copy(update=change | {"sets": sets} | left_out)
 
 
-def read_study(source: str | Path) -> tuple[Study, Path]:
-    """Read a study file, or one that ships with demur (``organism``, ``paper``).
-
-    Returns:
-        The study and the folder that its relative paths are of.
-
-    Raises:
-        InputError: not there, not YAML, or not a study; names line and field.
-    """
-    path = Path(source)
-    shipped = Path(__file__).parent / f"{path.name.removesuffix('.yaml')}.yaml"
-    if not path.is_file() and path.parent == Path() and shipped.is_file():
-        path = shipped
-    try:
-        text = path.read_text("utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"No study at {str(source)!r}. Give a YAML file, or one of: {', '.join(shipped_names())}."
-        ) from error
-    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from error
-    try:
-        study = Study.model_validate(values)
-    except ValidationError as error:
-        wrong = [
-            f"line {_line(tree, e['loc'])}, {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}"
-            for e in error.errors()
-        ]
-        raise InputError(f"{path} is not a study. {'; '.join(wrong)}.") from error
-    _check_names(study, path)
-    return study, path.parent
-
-
-def shipped_names() -> list[str]:
-    """Studies that ship with demur."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
-
-
-def _check_names(study: Study, path: Path) -> None:
-    names = [model.name for model in study.models]
-    if len(set(names)) < len(names):
-        raise InputError(f"{path}: two models have one name: {names}. Give each its own.")
-    for what, named in _named_models(study):
-        if unknown := sorted(set(named) - set(names)):
-            raise InputError(f"{path}: {what} names {unknown}, which is no model of this study.")
-    try:
-        _check_known(study)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    if not {"anchors", "test"} <= set(study.sets):
-        roles = ", ".join(get_args(Role))
-        raise InputError(f"{path}: sets need at least anchors and test; the roles are {roles}.")
-
-
-def _check_known(study: Study) -> None:
-    """Raise InputError for a judge, detector or defense that nobody has."""
-    from demur.defenses import known_defenses
-    from demur.detectors import detection_method
-
-    _check_judges(study.judges)
-    for detector in study.detectors:
-        detection_method(detector)
-    known = known_defenses()
-    for defense in study.defenses:
-        if defense.name not in known:
-            raise InputError(f"Unknown defense {defense.name!r}. Known: {', '.join(known)}.")
-
-
-def _check_judges(judges: Judges) -> None:
-    """Raise InputError for a judge that nobody has, or whose model is not named."""
-    from demur.judges import JUDGES, GuardForm, needs_model
-
-    if judges.endpoint and not judges.model:
-        raise InputError(
-            f"judges.endpoint is {judges.endpoint}, and no model of it is named. Add judges.model."
-        )
-    for name in (*judges.refusal, judges.harm):
-        if not needs_model(name):
-            continue
-        if not judges.model:
-            raise InputError(
-                f"The judge {name} needs a model. Name it as judges.model, with judges.endpoint for "
-                "one behind a server."
-            )
-        if judges.endpoint and isinstance(JUDGES[name], GuardForm):
-            raise InputError(
-                f"The judge {name} is a guard model that demur loads itself, and judges.endpoint is "
-                f"{judges.endpoint}. Give its folder as judges.model, without an endpoint."
-            )
-
-
-def _named_models(study: Study) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for what in ("ablation", "continuum", "adaptive", "quick"):
-        if part := getattr(study, what):
-            yield what, part.models
-    for search in study.adaptive.searches if study.adaptive else ():
-        yield "adaptive.searches", search.models
-    if study.reader:
-        yield "reader", (study.reader,)
-    for pair in study.surrogates:
-        yield "surrogates", (pair.white, pair.black)
-
-
 def _fewer(one: PromptSet, *, share: float) -> PromptSet:
     few = None if one.few is None else max(1, ceil(one.few * share))
     return one.model_copy(update={"few": few})
-
-
-def _line(tree: yaml.Node | None, place: tuple[int | str, ...]) -> int:
-    """1-based line of a field, or of the innermost part of its path that is there."""
-    node = tree
-    line = 1 if node is None else node.start_mark.line + 1
-    for step in place:
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            pairs = ((k, v) for k, v in node.value if k.value == str(step))
-            key, found = next(pairs, (None, None))
-            line = line if key is None else key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            found = node.value[step] if step < len(node.value) else None
-            line = line if found is None else found.start_mark.line + 1
-        if found is None:
-            break
-        node = found
-    return line

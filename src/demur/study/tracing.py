@@ -20,7 +20,7 @@ ATTACKED = 2
 
 #: Seconds that a step of a built-in autoregressive model takes one core, and how many times that a
 #: diffusion model's does, which goes over prompt and response each time.
-_STEP, _DENOISING = 0.0002, 18
+_STEP, _DENOISING = 0.00016, 18
 #: Generations that an attack costs, about: a search scores some hundred first steps.
 _ATTACKS = 4
 
@@ -79,7 +79,9 @@ def trace_cell(arm: Arm, chosen: Set, *, seed: int, batch_size: int) -> list[Cel
     def work(desk: Desk) -> Mapping[str, Any]:
         model = desk.model(arm.location, revision=arm.revision)
         prompts = (
-            [_prompt(row) for row in desk.value(needs[0])["prompts"]] if needs else chosen.prompts
+            [prompt_from(row) for row in desk.value(needs[0])["prompts"]]
+            if needs
+            else chosen.prompts
         )
         store = trace_to(
             desk.path / "run",
@@ -157,7 +159,7 @@ def _attack_cell(arm: Arm, chosen: Set, *, seed: int) -> Cell:
     )
 
 
-def _prompt(row: Mapping[str, Any]) -> Prompt:
+def prompt_from(row: Mapping[str, Any]) -> Prompt:
     """A prompt from plain data, its templates tuples again."""
     templates = {k: tuple(row[k]) for k in ("user", "response") if row[k] is not None}
     return Prompt(**{**row, **templates})
