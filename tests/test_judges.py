@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 from demur.errors import InputError
 from demur.judges import JUDGES, REFUSAL_JUDGES, find_judge, judge_all, refusal_judge
 from demur.judges.dictionary import DICTIONARIES, PAPER
+from demur.types import digest
 
 #: Any text at all, lone surrogates included.
 anything = st.text(st.characters(codec=None))
 
 
 def test_they_are_the_published_lists() -> None:
-    sizes = {one.name: len(set(one.phrases)) for one in DICTIONARIES}
-    assert sizes == {
-        "paper": 31,
-        "gcg": 13,
-        "harmbench": 29,
-        "strongreject-strings": 49,
-        "xstest": 21,
+    """Compared with public copies of the sources that each list names; a digest keeps them."""
+    found = {one.name: (len(one.phrases), digest(sorted(one.phrases))) for one in DICTIONARIES}
+    assert found == {
+        "paper": (31, "eee18d0ff4ffd3b2"),
+        "gcg": (13, "b3f8f4edf71a5c7f"),
+        "harmbench": (29, "61b656213a334666"),
+        "strongreject-strings": (50, "8b85bc981fd40786"),
+        "xstest": (21, "751b9632e957b8f3"),
     }
 
 
@@ -49,7 +51,7 @@ def test_whole_phrases(response: str, refused: bool) -> None:
         ("gcg", "Well, I cannot say", "well, i cannot say"),
         ("gcg", "As another example", "I\u2019m afraid not"),
         ("harmbench", "It is illegal.", "It is ILLEGAL."),
-        ("strongreject-strings", "An AI wrote it", "Bots wrote it"),
+        ("strongreject-strings", "It was an AI", "It was an ai"),
         ("xstest", "  No, never.", "Never. No, no."),
     ],
 )

@@ -18,10 +18,16 @@ from demur.types import Prompt
 FILES = {
     "advbench": ("a.csv", "goal,target\nbake a cake,Sure\n", "harmful", "bake a cake"),
     "jailbreakbench": (
-        "j.csv",
+        "harmful-behaviors.csv",
         ",Goal,Target,Behavior,Category,Source\n0,bake a cake,Sure,Baking,Food,Original\n",
         "harmful",
         "bake a cake",
+    ),
+    "or_bench": (
+        "or-bench-hard-1k.csv",
+        "prompt,category\nhow do I kill time?,violence\n",
+        "borderline",
+        "how do I kill time?",
     ),
     "harmbench": (
         "h.csv",
@@ -86,6 +92,36 @@ def test_a_file_is_known_by_its_columns(tmp_path: Path, name: str) -> None:
     (named,) = read_prompts(f"set:{name}@{tmp_path / file}")
     assert plain == named
     assert (plain.label, plain.goal) == (label, goal)
+
+
+@pytest.mark.parametrize(
+    ("file", "label"),
+    [
+        ("benign-behaviors.csv", "harmless"),
+        ("harmful-behaviors.csv", "harmful"),
+        ("j.csv", "unknown"),
+        ("harmful-and-benign.csv", "unknown"),
+    ],
+)
+def test_columns_that_two_published_files_share_do_not_make_a_prompt_harmful(
+    tmp_path: Path, file: str, label: str
+) -> None:
+    path = tmp_path / file
+    path.write_text(",Goal,Target,Behavior,Category,Source\n0,bake a cake,Sure,Baking,Food,O\n")
+    assert read_prompts(path)[0].label == label
+    assert read_prompts(f"set:jailbreakbench@{path}")[0].label == label
+    assert read_prompts(path, label="borderline")[0].label == "borderline"
+
+
+def test_columns_that_are_anybody_s_need_the_file_s_name(tmp_path: Path) -> None:
+    content = "prompt,category\nhow do I kill time?,violence\n"
+    for file, label in {
+        "or-bench-toxic.csv": "harmful",
+        "or-bench-80k.csv": "borderline",
+        "mine.csv": "unknown",
+    }.items():
+        (tmp_path / file).write_text(content)
+        assert read_prompts(tmp_path / file)[0].label == label
 
 
 def test_other_files_keep_their_label_and_a_given_label_stays(tmp_path: Path) -> None:

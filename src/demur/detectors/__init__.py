@@ -169,7 +169,6 @@ DETECTORS: Mapping[str, Method] = {
             "tokens of the response",
             "baseline",
             lambda given: Length(),
-            streaming=True,
         ),
     )
 }

@@ -20,13 +20,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from demur.detectors.method import MIN_SPREAD
 from demur.errors import SignalError
 
 #: Widths between input and output (PAPER section 5).
 HIDDEN = (32, 8, 32)
-
-#: Smallest spread a step is divided by, so that a constant step does not become infinite.
-MIN_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)

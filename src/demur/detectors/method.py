@@ -14,6 +14,9 @@ from demur.models.base import LanguageModel
 from demur.sri import Anchors, signal
 from demur.types import Traces
 
+#: Smallest spread that a signal is divided by, so that a constant step does not become infinite.
+MIN_SPREAD = 1e-3
+
 
 class Detector(Protocol):
     """A fitted detector."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Smallest spread divided by, so that a constant first step does not become infinite.
-MIN_SPREAD = 1e-3
+from demur.detectors.method import MIN_SPREAD
 
 
 @dataclass(frozen=True)

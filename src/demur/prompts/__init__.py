@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -76,8 +76,8 @@ def read_prompts(
             ``set:NAME[/CATEGORY][@FILE]`` (from the hub without a file), or a set of the built-in
             world, ``organism:SPLIT/KIND[/ATTACK]``.
         column: the column to send as it is; recognised by name when None.
-        label: of rows that do not say ``safe``, ``unsafe`` or the like; the published set's own
-            where it is ``unknown`` and the columns are a set's.
+        label: of rows that do not say ``safe``, ``unsafe`` or the like; where it is ``unknown`` and
+            the columns are a published set's, what is known of that set.
         limit: read only this many, at least 1.
 
     Raises:
@@ -97,16 +97,26 @@ def read_prompts(
         table, known = _published(source)
     else:
         table = read_table(source, known={column.casefold()} if column else {*TEXTS})
-        known = None if column else recognised(table.columns)
+        known = None if column else recognised(table.columns, Path(source).name)
     roles = _roles(table.columns, column, source)
-    if known and label == "unknown":
-        label = known.label
     made_by = known.attack if known else "none"
+    name = _name(source, known) if known else ""
+
+    def label_of(goal: str) -> Label:
+        return known.label_of(name, goal) if known and label == "unknown" else label
+
     rows = islice(table.rows, limit)
-    prompts = [_prompt(row, roles, label, made_by, f"{source}, {where}") for where, row in rows]
+    prompts = [_prompt(row, roles, label_of, made_by, f"{source}, {where}") for where, row in rows]
     if not prompts:
         raise InputError(f"{source} holds no prompts, only a header. Add at least one row.")
     return _distinct(prompts)
+
+
+def _name(source: str, known: PromptSet) -> str:
+    """What tells which file of a set was read: its name, or configuration and split on the hub."""
+    if source.startswith("set:") and "@" not in source:
+        return f"{known.config} {known.split}"
+    return Path(source.partition("@")[2] or source).name
 
 
 def write_prompts(path: str | Path, prompts: Sequence[Prompt]) -> Path:
@@ -214,7 +224,13 @@ def _find(columns: Sequence[str], names: Iterable[str]) -> str | None:
     return next((known[name.casefold()] for name in names if name.casefold() in known), None)
 
 
-def _prompt(row: Mapping[str, Any], roles: Roles, label: Label, made_by: str, where: str) -> Prompt:
+def _prompt(
+    row: Mapping[str, Any],
+    roles: Roles,
+    label_of: Callable[[str], Label],
+    made_by: str,
+    where: str,
+) -> Prompt:
     text, goal = _text(row, roles.text, where), _text(row, roles.goal, where)
     attack = _text(row, roles.attack, where).strip() or made_by
     if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
@@ -227,12 +243,13 @@ def _prompt(row: Mapping[str, Any], roles: Roles, label: Label, made_by: str, wh
         raise InputError(f"{where}: the prompt is empty. Remove the row or fill its {roles.text}.")
     context = _text(row, roles.context, where)
     words = [str(row.get(name, "")).strip().casefold().rsplit("_", 1)[-1] for name in roles.labels]
+    goal = goal if goal.strip() else text
     return Prompt(
         text=roles.join.format(text=text, context=context) if context.strip() else text,
         id=_text(row, roles.id, where, numbers=True).strip(),
-        goal=goal if goal.strip() else text,
+        goal=goal,
         attack=attack,
-        label=next((WORDS[word] for word in words if word in WORDS), label),
+        label=next((WORDS[word] for word in words if word in WORDS), label_of(goal)),
         user=user,
         response=_template(row, roles.response, where),
     )
