@@ -43,6 +43,14 @@ def guard_fit(
             help="Keep alpha on goals that calibration did not see: prompts of one goal count as one.",
         ),
     ] = False,
+    by_attack: Annotated[
+        bool,
+        typer.Option(
+            "--by-attack",
+            help="A threshold for each attack wrapper; where it is not known, the highest "
+            "(--streaming).",
+        ),
+    ] = False,
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Read generations while they are produced.")
     ] = False,
@@ -62,6 +70,10 @@ def guard_fit(
 
     if streaming and standardise:
         raise InputError("A streaming guard has no signals to standardise. Leave one option out.")
+    if by_attack and not streaming:
+        raise InputError(
+            "Only a streaming guard has a threshold for each wrapper. Add --streaming."
+        )
     known, benign = Anchors.load(anchors), _benign(runs, surrogate)
     kept = one_of(method, get_args(Method), "method")
     clusters = _goal if by_goal else None
@@ -71,7 +83,13 @@ def guard_fit(
         if held_out is None:
             benign, held_out = _halves(benign, seed=seed, by_goal=by_goal)
         fitted = fit_streaming_guard(
-            benign, held_out, anchors=known, alpha=alpha, method=kept, clusters=clusters
+            benign,
+            held_out,
+            anchors=known,
+            alpha=alpha,
+            method=kept,
+            groups=(lambda prompt: prompt.attack) if by_attack else None,
+            clusters=clusters,
         )
     else:
         fitted = fit_guard(

@@ -38,12 +38,15 @@ Clustering = Callable[[Prompt], Hashable]
 PAC_CONFIDENCE = 0.95
 
 
-def threshold_rank(n: int, alpha: float, *, method: Method = "conformal") -> int:
+def threshold_rank(
+    n: int, alpha: float, *, method: Method = "conformal", of: str = "prompts"
+) -> int:
     """Which of n calibration scores, counted from the largest, is the threshold (1 = the largest).
 
     conformal: the largest k with k <= alpha (n + 1), so that a benign score exceeds it with
     probability at most alpha. pac: the largest k for which the rate above the k-th largest score,
-    distributed as Beta(k, n - k + 1), is at most alpha with 95% confidence.
+    distributed as Beta(k, n - k + 1), is at most alpha with 95% confidence. ``of`` is what they are
+    scores of, for the message.
 
     Raises:
         CalibrationError: alpha outside (0, 1), or n too small; says which n is enough.
@@ -58,8 +61,8 @@ def threshold_rank(n: int, alpha: float, *, method: Method = "conformal") -> int
         enough = math.ceil(math.log(1 - PAC_CONFIDENCE) / math.log(1 - alpha))
     if place < 1:
         raise CalibrationError(
-            f"{n} calibration signals are too few for alpha = {alpha:g} ({method}). Use at least "
-            f"{enough:,} benign prompts for calibration, or a larger alpha."
+            f"{n} {of} are too few to calibrate alpha = {alpha:g} ({method}). Use at least "
+            f"{enough:,} benign {of} for calibration, or a larger alpha."
         )
     return place
 
@@ -95,8 +98,7 @@ def threshold(
             f"Method {method!r} knows no clusters. Use conformal, or leave the clusters out."
         )
     clusters = round(weights.sum())
-    # Says how many clusters are too few.
-    threshold_rank(clusters, alpha)
+    threshold_rank(clusters, alpha, of="clusters")
     spent = np.cumsum(weights[::-1])
     place = int(np.argmax(spent > alpha * (clusters + 1) - 1 + 1e-9))
     return float(benign[-1 - place])

@@ -176,7 +176,8 @@ def fit_guard(
     else:
         held_out, names = _as_signals(calibration, anchors), _names(calibration, clusters)
     # Checked before the fit, which takes seconds.
-    threshold_rank(len(set(names)), alpha, method=method)
+    counted = "clusters" if clusters else "prompts"
+    threshold_rank(len(set(names)), alpha, method=method, of=counted)
     detector = autoencoder.fit(values, standardise=standardise, seed=seed)
     scores = detector.score(held_out)
     order = np.argsort(scores)
