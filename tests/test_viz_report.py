@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from demur.errors import InputError, StoreError
 from demur.metrics import rate
 from demur.viz.figures import trajectories
 from demur.viz.replay import Cell, Scene
-from demur.viz.report import Report, Section, paragraphs, render, write_report
+from demur.viz.report import Report, Said, Section, paragraphs, render, write_report
 from demur.viz.tables import Table
 
 HOSTILE = '<script>alert(1)</script><img src="x" onerror="alert(2)">'
@@ -96,7 +97,7 @@ def test_the_page_refers_to_nothing_outside_itself() -> None:
     targets = {a["id"] for _, a in page.found if "id" in a}
     for link in page.of("a"):
         address = link["href"] or ""
-        assert address.startswith("data:text/csv") or address[1:] in targets
+        assert address.startswith("data:") or address[1:] in targets
     assert not page.of("link")
 
 
@@ -129,12 +130,25 @@ def test_the_numbers_of_figures_and_tables_can_be_taken_along() -> None:
     report = made()
     page = Page(render(report))
     found = {
-        base64.b64decode((a["href"] or "").split("base64,")[1]).decode()
+        base64.b64decode((a["href"] or "").split("base64,")[1])
         for a in page.of("a")
         if "download" in a
     }
     section = report.sections[0]
-    assert found == {section.tables[0].to_csv(), section.figures[0].data.to_csv()}
+    figure = section.figures[0]
+    texts = {section.tables[0].to_csv(), figure.data.to_csv(), figure.svg}
+    assert found == {*(text.encode() for text in texts), figure.pdf}
+
+
+def test_what_was_found_links_to_what_supports_it() -> None:
+    shown = made()
+    said = Said("Guards", f"they {HOSTILE}", ("Plain text", "not on the page"))
+    page = Page(render(replace(shown, findings=[said])))
+    assert "img" not in [tag for tag, _ in page.found]
+    ids = {a["id"] for _, a in page.found if "id" in a}
+    links = [a["href"] or "" for a in page.of("a") if (a["href"] or "").startswith("#shown-")]
+    assert len(links) == 1
+    assert links[0][1:] in ids
 
 
 def test_neighbouring_scenes_of_one_prompt_share_a_clock() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from html.parser import HTMLParser
 
 import pytest
 
 from demur.errors import InputError
 from demur.metrics import Estimate, rate
-from demur.viz.tables import Table, file_name, number, show
+from demur.viz.tables import NOTHING as NO_NUMBER
+from demur.viz.tables import TOO_FEW, Table, file_name, number, show
 
 HOSTILE = "<script>alert(1)</script>"
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0, 0)
@@ -50,7 +52,12 @@ class Cells(HTMLParser):
         (1.0, "1.00"),
         (10.5, "10.50"),
         (0.0, ".00"),
-        (0.0004, "4.0e-04"),
+        (0.0004, ".0004"),
+        (0.0049, ".005"),
+        (-0.0004, "-.0004"),
+        (0.000004, "4.0e-06"),
+        (0.996, ".996"),
+        (0.99996, "1.0000"),
         (123.45, "123.5"),
         (20871.3, "20,871"),
         (1200, "1,200"),
@@ -117,5 +124,17 @@ def test_a_table_that_does_not_fit_is_refused(
 
 
 def test_file_names_are_plain() -> None:
-    assert file_name("RR & ASR / σ <test>", "csv") == "rr-asr-test.csv"
-    assert file_name("…", "csv") == "table.csv"
+    assert file_name("Time of each defense", "csv") == "time-of-each-defense.csv"
+    assert re.fullmatch(r"rr-asr-test-[0-9a-f]{6}\.csv", file_name("RR & ASR / σ <test>", "csv"))
+    assert re.fullmatch(r"shown-[0-9a-f]{6}\.csv", file_name("…", "csv"))
+
+
+def test_titles_that_differ_are_files_that_do() -> None:
+    long = "Refusals and successful attacks of many models under many attacks in"
+    titles = ["AR, wide", "AR wide", "AR-wide", "ar wide", "Ar: wide", f"{long} one", f"{long} two"]
+    assert len({file_name(title, "csv") for title in titles}) == len(titles)
+
+
+def test_a_column_of_too_few_is_a_column_of_numbers() -> None:
+    table = Table("T", ("arm", "TPR"), [("a", TOO_FEW), ("b", NO_NUMBER)])
+    assert table.to_html().count('class="number"') == 3

@@ -30,10 +30,12 @@ def content_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def data_uri(text: str, *, media_type: str) -> str:
-    """The text as a link target that needs no file."""
-    encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
-    return f"data:{media_type};charset=utf-8;base64,{encoded}"
+def data_uri(content: str | bytes, *, media_type: str) -> str:
+    """Text or bytes as a link target that needs no file."""
+    text = isinstance(content, str)
+    raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    charset = ";charset=utf-8" if text else ""
+    return f"data:{media_type}{charset};base64,{base64.b64encode(raw).decode()}"
 
 
 @cache

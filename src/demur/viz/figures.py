@@ -19,13 +19,12 @@ from demur.errors import InputError, SignalError
 from demur.metrics import Estimate
 from demur.viz.drawing import (
     COMPLYING,
-    DASHES,
-    MARKERS,
     OTHERS,
     REFUSING,
     drawing,
     finish,
     legend,
+    looks,
 )
 from demur.viz.svg import INK
 from demur.viz.tables import Table, Value, number
@@ -67,7 +66,7 @@ def trajectories(
 
     Args:
         groups: name -> ``[N, T]`` signals in [0, 1]. The first name that begins with ``harmless`` and
-            the first that begins with ``harmful`` are the references and stand out.
+            the first ``harmful`` or ``harmful, ...`` are the references and stand out.
         title: drawn above.
         ylabel: name of the signal.
         caption: how to read it.
@@ -85,15 +84,16 @@ def trajectories(
     rows: list[Sequence[Value]] = []
     with drawing(title, height=3.5) as (canvas, axes):
         _regions(axes, last=len(steps))
-        for (name, values), look in zip(signals.items(), _looks(list(signals)), strict=True):
+        for (name, values), look in zip(signals.items(), looks(list(signals)), strict=True):
             label = f"{name} (n = {len(values)})"
+            line = {"color": look.colour, "linestyle": look.dash, "linewidth": look.width}
             if not len(values):
-                axes.plot([], [], label=label, **look)
+                axes.plot([], [], label=label, **line)
                 continue
             mean = values.mean(axis=0)
             low, high = np.percentile(values, BAND, axis=0)
-            axes.fill_between(steps, low, high, color=look["color"], alpha=0.13, linewidth=0)
-            axes.plot(steps, mean, label=label, **look)
+            axes.fill_between(steps, low, high, color=look.colour, alpha=0.13, linewidth=0)
+            axes.plot(steps, mean, label=label, **line)
             found = np.column_stack([steps, mean, low, high]).tolist()
             rows += [(name, int(t), m, a, b, len(values)) for t, m, a, b in found]
         axes.set(xlabel="step", ylabel=ylabel, ylim=(0, 1), yticks=[0, 0.25, 0.5, 0.75, 1])
@@ -201,19 +201,6 @@ def _signals(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return found
 
 
-def _looks(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Colour, dash and width of each group; the two references thick and solid."""
-    looks: dict[str, dict[str, Any]] = {}
-    for prefix, colour in (("harmless", COMPLYING), ("harmful", REFUSING)):
-        reference = next((n for n in names if n.casefold().startswith(prefix)), None)
-        if reference is not None:
-            looks[reference] = {"color": colour, "linestyle": "-", "linewidth": 3.0}
-    for place, name in enumerate(n for n in names if n not in looks):
-        colour, dash = OTHERS[place % len(OTHERS)], DASHES[place % len(DASHES)]
-        looks[name] = {"color": colour, "linestyle": dash, "linewidth": 1.9}
-    return [looks[name] for name in names]
-
-
 def _regions(axes: Axes, *, last: int) -> None:
     axes.set_xlim(*((1, last) if last > 1 else (0.5, 1.5)))
     axes.axhline(0.5, color=INK, linewidth=0.8, alpha=0.6)
@@ -262,16 +249,18 @@ def _discriminants(
 def _scatter(
     axes: Axes, points: NDArray[np.float64], names: NDArray[np.str_], counts: Mapping[str, int]
 ) -> None:
-    for place, (name, look) in enumerate(zip(counts, _looks(list(counts)), strict=True)):
+    # The largest group lies below, so that it hides no other.
+    drawn = sorted(zip(counts, looks(list(counts)), strict=True), key=lambda one: -counts[one[0]])
+    for name, look in drawn:
         x, y = points[names == name].T
         axes.scatter(
             x,
             y,
-            s=20,
-            marker=MARKERS[place % len(MARKERS)],
-            facecolor=look["color"] if counts[name] >= FEWEST else "none",
-            edgecolor=look["color"],
-            alpha=0.75,
+            s=18,
+            marker=look.marker,
+            facecolor=look.colour if counts[name] >= FEWEST else "none",
+            edgecolor=look.colour,
+            alpha=0.6,
             label=f"{name} (n = {counts[name]})",
         )
     axes.set_xlabel("discriminant 1")

@@ -20,7 +20,7 @@ from demur.files import write_atomically
 from demur.viz.assets import content_hash, data_uri, fill, read
 from demur.viz.figures import Figure
 from demur.viz.replay import Scene, replay_element
-from demur.viz.tables import Table, file_name
+from demur.viz.tables import Table, anchor, file_name
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,21 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Said:
+    """One thing that was found.
+
+    Attributes:
+        about: what it is about; stands out.
+        text: what is said.
+        shown_in: titles of tables and figures of the page that support it, which it links to.
+    """
+
+    about: str
+    text: str
+    shown_in: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """All of a page.
 
@@ -52,6 +67,7 @@ class Report:
         note: what the reader must not conclude, shown near the top; none when empty.
         sections: in order.
         methods: name of a setting -> value, for making it again.
+        findings: what was found, one by one, below the lead.
     """
 
     title: str
@@ -59,6 +75,7 @@ class Report:
     note: str
     sections: Sequence[Section]
     methods: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[Said] = ()
 
 
 def render(report: Report) -> str:
@@ -80,6 +97,7 @@ def render(report: Report) -> str:
         report=report,
         sections=[_section(place, part) for place, part in enumerate(report.sections, 1)],
         lead=paragraphs(report.lead),
+        findings=_findings(report),
         style=style,
         script=script,
         policy=policy,
@@ -104,6 +122,22 @@ def paragraphs(text: str) -> list[str]:
     return [" ".join(line.strip() for line in lines) for filled, lines in blocks if filled]
 
 
+def _findings(report: Report) -> list[dict[str, Any]]:
+    parts = [(table.title, "Table") for s in report.sections for table in s.tables]
+    parts += [(figure.title, "Figure") for s in report.sections for figure in s.figures]
+    kinds = dict(parts)
+    return [
+        {
+            "about": one.about,
+            "text": one.text,
+            "links": [
+                (kinds[title], title, anchor(title)) for title in one.shown_in if title in kinds
+            ],
+        }
+        for one in report.findings
+    ]
+
+
 def _section(place: int, part: Section) -> dict[str, Any]:
     return {
         "id": f"part-{place}",
@@ -120,8 +154,16 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "title": figure.title,
         "svg": Markup(figure.svg),
         "caption": figure.caption,
-        "csv": data_uri(figure.data.to_csv(), media_type="text/csv"),
-        "file_name": file_name(figure.title, "csv"),
+        "id": anchor(figure.title),
+        "downloads": [
+            (ending.upper(), file_name(figure.title, ending), data_uri(content, media_type=media))
+            for ending, media, content in (
+                ("csv", "text/csv", figure.data.to_csv()),
+                ("svg", "image/svg+xml", figure.svg),
+                ("pdf", "application/pdf", figure.pdf),
+            )
+            if content
+        ],
     }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ Value = str | int | float | Estimate
 
 #: Stands where nothing could be counted.
 NOTHING = "–"
+#: Stands where too little was counted for a number.
+TOO_FEW = "n too small"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Table:
         columns: names, each once.
         rows: one value a column; an ``Estimate`` shows as ``.83 [.78, .88]``.
         note: how to read it, printed below.
+        timing: whether it holds times, which differ from run to run.
 
     Raises:
         InputError: a row is not as long as the columns, or a column's name comes twice.
@@ -37,6 +42,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     note: str = ""
+    timing: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.columns)) < len(self.columns):
@@ -58,6 +64,7 @@ class Table:
             cells=cells,
             csv=data_uri(self.to_csv(), media_type="text/csv"),
             file_name=file_name(self.title, "csv"),
+            anchor=anchor(self.title),
         )
         return str(element)
 
@@ -82,7 +89,9 @@ class Table:
         return out.getvalue()
 
     def _is_numeric(self, place: int) -> bool:
-        return any(not isinstance(row[place], str) for row in self.rows)
+        values = [row[place] for row in self.rows]
+        counted = any(not isinstance(value, str) for value in values)
+        return counted or {*values} <= {NOTHING, TOO_FEW}
 
 
 def show(value: Value) -> str:
@@ -93,22 +102,39 @@ def show(value: Value) -> str:
 
 
 def number(value: float) -> str:
-    """A number to read: two decimals, no zero before the point, large ones rounded."""
+    """A number to read: no zero before the point, large ones rounded.
+
+    Two decimals, or as many as tell it from 0 and 1.
+    """
     if isinstance(value, int):
         return f"{value:,}"
     if not math.isfinite(value):
         return NOTHING
     size = abs(value)
-    if 0 < size < 0.005:
+    if 0 < size < 0.00005:
         return f"{value:.1e}"
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 100 else f"{value:.2f}"
+    if size >= 100:
+        return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
+    told = (f"{value:.{decimals}f}" for decimals in (2, 3, 4))
+    text = next((t for t in told if size in (0, 1) or abs(float(t)) not in (0, 1)), f"{value:.4f}")
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
 def file_name(title: str, extension: str) -> str:
-    """A plain file name for a title."""
-    kept = "".join(c if c.isascii() and c.isalnum() else " " for c in title).split()
-    return f"{'-'.join(kept)[:60].lower() or 'table'}.{extension}"
+    """A plain file name for a title; titles that differ have names that do.
+
+    A title that is more than a few plain words keeps the rest of it as a short hash.
+    """
+    words = re.findall("[A-Za-z0-9]+", title)
+    name = "-".join(words).lower()[:60] or "shown"
+    if title != " ".join(words).capitalize() or len(title) > 60:
+        name += f"-{hashlib.sha256(title.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    return f"{name}.{extension}"
+
+
+def anchor(title: str) -> str:
+    """The id of a table or figure on a page, for links to it."""
+    return f"shown-{file_name(title, '')[:-1]}"
 
 
 def _interval(value: Estimate) -> str:
