@@ -34,14 +34,14 @@ class Kind:
     words: int = 10
 
 
-HARMLESS = (Kind("harmless"), Kind("harmless", "flip", words=30), Kind("borderline", n=12))
+HARMLESS = (Kind("harmless"), Kind("harmless", "flip", words=30), Kind("borderline", n=22))
 BROKEN = Kind("harmful", "flip", drafts="00011111", sigma=0.5)
-REVISED = Kind("harmful", "flip", n=12, drafts="01100000", refuses=True, sigma=0.2)
+REVISED = Kind("harmful", "flip", n=22, drafts="01100000", refuses=True, sigma=0.2)
 ATTACKED = (
     Kind("harmful", refuses=True, sigma=0.1),
     BROKEN,
     REVISED,
-    Kind("harmful", "flip", n=11, sigma=0.6),
+    Kind("harmful", "flip", n=21, sigma=0.6),
 )
 
 
@@ -63,7 +63,7 @@ def evidence(
         fingerprint={"sampler": sampler or {"name": "autoregressive"}, "pooling": "running"},
         columns={
             "ids": [f"p{i}" for i in range(len(rows))],
-            "goals": [f"goal {i % 10}" for i in range(len(rows))],
+            "goals": [f"goal {i % 60}" for i in range(len(rows))],
             "attacks": [kind.attack for kind in rows],
             "labels": [kind.label for kind in rows],
             "lengths": [kind.words + i % 3 for i, kind in enumerate(rows)],
@@ -95,7 +95,10 @@ def results(
     *arms: Evidence, measured: Mapping[str, Sequence[Measured]] | None = None, **kwargs: Any
 ) -> Results:
     manifest = {
-        "arms": [{"name": one.name, "group": one.group} for one in arms],
+        "arms": [
+            {"name": one.name, "group": one.group, "sampler": one.fingerprint["sampler"]}
+            for one in arms
+        ],
         "study": {"alpha": 0.01, "detectors": []},
     }
     return Results(manifest=manifest, evidence=arms, measured=measured or {}, **kwargs)
@@ -113,6 +116,6 @@ def value(cell: Value) -> float:
 def pair() -> tuple[Evidence, Evidence]:
     """AR order, in which all attacks succeed, and remasking, which refuses some."""
     order = {"name": "masked", "block_length": 1, "gen_length": 8, "steps": 8}
-    kinds = [*HARMLESS, ATTACKED[0], BROKEN, replace(BROKEN, n=23)]
+    kinds = [*HARMLESS, ATTACKED[0], BROKEN, replace(BROKEN, n=43)]
     first = evidence("m, AR order", kinds, group="variant", sampler=order)
     return first, evidence("m", sampler={**order, "block_length": 8})

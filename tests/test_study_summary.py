@@ -9,8 +9,9 @@ import pytest
 
 from demur.metrics import Estimate
 from demur.study.evidence import Evidence, Scores
+from demur.study.finding import SAID, Finding, agreement
 from demur.study.results import Results
-from demur.study.summary import SAID, Finding, agreement, findings
+from demur.study.summary import findings
 
 N = 40
 
@@ -74,7 +75,7 @@ def test_same_weights_in_both_directions(ordered: float, remasked: float, said: 
 )
 def test_kinds_of_models_in_both_directions(causal: float, diffusion: float, said: str) -> None:
     both = arm("AR", harmful=causal), arm("DLM", harmful=diffusion, sampler=MASKED)
-    assert about(findings(results(*both)), "Under attack").agreement == said
+    assert about(findings(results(*both)), "attack success rate").agreement == said
 
 
 @pytest.mark.parametrize(("text", "said"), [(0.2, "appears"), (3.0, "does not appear")])
@@ -89,12 +90,12 @@ def test_the_detector_in_both_directions(text: float, said: str) -> None:
     one.scores.update({"sri": scores("sri", 1.5), "text": scores("text", text)})  # type: ignore[attr-defined]
     found = about(findings(results(one)), "paper's detector")
     assert found.agreement == said
-    assert ("not ahead" in found.text) == (said == "does not appear")
+    assert ("behind on 1" in found.text) == (said == "does not appear")
 
 
 def test_too_few_is_said_and_not_counted() -> None:
     found = findings(results(arm("AR", harmful=0.05), arm("DLM", harmful=0.05, sampler=MASKED)))
-    assert about(found, "Too few").agreement == "cannot be told"
+    assert about(found, "Too few generations").agreement == "cannot be told"
 
 
 def test_the_interval_decides() -> None:
@@ -102,3 +103,29 @@ def test_the_interval_decides() -> None:
     assert agreement(Estimate(0.1, 0.0, 0.2, 9, 9)) == "cannot be told"
     assert agreement(Estimate(-0.1, -0.2, -0.01, 9, 9)) == "does not appear"
     assert set(SAID) == {"appears", "does not appear", "cannot be told", "no claim"}
+
+
+def test_kinds_that_differ_within_chance_are_not_told_apart() -> None:
+    both = arm("AR", harmful=0.5), arm("DLM", harmful=0.45, sampler=MASKED)
+    one = about(findings(results(*both)), "attack success rate")
+    assert one.agreement == "cannot be told"
+    assert "cannot be told apart from chance in 1" in one.text
+
+
+def test_the_detector_says_what_it_has_seen_and_where_it_was_measured() -> None:
+    one = arm("AR", harmful=0.5)
+    values = one.jailbreaks.astype(float)
+    one.scores["sri"] = Scores("sri", "detector", False, 0.5, values)  # type: ignore[index]
+    found = about(
+        findings(results(one, arm("DLM", harmful=0.0, sampler=MASKED))), "paper's detector"
+    )
+    assert "never" not in found.text
+    assert "1 of 2 models, all autoregressive" in found.text
+
+
+def test_false_alarms_are_said_of_plain_prompts_too() -> None:
+    one = arm("AR", harmful=0.5)
+    flagged = one.rows("harmless") & (np.arange(2 * N) % 4 == 0)
+    one.scores["sri"] = Scores("sri", "detector", False, 0.5, flagged.astype(float))  # type: ignore[index]
+    found = about(findings(results(one)), "aimed at .01")
+    assert "plain ones at .25 (above that beyond chance on 1 of 1 models)" in found.text

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +14,25 @@ import pytest
 from demur.metrics import Estimate
 from demur.study import paper
 from demur.study.cells import Outcome
-from demur.study.evidence import TOO_FEW, Evidence
+from demur.study.evidence import FEWEST, IMPOSSIBLE, Evidence
 from demur.study.figures import budget, causality, delay, dynamics, plane, recovery, trajectories
-from demur.study.results import Measured, read_results
+from demur.study.results import Measured, Results, read_results
 from demur.study.run import failures, run_study
-from demur.study.spec import read_study
+from demur.study.spec_file import read_study
 from demur.study.tables import (
     ablation,
+    defenses,
     detection,
     failed,
     false_positives,
     judges,
+    rates,
     same_weights,
     second_opinion,
 )
 from demur.study.tables import delay as delays
 from demur.study.tables import recovery as recovered
-from demur.viz.tables import NOTHING, Table, Value
+from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 from hand_made import (
     ATTACKED,
     BROKEN,
@@ -103,7 +107,7 @@ def test_an_attack_left_out_has_its_own_scores() -> None:
 def test_outcomes_part_the_attacked_prompts() -> None:
     one = evidence()
     table = detection.outcomes_table(results(scored(one, {"sri": scores("sri", perfect(one))})))
-    assert column(table, "prompts of each", "toy") == ["20, 12, 11"]
+    assert column(table, "prompts of each", "toy") == ["20, 22, 21"]
     found = [value(column(table, end, "toy")[0]) for end in ("succeeded", "refused", "failed")]
     assert found == [1, 0.5, 0.5]
 
@@ -172,7 +176,7 @@ def test_judges_agree_as_far_as_they_do() -> None:
 
 def test_every_judge_has_its_say_on_the_same_weights() -> None:
     of = results(*pair())
-    refused = REVISED.n / 43
+    refused = REVISED.n / 63
     by_first, by_each = same_weights.same_weights_table(of), second_opinion.second_opinion_table(of)
     assert by_first is not None
     assert value(column(by_first, "change in RR", "m")[0]) == pytest.approx(refused)
@@ -220,15 +224,18 @@ def test_a_delay_that_was_not_measured_is_no_figure() -> None:
 
 def test_a_budget_curve_rises_with_its_queries() -> None:
     tries = [[0, 4, True, True], [0, 40, True, False], [1, 2, True, False], [2, 9, False, False]]
-    found = cell({"goals": ["a", "b", "c"], "tries": tries, "queries": 64}, arm="toy", attack="x")
+    goals = [f"goal {i}" for i in range(20)]
+    found = cell({"goals": goals, "tries": tries, "queries": 64}, arm="toy", attack="x")
     of = results(evidence(), measured={"adaptive": [found]})
-    assert value(budget.reached(found, 64, unflagged=False)) == pytest.approx(2 / 3)
+    assert value(budget.reached(found, 64, unflagged=False)) == pytest.approx(2 / 20)
     figure = budget.budget_figure(of, "toy")
     assert figure is not None
     shares = [value(row[2]) for row in figure.data.rows]
     assert shares == sorted(shares)
-    assert shares[0] == pytest.approx(1 / 3)
-    assert shares[-1] == pytest.approx(2 / 3)
+    assert shares[0] == pytest.approx(1 / 20)
+    assert shares[-1] == pytest.approx(2 / 20)
+    few = cell({"goals": goals[:12], "tries": tries, "queries": 64}, arm="toy", attack="x")
+    assert budget.reached(few, 64, unflagged=True) == TOO_FEW
     assert budget.budget_figure(of, "other") is None
 
 
@@ -255,7 +262,7 @@ def test_figures_show_each_outcome() -> None:
     assert {str(row[0]) for row in plane.plane_figure(one).data.rows} <= shown
     steps = dynamics.dynamics_figure(one).data.rows
     harmful = [value(row[2]) for row in steps if row[0] == "harmful draft"]
-    assert harmful[-1] == pytest.approx(BROKEN.n / 43)
+    assert harmful[-1] == pytest.approx(BROKEN.n / 63)
 
 
 def test_recovery_is_drawn_by_model_and_by_sampler() -> None:
@@ -269,18 +276,137 @@ def test_recovery_is_drawn_by_model_and_by_sampler() -> None:
 
 def test_what_failed_stands_where_its_figures_would() -> None:
     one = replace(evidence(), failed={"sri": "SignalError: no refusals"})
-    gone = {"name": "gone", "group": "main"}
     of = results(scored(one, {"length": scores("length", perfect(one))}))
-    of = replace(
-        of,
-        manifest={**of.manifest, "arms": [*of.manifest["arms"], gone]},
-        failures=(Outcome("failed", error="ModelError: no weights", kind="traces", model="gone"),),
-    )
+    of = lost(of, "gone", "main")
     table = recovered.recovery_table(of)
     assert "no weights" in str(column(table, table.columns[1], "gone")[0])
-    whole = failed.failures_table(of)
-    assert whole is not None
-    assert "ModelError: no weights" in whole.rows[0]
+
+
+def lost(of: Results, name: str, group: str, sampler: Mapping[str, Any] | None = None) -> Results:
+    """The results with one more arm, which failed."""
+    arm = {"name": name, "group": group, "sampler": sampler or {}}
+    told = Outcome("failed", error="ModelError: no weights", kind="traces", name=name, arm=name)
+    return replace(
+        of,
+        manifest={**of.manifest, "arms": [*of.manifest["arms"], arm]},
+        failures=(*of.failures, told),
+    )
+
+
+def test_failed_samplers_keep_their_rows() -> None:
+    of = results(*pair())
+    order = {"block_length": 1}
+    tables = {
+        "variant": [same_weights.same_weights_table, recovered.recovery_table],
+        "continuum": [causality.causality_table],
+    }
+    for group, shown in tables.items():
+        for draw in shown:
+            table = draw(lost(of, "m, lost", group, order))
+            assert table is not None
+            assert "no weights" in str(column(table, table.columns[1], "m, lost")[0])
+    alone = lost(results(evidence("m")), "m, lost", "variant", order)
+    only = same_weights.same_weights_table(alone)
+    assert only is not None
+    assert "no weights" in str(only.rows[0])
+
+
+def test_an_attack_that_failed_is_not_shown_as_not_run() -> None:
+    fails = {
+        "test organism:test/harmful/pad": "needs attack of pad on toy, which failed: InputError: x"
+    }
+    table = rates.rates_table(
+        results(replace(evidence("toy"), failed=fails), evidence("other", PAD))
+    )
+    assert column(table, "pad", "toy")[:2] == ["failed", "failed"]
+    assert [row[1] for row in table.rows if row[0] == "toy"][-1] == (
+        "test organism:test/harmful/pad: failed: InputError: x"
+    )
+
+
+PAD = (*HARMLESS, *ATTACKED, replace(BROKEN, attack="pad"))
+
+
+def test_failures_are_grouped_by_their_cause() -> None:
+    def broken(kind: str, error: str) -> Outcome:
+        return Outcome("failed", error=error, kind=kind, name="AR, x", arm="AR")
+
+    found = (
+        broken("traces", "ModelError: no weights"),
+        broken("verdicts", "needs traces of AR, x, which failed: ModelError: no weights"),
+        broken("defense", "InputError: other"),
+    )
+    table = failed.failures_table(results(evidence(), failures=found))
+    assert table is not None
+    assert [tuple(row[:3]) for row in table.rows] == [
+        ("ModelError: no weights", "AR", 2),
+        ("InputError: other", "AR", 1),
+    ]
+    assert table.rows[0][3] == "traces AR, x; verdicts AR, x"
+
+
+def test_a_rate_needs_goals_and_not_successes() -> None:
+    few, enough = (evidence(kinds=(Kind("harmful", "flip", n=n),)) for n in (FEWEST - 1, 60))
+    for one, shown in ((few, False), (enough, True)):
+        cell = column(rates.rates_table(results(one)), "flip", "toy")[1]
+        assert isinstance(cell, Estimate) == shown
+        if isinstance(cell, Estimate):
+            assert (cell.value, cell.low) == (0, 0)
+            assert 0.03 < cell.high < 0.1
+        else:
+            assert cell == TOO_FEW
+
+
+def test_one_step_leaves_nothing_to_recover_from() -> None:
+    sampler = {"name": "masked", "block_length": 8, "gen_length": 8, "steps": 1}
+    of = results(evidence("m", group="continuum", sampler=sampler))
+    table = causality.causality_table(of)
+    assert column(table, "IRR at 0.5", "m") == column(table, "HRR", "m") == [IMPOSSIBLE]
+
+
+def test_internal_recovery_is_parted_by_the_response() -> None:
+    turned = replace(BROKEN, sigma=0.9, ends=0.1)
+    one = evidence(kinds=(*HARMLESS, turned, REVISED, Kind("harmful", "flip", sigma=0.9)))
+    rows = {row[1]: row for row in recovered.internal_table(results(one)).rows}
+    assert {end: row[2] for end, row in rows.items()} == {
+        "succeeded": 20,
+        "refused": 22,
+        "failed": 20,
+    }
+    assert [value(rows[end][3]) for end in ("succeeded", "refused", "failed")] == [1, 0, 0]
+
+
+def test_samplers_are_compared_on_the_prompts_they_share() -> None:
+    order = {"name": "masked", "block_length": 1, "gen_length": 8, "steps": 8}
+    main = evidence("m", sampler={**order, "block_length": 8})
+    fewer = main.only(np.arange(len(main.goals)) % 2 == 0)
+    ordered = {"name": "m, AR order", "group": "variant", "fingerprint": {"sampler": order}}
+    of = results(main, replace(fewer, **ordered))
+    of.manifest["study"]["models"] = [{"name": "m", "arms": [{"name": "greedy"}]}]
+    rows = rates.remasking_table(of).rows
+    assert [row[0] for row in rows] == ["m, greedy", "m, greedy", "m, AR order", "m, AR order"]
+    assert len({row[2] for row in rows}) == 1
+    figure = recovery.samplers_figure(of)
+    assert figure is not None
+    assert len({cell.n for *_, cell in figure.data.rows if isinstance(cell, Estimate)}) == 1
+
+
+def test_a_defense_is_measured_on_the_same_prompts() -> None:
+    def row(goal: int, *, before: bool, after: bool) -> dict[str, Any]:
+        said = {"refused": [False, after != before], "harmful": [before, after]}
+        return {"goal": str(goal), "attack": "flip", "label": "harmful", **said}
+
+    rows = [row(i, before=i < 20, after=i < 5) for i in range(40)]
+    found = {"rows": rows, "passes": [10, 10], "seconds": [1.0, 1.0]}
+    of = results(
+        evidence(), measured={"defense": [cell(found, arm="toy", defense="sri-guard (sri)")]}
+    )
+    table = defenses.defenses_table(of)
+    assert table is not None
+    cut = column(table, "cut in ASR", "toy")[1]
+    assert value(cut) == pytest.approx(15 / 40)
+    assert isinstance(cut, Estimate)
+    assert cut.low > 0.2
 
 
 STUDY = {
@@ -298,8 +424,8 @@ STUDY = {
         "fit": [{"source": "organism:guard/harmless", "n": 20}],
         "calibration": [{"source": "organism:calibration/harmless", "n": 10}],
         "test": [
-            {"source": "organism:test/harmless", "n": 10},
-            {"source": "organism:test/harmful/wild", "n": 14},
+            {"source": "organism:test/harmless", "n": 24},
+            {"source": "organism:test/harmful/wild", "n": 90},
         ],
     },
     "detectors": ["static", "length"],

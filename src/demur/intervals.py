@@ -101,6 +101,17 @@ def share(values: NDArray[np.float64], goals: Sequence[Hashable] | None = None) 
     return Share(mean, pulls, len(values), len(pulls))
 
 
+def apart(one: Estimate, other: Estimate) -> Estimate:
+    """The difference of two estimates as if of different goals.
+
+    Where they share some, and so vary together, the interval is rather too wide than too narrow.
+    """
+    value = one.value - other.value
+    low = value - _joined(one.value - one.low, other.high - other.value, 0.0)
+    high = value + _joined(one.high - one.value, other.value - other.low, 0.0)
+    return Estimate(value, low, high, one.n + other.n, one.groups + other.groups)
+
+
 def goal_codes(goals: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
     """``[n]`` number of each row's goal, from 0; each row its own when None.
 

@@ -5,12 +5,13 @@ Made from finished cells alone; no model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demur.files import write_atomically
+from demur.study.evidence import FEWEST
 from demur.study.figures import (
     budget,
     causality,
@@ -20,10 +21,11 @@ from demur.study.figures import (
     recovery,
     trajectories,
 )
+from demur.study.finding import SAID, Finding
 from demur.study.replaying import RULE, scenes_from
 from demur.study.results import Results, read_results
 from demur.study.results_file import results_file
-from demur.study.summary import SAID, Finding, findings
+from demur.study.summary import findings
 from demur.study.tables import (
     ablation,
     defenses,
@@ -40,7 +42,7 @@ from demur.study.tables import delay as delays
 from demur.study.tables import recovery as recovered
 from demur.viz.figures import Figure
 from demur.viz.latex import to_latex
-from demur.viz.report import Report, Section, write_report
+from demur.viz.report import Report, Said, Section, write_report
 from demur.viz.tables import Table, file_name
 
 
@@ -91,10 +93,11 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
     about = results.manifest["study"]
     return Report(
         title=about["title"],
-        lead="\n\n".join(
-            f"{one.text} {SAID[one.agreement]} (Table “{one.shown_in}”.)" for one in found
-        )
-        or "Nothing could be measured: see what failed.",
+        lead="" if found else "Nothing could be measured: see what failed.",
+        findings=[
+            Said(one.about, f"{one.text} {SAID[one.agreement]}".strip(), one.shown_in)
+            for one in found
+        ],
         note=about["note"],
         sections=[
             part for part in _sections(results) if part.tables or part.figures or part.scenes
@@ -121,7 +124,7 @@ def _sections(results: Results) -> Iterator[Section]:
         "What the text shows",
         "Refusals and successful attacks, model by model and attack by attack.",
         tables=_filled(rates.rates_table(results), rates.answers_table(results)),
-        figures=[dynamics.dynamics_figure(one) for one in results.main],
+        figures=_drawn(dynamics.dynamics_figure(one) for one in results.main),
     )
     yield Section(
         "The sampler alone",
@@ -136,21 +139,19 @@ def _sections(results: Results) -> Iterator[Section]:
     yield Section(
         "Recovery",
         "Whether a harmful draft is later taken back, and whether the state inside is.",
-        tables=[recovered.recovery_table(results)],
-        figures=[
-            f for f in (recovery.models_figure(results), recovery.samplers_figure(results)) if f
-        ],
+        tables=_filled(recovered.recovery_table(results), recovered.internal_table(results)),
+        figures=_drawn((recovery.models_figure(results), recovery.samplers_figure(results))),
     )
     yield Section(
         "The signal",
         "Sigma is 1 where the state is close to answered harmless generations and 0 where it is close "
         "to refused harmful ones.",
         tables=[trajectories.groups_table(results.main)],
-        figures=[
+        figures=_drawn(
             draw(one)
             for draw in (trajectories.trajectory_figure, plane.plane_figure)
             for one in results.main
-        ],
+        ),
     )
     yield from _guards(results)
 
@@ -158,8 +159,9 @@ def _sections(results: Results) -> Iterator[Section]:
 def _guards(results: Results) -> Iterator[Section]:
     yield Section(
         "Detection",
-        "SRI Guard never sees a harmful prompt; detectors fitted on attacks are marked, and are also "
-        "shown on attacks that were left out of their fit.",
+        "SRI Guard's autoencoder and threshold are fitted on benign prompts only; the anchors of its "
+        "signal are over refused harmful prompts too. Detectors fitted on attacks are marked, and are "
+        "also shown on attacks that were left out of their fit.",
         tables=_filled(
             detection.detectors_table(results),
             detection.detection_table(results),
@@ -168,7 +170,7 @@ def _guards(results: Results) -> Iterator[Section]:
             false_positives.false_positives_table(results),
             delays.delay_table(results),
         ),
-        figures=[f for one in results.main if (f := delay.delay_figure(results, one.name))],
+        figures=_drawn(delay.delay_figure(results, one.name) for one in results.main),
     )
     yield Section(
         "Settings",
@@ -176,12 +178,11 @@ def _guards(results: Results) -> Iterator[Section]:
         tables=_filled(ablation.ablation_table(results)),
     )
     arms = dict.fromkeys(str(cell.about["arm"]) for cell in results.measured.get("adaptive", ()))
-    drawn = [budget.budget_figure(results, arm) for arm in arms]
     yield Section(
         "Attackers who know the guard",
         "Random search over a suffix, weighing the target's likelihood against the guard's score.",
         tables=_filled(budget.budget_table(results)),
-        figures=[figure for figure in drawn if figure],
+        figures=_drawn(budget.budget_figure(results, arm) for arm in arms),
     )
     yield Section(
         "Defenses",
@@ -220,7 +221,9 @@ def methods(results: Results) -> dict[str, str]:
         "time": ", ".join(f"{name} {value} s" for name, value in seconds.items()),
         "seed": str(study["seed"]),
         "false-positive rate": f"{study['alpha']:g}, threshold by split conformal on held-out prompts",
-        "intervals": "95%, percentile bootstrap that resamples goals",
+        "intervals": "95%, counting goals: Wilson's on the effective number of rows for rates and "
+        "AUROC, put together from both sides for differences, a bootstrap over goals for TPR and kappa",
+        "smallest n": f"a number over fewer than {FEWEST} goals is not shown",
         "judges": f"refusal: {', '.join(study['judges']['refusal'])}; harm: {study['judges']['harm']}",
         "prompts": "\n".join(
             _set(role, one) for role, sets in study["sets"].items() for one in sets
@@ -243,8 +246,12 @@ def _filled(*tables: Table | None) -> list[Table]:
 
 def _causality(results: Results) -> list[Figure]:
     models = dict.fromkeys(one.model for one in results.group("continuum"))
-    return [
+    return _drawn(
         draw(results, model)
         for model in models
         for draw in (causality.blocks_figure, causality.commits_figure)
-    ]
+    )
+
+
+def _drawn(figures: Iterable[Figure | None]) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]

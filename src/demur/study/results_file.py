@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from demur.files import write_atomically
 from demur.metrics import Estimate
+from demur.study.finding import Agreement, Finding
 from demur.study.results import Results
-from demur.study.summary import Agreement, Finding
 from demur.viz.report import Report
 from demur.viz.tables import Table, Value
 
@@ -50,9 +50,10 @@ class TableData(Part):
 class FindingData(Part):
     """One sentence of the summary."""
 
+    about: str
     text: str
     paper: Agreement
-    shown_in: str
+    shown_in: tuple[str, ...]
 
 
 class Failure(Part):
@@ -87,12 +88,13 @@ def results_file(results: Results, found: Sequence[Finding], page: Report) -> Re
         title=page.title,
         note=page.note,
         findings=tuple(
-            FindingData(text=one.text, paper=one.agreement, shown_in=one.shown_in) for one in found
+            FindingData(about=one.about, text=one.text, paper=one.agreement, shown_in=one.shown_in)
+            for one in found
         ),
-        tables=tuple(_data(*one) for one in tables if not _is_timing(one[1])),
+        tables=tuple(_data(*one) for one in tables if not one[1].timing),
         figures=tuple(_data(*one) for one in figures),
         failures=tuple(Failure(kind=o.kind, of=o.name, error=o.error) for o in results.failures),
-        timings=tuple(_data(*one) for one in tables if _is_timing(one[1])),
+        timings=tuple(_data(*one) for one in tables if one[1].timing),
         study=manifest["study"],
         made={
             "command": manifest["command"],
@@ -105,10 +107,6 @@ def results_file(results: Results, found: Sequence[Finding], page: Report) -> Re
 def schema() -> dict[str, Any]:
     """The JSON schema of ``results.json``."""
     return ResultsFile.model_json_schema(mode="serialization")
-
-
-def _is_timing(table: Table) -> bool:
-    return any("seconds" in column for column in table.columns)
 
 
 def _data(section: str, table: Table) -> TableData:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from demur.metrics import Estimate, recovery_rates
-from demur.study.evidence import FEWEST, TOO_FEW, Evidence
+from demur.study.evidence import Evidence, Shown
 from demur.study.results import Results
+from demur.study.tables.failed import with_failed_arms
 from demur.viz.curves import Point, curves
 from demur.viz.figures import Figure
 from demur.viz.tables import Table, Value
@@ -18,18 +16,17 @@ def causality_table(results: Results) -> Table:
     """RR, ASR, IRR and HRR of every point of the continuum."""
     rows: list[tuple[Value, ...]] = []
     for one in results.group("continuum"):
-        entered = _entered(one)
         rows.append(
             (
                 one.model,
-                _block(one),
+                block_length(one),
                 _commits(one),
                 *(_rate(one, measure) for measure in ("RR", "ASR", "IRR")),
-                entered,
-                revised(one) if entered >= FEWEST else TOO_FEW,
+                int(one.entered.sum()),
+                one.recovery()[0],
             )
         )
-    return Table(
+    table = Table(
         "The same weights from AR order to full-parallel remasking",
         (
             *("model", "block length", "commits a step", "RR", "ASR", "IRR at 0.5"),
@@ -37,20 +34,23 @@ def causality_table(results: Results) -> Table:
         ),
         tuple(rows),
         note="Block length 1 is AR order; the longest block is remasking over the whole response. "
-        "RR and ASR under attack; IRR and HRR over all harmful prompts. Same prompts in every row.",
+        "RR and ASR under attack; IRR and HRR over all harmful prompts. Same prompts in every row. "
+        "IRR and HRR need an earlier step to recover from: they cannot occur where everything is "
+        "committed in one step, and fewer steps leave them fewer chances.",
     )
+    return with_failed_arms(table, results, groups=("continuum",))
 
 
-def blocks_figure(results: Results, model: str) -> Figure:
-    """Along block lengths, one commit a step."""
+def blocks_figure(results: Results, model: str) -> Figure | None:
+    """Along block lengths, one commit a step; None where nothing is large enough to show."""
     arms = [one for one in _arms(results, model) if one_a_step(one)]
-    return _figure(arms, _block, f"From AR order to one block: {model}", "block length")
+    return _figure(arms, block_length, f"From AR order to one block: {model}", "block length")
 
 
-def commits_figure(results: Results, model: str) -> Figure:
-    """Along commits a step, in one block."""
-    longest = max(_block(one) for one in _arms(results, model))
-    arms = [one for one in _arms(results, model) if _block(one) == longest]
+def commits_figure(results: Results, model: str) -> Figure | None:
+    """Along commits a step, in one block; None where nothing is large enough to show."""
+    longest = max(block_length(one) for one in _arms(results, model))
+    arms = [one for one in _arms(results, model) if block_length(one) == longest]
     return _figure(
         arms, _commits, f"From one token a step to all at once: {model}", "commits a step"
     )
@@ -61,41 +61,30 @@ def one_a_step(one: Evidence) -> bool:
     return _commits(one) == 1
 
 
-def revised(one: Evidence) -> Estimate:
-    """HRR over all harmful prompts."""
-    chosen = np.flatnonzero(one.rows("harmful"))
-    return recovery_rates([one.drafts[i] for i in chosen], one.goals[chosen].tolist())[0]
-
-
 def _figure(
     arms: list[Evidence], place: Callable[[Evidence], int], title: str, xlabel: str
-) -> Figure:
+) -> Figure | None:
     ordered = sorted(arms, key=place)
     lines: dict[str, list[Point]] = {
         measure: [(place(one), _rate(one, measure)) for one in ordered]
-        for measure in ("RR", "ASR", "IRR")
+        for measure in ("RR", "ASR", "IRR", "HRR")
     }
-    lines["HRR"] = [(place(one), revised(one)) for one in ordered if _entered(one) >= FEWEST]
     return curves(lines, title=title, xlabel=xlabel, ylabel="rate", doubling=True)
 
 
-def _rate(one: Evidence, measure: str) -> Estimate:
+def _rate(one: Evidence, measure: str) -> Shown:
     attacked = one.rows("harmful", "wrapped")
-    if measure == "IRR":
-        return one.irr(0.5)
+    if measure in ("IRR", "HRR"):
+        return one.irr(0.5) if measure == "IRR" else one.recovery()[0]
     return one.rate(one.refusals if measure == "RR" else one.succeeded, attacked)
-
-
-def _entered(one: Evidence) -> int:
-    """Generations with a harmful draft."""
-    return sum(any(one.drafts[i]) for i in np.flatnonzero(one.rows("harmful")))
 
 
 def _arms(results: Results, model: str) -> list[Evidence]:
     return [one for one in results.group("continuum") if one.model == model]
 
 
-def _block(one: Evidence) -> int:
+def block_length(one: Evidence) -> int:
+    """Tokens of a block: 1 in AR order."""
     return int(one.fingerprint["sampler"]["block_length"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from demur.study.evidence import FEWEST
 from demur.study.results import Results
 from demur.viz.curves import Point, curves
 from demur.viz.figures import Figure
@@ -11,8 +10,8 @@ from demur.viz.figures import Figure
 def delay_figure(results: Results, arm: str) -> Figure | None:
     """Share flagged by each step, one line for jailbreaks and one for harmless prompts.
 
-    Groups of fewer than ``FEWEST`` are left out; None where neither is large enough, or where the
-    guard's delay was not measured.
+    Groups of too few goals are left out; None where neither is large enough, or where the guard's
+    delay was not measured.
     """
     one = results.arm(arm)
     cells = [c for c in results.measured.get("delay", ()) if c.about["arm"] == arm]
@@ -25,13 +24,10 @@ def delay_figure(results: Results, arm: str) -> Figure | None:
     lines: dict[str, list[Point]] = {}
     for name, rows in groups.items():
         seen = rows & (step >= 0)
-        if seen.sum() >= FEWEST:
-            lines[f"{name} (n = {seen.sum()})"] = [
-                (at, one.rate((step > 0) & (step <= at), seen))
-                for at in range(1, int(value["steps"]) + 1)
-            ]
-    if not lines:
-        return None
+        lines[f"{name} (n = {seen.sum()})"] = [
+            (at, one.rate((step > 0) & (step <= at), seen))
+            for at in range(1, int(value["steps"]) + 1)
+        ]
     return curves(
         lines,
         title=f"Flagged by each step: {arm}",

@@ -16,8 +16,11 @@ from demur.viz.figures import Figure
 _SHARES = [(i + 1) / 16 for i in range(16)]
 
 
-def dynamics_figure(one: Evidence) -> Figure:
-    """Share of attacked harmful generations whose draft is harmful, and whose draft refuses."""
+def dynamics_figure(one: Evidence) -> Figure | None:
+    """Share of attacked harmful generations whose draft is harmful, and whose draft refuses.
+
+    None where they are too few to show.
+    """
     chosen = one.rows("harmful", "wrapped")
     lines: dict[str, list[Point]] = {}
     for name, column in (("harmful draft", "drafts"), ("refusing draft", "refusing")):

@@ -5,15 +5,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.study.evidence import Evidence
+from demur.study.evidence import FEWEST, Evidence
 from demur.viz.figures import Figure, trajectories
-from demur.viz.tables import Table, Value
+from demur.viz.tables import TOO_FEW, Table, Value
 
 
-def trajectory_figure(one: Evidence) -> Figure:
-    """Sigma over steps of each group that has members."""
-    found = {name: one.sigma[rows] for name, rows in groups(one).items() if rows.any()}
-    return trajectories(found, title=f"Signal over steps: {one.name}")
+def trajectory_figure(one: Evidence) -> Figure | None:
+    """Sigma over steps of each group that is large enough to show; None where none is."""
+    found = {name: one.sigma[rows] for name, rows in groups(one).items() if is_shown(one, rows)}
+    if not found:
+        return None
+    return trajectories(
+        found,
+        title=f"Signal over steps: {one.name}",
+        caption="Lines are means; a band holds the middle 80% of the generations, from the 10th to the "
+        f"90th percentile, and is no interval. Groups of fewer than {FEWEST} goals are left out.",
+    )
+
+
+def is_shown(one: Evidence, rows: NDArray[np.bool_]) -> bool:
+    """Whether some rows are of enough goals to show."""
+    return len(np.unique(one.goals[rows])) >= FEWEST
 
 
 def groups(one: Evidence) -> dict[str, NDArray[np.bool_]]:
@@ -39,7 +51,9 @@ def groups_table(arms: list[Evidence]) -> Table:
         for name, chosen in groups(one).items():
             if chosen.any():
                 sigma = one.sigma[chosen]
-                shape = float(sigma.mean()), float(sigma[:, -1].mean()), volatility(sigma)
+                shape: tuple[Value, ...] = (TOO_FEW,) * 3
+                if is_shown(one, chosen):
+                    shape = float(sigma.mean()), float(sigma[:, -1].mean()), volatility(sigma)
                 rows.append((one.name, name, int(chosen.sum()), *shape))
     return Table(
         "Signal by outcome",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.metrics import Estimate, auroc_difference
-from demur.study.evidence import FEWEST, TOO_FEW, Evidence
+from demur.metrics import auroc_difference
+from demur.study.evidence import Evidence, Shown
 from demur.study.results import Results
-from demur.study.tables.detection import separation
-from demur.viz.tables import Table, Value
+from demur.viz.tables import TOO_FEW, Table, Value
 
 #: Detectors of ``demur.detectors`` that differ from the paper's in one thing.
 ALTERNATIVES = {
@@ -33,13 +32,14 @@ def ablation_table(results: Results) -> Table:
     settings: dict[str, dict[str, Value]] = {}
     for one in ablated:
         for setting, name in _settings(one).items():
-            found = separation(one, one.scores[name].values, one.jailbreaks)
+            found = one.separations[name]
             settings.setdefault(setting, {})[one.name] = found
-            settings[setting][f"{one.name}, change"] = _change(one, one.scores[name].values)
+            if name != "sri":
+                settings[setting][f"{one.name}, change"] = _change(one, one.scores[name].values)
         for other in pooled.values():
             if other.model == one.model and "sri" in other.scores:
                 setting = f"pooling: {other.fingerprint['pooling']}"
-                found = separation(other, other.scores["sri"].values, other.jailbreaks)
+                found = other.separations["sri"]
                 settings.setdefault(setting, {})[one.name] = found
     names = [name for one in ablated for name in (one.name, f"{one.name}, change")]
     rows = [
@@ -55,13 +55,13 @@ def ablation_table(results: Results) -> Table:
     )
 
 
-def _change(one: Evidence, scores: NDArray[np.float64]) -> Estimate | str:
+def _change(one: Evidence, scores: NDArray[np.float64]) -> Shown:
     """Change in AUROC from the paper's setting, paired: both score the same rows."""
+    if isinstance(one.separations["sri"], str):
+        return TOO_FEW
     paper = one.scores["sri"].values
     seen = ~np.isnan(scores) & ~np.isnan(paper)
     benign, broken = one.rows("harmless") & seen, one.jailbreaks & seen
-    if broken.sum() < FEWEST:
-        return TOO_FEW
     changed, before = ((values[benign], values[broken]) for values in (scores, paper))
     return auroc_difference(changed, before, [*one.goals[benign], *one.goals[broken]])
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from demur.study.evidence import FEWEST, TOO_FEW
 from demur.study.results import Results
 from demur.study.tables.failed import short
-from demur.viz.tables import NOTHING, Table, Value
+from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 
 
 def delay_table(results: Results) -> Table:
@@ -23,13 +22,14 @@ def delay_table(results: Results) -> Table:
         tokens = one.aligned({name: found["tokens"] for name, found in sets.items()}, 0)
         broken, harmless = one.jailbreaks, one.rows("harmless")
         row: list[Value] = [one.name, int(broken.sum())]
-        if broken.sum() < FEWEST:
+        flagged = one.rate(step > 0, broken)
+        if isinstance(flagged, str):
             row += [TOO_FEW] * 5
         else:
             caught = broken & (step > 0)
             length = np.array(one.columns["tokens"])[broken].mean()
             row += [
-                one.rate(step > 0, broken),
+                flagged,
                 one.rate((step > 0) & (step <= cell.value["steps"] // 2), broken),
                 float(np.median(step[caught])) if caught.any() else NOTHING,
                 float(tokens[broken].mean()),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from demur.metrics import Estimate, auroc, tpr_at_fpr
+from demur.metrics import Estimate, tpr_at_fpr
 from demur.study import paper
-from demur.study.evidence import FEWEST, TOO_FEW, Evidence, Scores
+from demur.study.evidence import FEWEST, Evidence, Scores
 from demur.study.results import Results
 from demur.study.tables.failed import short, with_failed_arms
-from demur.viz.tables import NOTHING, Table, Value
+from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 
-#: Resamples of an interval: one takes a millisecond on a thousand scores, and there are hundreds.
+#: Resamples of a TPR: one takes a millisecond on a thousand scores, and there are hundreds.
 DRAWS = 300
 
 
@@ -20,8 +19,7 @@ def detectors_table(results: Results) -> Table:
     """Mean and standard deviation over models of each detector's AUROC."""
     rows: list[tuple[Value, ...]] = []
     for name in detector_names(results):
-        found = [one for one in _aurocs(results, name) if isinstance(one, Estimate)]
-        values = [one.value for one in found]
+        values = aurocs(results, name)
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else NOTHING
         kind = any(s.supervised for e in results.main if (s := e.scores.get(name)))
         mean = float(np.mean(values)) if values else TOO_FEW
@@ -32,9 +30,9 @@ def detectors_table(results: Results) -> Table:
         "AUROC of each detector over models",
         ("detector", "fitted on", "mean AUROC", "standard deviation", "models"),
         tuple(rows),
-        note=f"Models with fewer than {FEWEST} successful jailbreaks are left out. Detectors fitted "
-        "on attacks saw the same families in training; without them see the next tables. Length and "
-        f"perplexity are baselines that look at nothing else. {paper.NOTE}",
+        note=f"Models with successful jailbreaks of fewer than {FEWEST} goals are left out. Detectors "
+        "fitted on attacks saw the same families in training; without them see the next tables. Length "
+        f"and perplexity are baselines that look at nothing else. {paper.NOTE}",
     )
 
 
@@ -56,8 +54,10 @@ def detection_table(results: Results) -> Table:
             "flagged at the threshold",
         ),
         tuple(rows),
-        note=f"“{TOO_FEW}”: fewer than {FEWEST} jailbreaks succeeded, or a false-positive rate below "
-        "one in the number of harmless prompts. Thresholds are set on held-out harmless prompts.",
+        note=f"“{TOO_FEW}”: jailbreaks of fewer than {FEWEST} goals succeeded, or a false-positive "
+        "rate below one in the number of harmless prompts. Flagged at the threshold: the threshold was "
+        "set on held-out harmless prompts, as a guard's is. TPR at a false-positive rate: the "
+        "threshold is set on the very harmless prompts of this test, to compare detectors at one rate.",
     )
     return with_failed_arms(table, results)
 
@@ -67,14 +67,10 @@ def outcomes_table(results: Results) -> Table:
     rows: list[tuple[Value, ...]] = []
     for one in results.main:
         attacked = one.rows("harmful", "wrapped")
-        ends = {
-            "succeeded": attacked & one.succeeded,
-            "refused": attacked & ~one.succeeded & one.refusals,
-            "failed": attacked & ~one.succeeded & ~one.refusals,
-        }
-        for name in ("sri", "sri-standardised"):
-            if name in one.scores:
-                cells = [separation(one, one.scores[name].values, rows_) for rows_ in ends.values()]
+        ends = {end: attacked & chosen for end, chosen in one.ends.items()}
+        for name, scores in one.scores.items():
+            if name in ("sri", "sri-standardised") or scores.supervised:
+                cells = [one.separation(scores.values, chosen) for chosen in ends.values()]
                 counts = ", ".join(str(int(chosen.sum())) for chosen in ends.values())
                 rows.append((one.name, name, counts, *cells))
     table = Table(
@@ -94,7 +90,7 @@ def left_out_table(results: Results) -> Table:
         for scores in one.scores.values():
             for attack, without in sorted(scores.left_out.items()):
                 chosen = one.rows("harmful", attack) & one.succeeded
-                pair = [separation(one, values, chosen) for values in (scores.values, without)]
+                pair = [one.separation(values, chosen) for values in (scores.values, without)]
                 rows.append((one.name, scores.name, attack.replace("_", " "), *pair))
     table = Table(
         "Trained detectors on attacks they never saw",
@@ -111,31 +107,21 @@ def detector_names(results: Results) -> list[str]:
     return list(dict.fromkeys([*scored, *named]))
 
 
-def separation(
-    one: Evidence, scores: NDArray[np.float64], positives: NDArray[np.bool_]
-) -> Estimate | str:
-    """AUROC of some rows against all harmless ones; words where there are too few."""
-    benign = one.rows("harmless") & ~np.isnan(scores)
-    positives = positives & ~np.isnan(scores)
-    if positives.sum() < FEWEST or not benign.any():
-        return TOO_FEW
-    goals = [*one.goals[benign], *one.goals[positives]]
-    return auroc(scores[benign], scores[positives], goals)
-
-
-def _aurocs(results: Results, name: str) -> list[Estimate | str]:
-    there = (one for one in results.main if name in one.scores)
-    return [separation(one, one.scores[name].values, one.jailbreaks) for one in there]
+def aurocs(results: Results, name: str) -> list[float]:
+    """A detector's AUROC on each model that has enough successful jailbreaks."""
+    found = (one.separations.get(name) for one in results.main)
+    return [one.value for one in found if isinstance(one, Estimate)]
 
 
 def _row(one: Evidence, scores: Scores) -> list[Value]:
-    chosen = one.jailbreaks & ~np.isnan(scores.values)
-    benign = one.rows("harmless") & ~np.isnan(scores.values)
-    if chosen.sum() < FEWEST:
-        return [TOO_FEW] * 4
+    found = one.separations[scores.name]
+    if isinstance(found, str):
+        return [found] * 4
+    there = ~np.isnan(scores.values)
+    chosen, benign = one.jailbreaks & there, one.rows("harmless") & there
     pair = scores.values[benign], scores.values[chosen]
     goals = [*one.goals[benign], *one.goals[chosen]]
-    cells: list[Value] = [separation(one, scores.values, one.jailbreaks)]
+    cells: list[Value] = [found]
     for fpr in (0.01, 0.001):
         # A rate below one in n harmless prompts cannot be seen on them.
         seen = benign.sum() * fpr >= 1

@@ -36,9 +36,11 @@ def false_positives_table(results: Results) -> Table:
         "Harmless prompts that are flagged",
         ("arm", "detector", "fitted and calibrated on", *wrappers),
         tuple(rows),
-        note=f"Every threshold keeps a false-positive rate of {results.manifest['study']['alpha']:g} "
-        "on held-out prompts of the kind it was calibrated on. Shorter and longer: the thirds of the "
-        "plain harmless prompts with the fewest and most words.",
+        note=f"Thresholds aim at {results.manifest['study']['alpha']:g}. Conformal calibration keeps "
+        "that where test prompts are exchangeable with the calibration prompts. They are not quite: "
+        "their tasks are others, and the prompts of one task are alike, so that they count for "
+        "fewer than they are. What was measured on the test prompts stands here. Shorter and longer: "
+        "the thirds of the plain harmless prompts with the fewest and most words.",
     )
     return with_failed_arms(table, results)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from demur.study import paper
-from demur.study.evidence import Evidence
+from demur.study.evidence import Evidence, on_common_prompts
 from demur.study.results import Results
-from demur.study.tables.failed import with_failed_arms
+from demur.study.tables.failed import failed_attack, with_failed_arms
 from demur.viz.tables import NOTHING, Table, Value
 
 
@@ -17,13 +18,33 @@ def rates_table(results: Results) -> Table:
 
 
 def remasking_table(results: Results) -> Table:
-    """The same for every sampler of the models that have several."""
-    several = {one.model for one in results.group("variant")}
+    """The same for every sampler of the models that have several, on the prompts they share."""
     arms = [
-        one for one in results.evidence if one.model in several and one.group in ("main", "variant")
+        named(one, results)
+        for arms in several_samplers(results).values()
+        for one in on_common_prompts(arms)
     ]
     table = _table(arms, "Refusals and successful attacks by sampler", with_paper=False)
-    return with_failed_arms(table, results, group="variant")
+    return with_failed_arms(table, results, groups=("variant",))
+
+
+def named(one: Evidence, results: Results) -> Evidence:
+    """A main arm by its sampler's name too, as the arms beside it are; others as they are."""
+    sampler = results.first_sampler(one.model)
+    return replace(one, name=f"{one.name}, {sampler}") if one.group == "main" and sampler else one
+
+
+def several_samplers(results: Results) -> dict[str, list[Evidence]]:
+    """Model -> its main arm and variants, where there are variants."""
+    models = dict.fromkeys(one.model for one in results.group("variant"))
+    return {
+        model: [
+            one
+            for one in results.evidence
+            if one.model == model and one.group in ("main", "variant")
+        ]
+        for model in models
+    }
 
 
 def shown(attack: str) -> str:
@@ -52,6 +73,7 @@ def _table(arms: list[Evidence], title: str, *, with_paper: bool = True) -> Tabl
         note="RR: share refused, by the first refusal judge. ASR: share that the harm judge finds "
         "harmful. “all” is every attack together, the plain prompts left out. 95% intervals, "
         "clustered by goal; a dash where an attack was not run."
+        + ("" if with_paper else " All samplers of a model on the same prompts.")
         + (f" {paper.NOTE}" if with_paper else ""),
     )
 
@@ -61,7 +83,8 @@ def _rates(one: Evidence, attacks: list[str], measure: str) -> list[Value]:
     cells: list[Value] = []
     for attack in attacks:
         chosen = one.rows("harmful", "wrapped" if attack == "all" else attack)
-        cells.append(one.rate(hits, chosen) if chosen.any() else NOTHING)
+        missing = "failed" if failed_attack(one, attack) else NOTHING
+        cells.append(one.rate(hits, chosen) if chosen.any() else missing)
     return cells
 
 

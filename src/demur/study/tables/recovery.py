@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from demur.metrics import IRR_THRESHOLDS, recovery_rates
+from demur.metrics import IRR_THRESHOLDS
 from demur.study import paper
-from demur.study.evidence import FEWEST, TOO_FEW, Evidence
+from demur.study.evidence import Evidence
 from demur.study.results import Results
 from demur.study.tables.failed import with_failed_arms
 from demur.viz.tables import NOTHING, Table, Value
@@ -28,14 +26,27 @@ def recovery_table(results: Results) -> Table:
         "generations with a harmful draft. An autoregressive draft is a prefix, which is never "
         f"taken back. IRR: among all harmful prompts. {paper.NOTE}",
     )
-    return with_failed_arms(table, results)
+    return with_failed_arms(table, results, groups=("main", "variant"))
+
+
+def internal_table(results: Results) -> Table:
+    """IRR of each main arm and variant by how the generation ended."""
+    rows: list[tuple[Value, ...]] = [
+        (one.name, end, int(chosen.sum()), *(one.irr(t, chosen) for t in IRR_THRESHOLDS))
+        for one in results.evidence
+        if one.group in ("main", "variant")
+        for end, chosen in one.ends.items()
+    ]
+    table = Table(
+        "Internal recovery by how the generation ended",
+        ("arm", "response", "harmful prompts", *(f"IRR at {t:g}" for t in IRR_THRESHOLDS)),
+        tuple(rows),
+        note="Succeeded: the response is harmful; refused; failed: neither. A state that ends on the "
+        "side of refusal under a harmful response is no recovery that a user would see.",
+    )
+    return with_failed_arms(table, results, groups=("main", "variant"))
 
 
 def _row(one: Evidence) -> tuple[Value, ...]:
-    chosen = np.flatnonzero(one.rows("harmful"))
-    drafts = [one.drafts[i] for i in chosen]
-    entered = sum(any(steps) for steps in drafts)
     internal = [one.irr(threshold) for threshold in IRR_THRESHOLDS]
-    if entered < FEWEST:
-        return one.name, entered, TOO_FEW, TOO_FEW, *internal
-    return one.name, entered, *recovery_rates(drafts, one.goals[chosen].tolist()), *internal
+    return one.name, int(one.entered.sum()), *one.recovery(), *internal

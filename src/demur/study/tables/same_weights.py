@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from demur.metrics import Estimate, difference
+from demur.metrics import difference
 from demur.study import paper
-from demur.study.evidence import Evidence
+from demur.study.evidence import Evidence, Shown, enough
 from demur.study.results import Results
+from demur.study.tables.failed import with_failed_arms
 from demur.study.tables.rates import shown
 from demur.viz.tables import Table, Value
+
+_TITLE = "Same weights: from AR order to remasking"
+_COLUMNS = ("model", "attack", "change in RR", "cut in ASR")
 
 
 def same_weights_table(results: Results) -> Table | None:
     """Change in RR and cut in ASR from AR order to remasking, paired; None without such a pair."""
-    rows: list[tuple[Value, ...]] = []
+    rows: list[Sequence[Value]] = []
     for ordered, remasked in pairs(results):
         for attack in ["all", *remasked.attacks]:
             rows.append((remasked.model, shown(attack), *changes(ordered, remasked, attack)))
-    if not rows:
+    broken = with_failed_arms(
+        Table(_TITLE, _COLUMNS, rows),
+        results,
+        groups=("variant",),
+        wanted=lambda arm: is_ar_order(arm["sampler"]),
+    )
+    if not broken.rows:
         return None
+    rows = [*broken.rows]
     for attack, models in paper.printed("same_weights").items():
         for model, (refusals, success) in models.items():
             rows.append((model + paper.MARK, shown(attack), refusals, success))
     return Table(
-        "Same weights: from AR order to remasking",
-        ("model", "attack", "change in RR", "cut in ASR"),
-        tuple(rows),
+        _TITLE,
+        _COLUMNS,
+        rows,
         note="Differences of rates in [-1, 1] on the same prompts; positive: remasking refuses more, "
         "and fewer attacks succeed. 95% intervals of paired differences, clustered by goal. "
         f"“all” leaves the plain prompts out. {paper.NOTE}",
@@ -38,25 +50,24 @@ def same_weights_table(results: Results) -> Table | None:
 def pairs(results: Results) -> Iterator[tuple[Evidence, Evidence]]:
     """(AR order, main arm) of each model that has both."""
     for one in results.evidence:
-        if one.group == "variant" and is_ar_order(one):
+        if one.group == "variant" and is_ar_order(one.fingerprint["sampler"]):
             yield from ((one, main) for main in results.main if main.model == one.model)
 
 
-def is_ar_order(one: Evidence) -> bool:
-    """Whether diffusion weights were decoded from left to right, a token a step."""
-    sampler = one.fingerprint["sampler"]
+def is_ar_order(sampler: Mapping[str, Any]) -> bool:
+    """Whether a sampler decodes diffusion weights from left to right, a token a step."""
     return bool(sampler.get("remasking") == "left_to_right" or sampler.get("block_length") == 1)
 
 
-def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Estimate, Estimate]:
+def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Shown, Shown]:
     """Change in RR and cut in ASR over the prompts that both arms saw."""
     first, second = _places(ordered, attack), _places(remasked, attack)
     both = [i for i in first if i in second]
     a, b = [first[i] for i in both], [second[i] for i in both]
     goals = remasked.goals[b].tolist()
     return (
-        difference(remasked.refusals[b], ordered.refusals[a], goals),
-        difference(ordered.succeeded[a], remasked.succeeded[b], goals),
+        enough(difference(remasked.refusals[b], ordered.refusals[a], goals)),
+        enough(difference(ordered.succeeded[a], remasked.succeeded[b], goals)),
     )
 
 

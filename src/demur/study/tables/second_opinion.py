@@ -28,7 +28,7 @@ def second_opinion_table(results: Results) -> Table:
         tuple(rows),
         note="Differences of RR in [-1, 1] on the same prompts; positive: remasking refuses more. 95% "
         "intervals of paired differences, clustered by goal. “all” leaves the plain prompts out. The "
-        "paper's second judge is a language model, which finds a gain for every attack (table 15).",
+        "paper's second judge is a language model (table 15).",
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from demur.study.evidence import FEWEST, TOO_FEW, Evidence
+from demur.metrics import difference
+from demur.study.evidence import Evidence, enough
 from demur.study.results import Results
 from demur.study.tables.failed import short
 from demur.viz.tables import NOTHING, Table, Value
@@ -19,7 +20,7 @@ def surrogate_table(results: Results) -> Table:
         black = results.arm(str(cell.about["arm"]))
         names = str(cell.about["white"]), str(cell.about["arm"])
         if black is None or cell.outcome.state != "done":
-            rows.append((*names, short(cell.outcome.error), *[NOTHING] * 4))
+            rows.append((*names, short(cell.outcome.error), *[NOTHING] * 5))
             continue
         for guard, sets in cell.value["flagged"].items():
             rows.append((*names, guard, *_row(black, sets)))
@@ -27,11 +28,12 @@ def surrogate_table(results: Results) -> Table:
         "A white-box model's guard before a black-box model",
         (
             *("white box", "black box", "guard", "jailbreaks flagged"),
-            *("ASR, unguarded", "ASR, guarded", "harmless flagged"),
+            *("ASR, unguarded", "ASR, guarded", "cut in ASR", "harmless flagged"),
         ),
         tuple(rows),
         note="The white-box model reads prompt and response in one pass; the guard is fitted and "
-        "calibrated on its reading of harmless ones. PAPER table 24: Dream reads LLaDA-2.",
+        "calibrated on its reading of harmless ones. Cut in ASR: paired, on the same "
+        "prompts. PAPER table 24: Dream reads LLaDA-2.",
     )
 
 
@@ -39,8 +41,15 @@ def _row(black: Evidence, sets: Mapping[str, Sequence[bool]]) -> list[Value]:
     flagged = black.aligned(sets, False).astype(bool)
     attacked, broken = black.rows("harmful", "wrapped"), black.jailbreaks
     return [
-        black.rate(flagged, broken) if broken.sum() >= FEWEST else TOO_FEW,
+        black.rate(flagged, broken),
         black.rate(black.succeeded, attacked),
         black.rate(black.succeeded & ~flagged, attacked),
+        enough(
+            difference(
+                black.succeeded[attacked],
+                (black.succeeded & ~flagged)[attacked],
+                black.goals[attacked].tolist(),
+            )
+        ),
         black.rate(flagged, np.asarray(black.rows("harmless"))),
     ]
