@@ -12,7 +12,7 @@ import torch
 
 import demur
 from conftest import save_tokenizer
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, cache_keyword
 from demur.sampling import Autoregressive
 from demur.tracing import record
 from demur.types import Prompt
@@ -166,3 +166,15 @@ def test_system_prompt_is_folded_where_the_template_refuses_one(tmp_path: Path) 
     assert "helpful" in rendered
     assert rendered.index("helpful") < rendered.index("w1")
     assert rendered.count("<|user|>") == 1
+
+
+def test_the_cache_goes_in_under_the_name_that_the_network_gives_it() -> None:
+    """transformers 5.24 calls it ``cache`` and warns of the old name."""
+
+    class Before(torch.nn.Module):
+        def forward(self, input_ids: Any, past_key_values: Any = None) -> None: ...
+
+    class Since(torch.nn.Module):
+        def forward(self, input_ids: Any, cache: Any = None) -> None: ...
+
+    assert [cache_keyword(c.forward) for c in (Before, Since)] == ["past_key_values", "cache"]

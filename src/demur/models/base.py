@@ -6,9 +6,11 @@ A family file says how its checkpoints become a native transformers model and de
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, final
 
 import torch
@@ -196,7 +198,7 @@ class LanguageModel:
         """
         if positions is None and attention is not None and attention.ndim == 2:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
-        caching = {"past_key_values": cache, "use_cache": cache is not None}
+        caching = {cache_keyword(type(self.body).forward): cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
             output = self.body(
                 input_ids=ids,
@@ -270,6 +272,13 @@ class LanguageModel:
         dtype = self.net.get_input_embeddings().weight.dtype
         closed = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         return closed.masked_fill(~mask, torch.finfo(dtype).min)
+
+
+@lru_cache
+def cache_keyword(forward: Callable[..., Any]) -> str:
+    """What a network's ``forward`` calls its cache: ``past_key_values`` until transformers 5.24."""
+    asked = inspect.signature(forward).parameters
+    return "cache" if "cache" in asked else "past_key_values"
 
 
 def native_logits(net: Any, states: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demur.errors import InputError, ModelError
-from demur.models.base import Batch, LanguageModel, Traits
+from demur.models.base import Batch, LanguageModel, Traits, cache_keyword
 from demur.models.checkpoint import Checkpoint, load_native
 from demur.models.tokens import end_ids, load_tokenizer
 
@@ -141,10 +141,10 @@ class Written:
         with self._model.captured(layers) as captured:
             output = decoder(
                 decoder_input_ids=canvas,
-                past_key_values=self._cache,
                 self_conditioning_logits=conditioning,
                 decoder_attention_mask=F.pad(self._attention, (0, length), value=True),
                 decoder_position_ids=self._next(length),
+                **{cache_keyword(type(decoder).forward): self._cache},
             )
         captured["last"] = output.last_hidden_state
         return {layer: captured[layer] for layer in layers}
@@ -155,9 +155,10 @@ class Written:
         return self._attention.long().sum(1, keepdim=True) + columns
 
     def _encode(self, ids: Tensor, positions: Tensor) -> None:
-        self._model.net.model.encoder.language_model(
+        reader = self._model.net.model.encoder.language_model
+        reader(
             input_ids=ids,
             attention_mask=self._attention,
             position_ids=positions,
-            past_key_values=self._cache,
+            **{cache_keyword(type(reader).forward): self._cache},
         )
