@@ -161,6 +161,31 @@ def test_gives_up(move: Any, says: str, ask: Callable[..., Endpoint], script: Sc
     assert len(script.seen) == 2
 
 
+def test_malformed_answers_are_asked_again_after_growing_pauses(
+    ask: Callable[..., Endpoint], script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demur.endpoint.PAUSE", 0.1)
+    script.moves = [b"nonsense"] * 3
+    began = time.monotonic()
+    assert ask().answer([one("hello")], max_tokens=5) == ["hello"]
+    assert time.monotonic() - began > 0.1 + 0.2 + 0.4
+
+
+def test_an_answer_cut_off_before_its_first_word_is_no_answer(
+    ask: Callable[..., Endpoint], script: Script, tmp_path: Path
+) -> None:
+    cut = json.loads(completion(""))
+    cut["choices"][0]["finish_reason"] = "length"
+    script.moves = [json.dumps(cut).encode()]
+    with pytest.raises(EndpointError, match=r"nothing within 5 tokens.*--reasoning-tokens"):
+        ask(cache=tmp_path).answer([one("hello")], max_tokens=5)
+    assert len(script.seen) == 1
+    assert not list(tmp_path.rglob("*.json"))
+    more = ask(cache=tmp_path, reasoning_tokens=100)
+    assert more.answer([one("hello")], max_tokens=5) == ["hello"]
+    assert script.seen[-1]["max_tokens"] == 105
+
+
 def test_a_refused_key_is_not_shown(ask: Callable[..., Endpoint], script: Script) -> None:
     script.moves = [401]
     with pytest.raises(EndpointError, match=r"status 401.*\*\*\*.*DEMUR_TEST_KEY") as caught:

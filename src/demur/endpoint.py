@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,9 @@ from urllib.parse import urlsplit
 from demur.errors import EndpointError, InputError, MissingExtraError
 from demur.files import write_atomically
 from demur.types import digest
+
+#: Seconds before a malformed answer is asked for again; twice as many each further time.
+PAUSE = 0.5
 
 
 class Message(NamedTuple):
@@ -87,6 +91,7 @@ class Endpoint:
         retries: further tries after a time-out, a lost connection, a malformed answer or the
             statuses 408, 409, 429 and 5xx, with a growing pause (the server's own where it says).
         concurrency: requests under way at once.
+        reasoning_tokens: added to the most tokens of every answer, for a model that reasons first.
         usage: requests and tokens so far.
 
     Raises:
@@ -100,6 +105,7 @@ class Endpoint:
     timeout: float = 60.0
     retries: int = 5
     concurrency: int = 8
+    reasoning_tokens: int = 0
     usage: Usage = field(default=Usage(), init=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
@@ -126,10 +132,11 @@ class Endpoint:
         """Ask for the next turn of each conversation, several at once; answers in order.
 
         Raises:
-            EndpointError: a request got no usable answer; those that did are in the cache.
+            EndpointError: a request got no usable answer, or one cut off before its first word; those
+                that did are in the cache.
             MissingExtraError: the client is not installed.
         """
-        settings = {"max_tokens": max_tokens, "temperature": temperature}
+        settings = {"max_tokens": max_tokens + self.reasoning_tokens, "temperature": temperature}
         seeds = each_seed(seed, len(conversations))
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
             waiting = [
@@ -166,9 +173,17 @@ class Endpoint:
         import openai
 
         problem = "no try was made"
-        for _ in range(self.retries + 1):
+        for number in range(self.retries + 1):
+            if number:
+                time.sleep(PAUSE * 2 ** (number - 1))
             try:
                 return _content(client.chat.completions.create(**request))
+            except _CutOffError:
+                raise EndpointError(
+                    f"{self.model} at {self.url} wrote nothing within {request['max_tokens']} tokens, "
+                    "as models that reason first do. Raise reasoning_tokens (--reasoning-tokens), or "
+                    "ask a model that does not reason."
+                ) from None
             except openai.APIStatusError as error:
                 raise self._failed(f"status {error.status_code}: {error.message}") from None
             except openai.APIConnectionError as error:
@@ -211,12 +226,19 @@ class Endpoint:
             self.usage = replace(now, **{k: getattr(now, k) + v for k, v in more.items()})
 
 
+class _CutOffError(Exception):
+    """An answer that ended, for its length, before it said anything."""
+
+
 def _content(completion: Any) -> tuple[str, tuple[int, int]]:
     """The text of a completion, and tokens read and written."""
-    message = completion.choices[0].message
+    choice = completion.choices[0]
+    message = choice.message
     text = message.content if message.content is not None else (message.refusal or "")
     if not isinstance(text, str):
         raise TypeError
+    if not text and choice.finish_reason == "length":
+        raise _CutOffError
     usage = completion.usage
     return text, (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -14,10 +14,12 @@ import typer
 
 from demur.cli import console
 from demur.cli.app import AsJson, Out, app, assignment
+from demur.cli.asking import Cache, KeyVariable, ReasoningTokens, Timeout, note_cost
 from demur.errors import InputError
 
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
+    from demur.models.base import LanguageModel
 
 
 @app.command()
@@ -67,6 +69,14 @@ def attack(
             "to load, or NAME@http://... on an OpenAI-compatible server (extra judges).",
         ),
     ] = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    cache: Cache = None,
+    timeout: Timeout = 60.0,
+    reasoning_tokens: ReasoningTokens = 0,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option("--sampler-set", help="How the model under attack generates, as name=value."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
@@ -76,11 +86,13 @@ def attack(
     """
     from demur.attacks import attack_from
     from demur.guard import Guard
-    from demur.models import load
     from demur.prompts import read_prompts, write_prompts
 
     settings: dict[str, Any] = dict(assignment(text) for text in other or ())
-    settings |= {role: _assistant(where) for role, where in map(assignment, asked or ())}
+    server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
+    server["reasoning_tokens"] = reasoning_tokens
+    assistants = {role: _assistant(w, server) for role, w in map(assignment, asked or ())}
+    settings |= assistants
     if guard:
         settings["guard"] = Guard.load(guard)
     chosen = attack_from({**settings, "name": name})
@@ -88,19 +100,32 @@ def attack(
         raise InputError(f"{out} does not end in .jsonl, which prompts are written as. Rename it.")
     rows = read_prompts(prompts, limit=limit)
     with _progress_noted():
-        made = chosen(rows, target=load(model) if model else None, seed=seed)
+        made = chosen(rows, target=_target(model, sampler) if model else None, seed=seed)
+    note_cost(assistants.values())
     write_prompts(out, made)
     console.say(f"{len(made)} prompts in {out}")
 
 
-def _assistant(where: str) -> Assistant:
+def _target(name: str, sampler: list[str] | None) -> LanguageModel:
+    """The model under attack, what was asked for of its sampler its own."""
+    from dataclasses import replace
+
+    from demur.models import load
+    from demur.sampling import sampler_from, spec
+
+    model = load(name)
+    changed = {**model.traits.sampler, **dict(map(assignment, sampler or ()))}
+    return replace(model, traits=replace(model.traits, sampler=spec(sampler_from(changed))))
+
+
+def _assistant(where: str, server: Mapping[str, Any]) -> Assistant:
     """A model to ask: on a server when the name says so, loaded otherwise."""
     from demur.endpoint import Endpoint
     from demur.judges.local import LocalAssistant
     from demur.models import load
 
     name, at, url = str(where).partition("@")
-    return Endpoint(url=url, model=name) if at else LocalAssistant(load(name))
+    return Endpoint(url=url, model=name, **server) if at else LocalAssistant(load(name))
 
 
 @contextmanager

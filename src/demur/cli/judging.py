@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +10,10 @@ import typer
 
 from demur.cli import console
 from demur.cli.app import AsJson, Run, app
+from demur.cli.asking import Cache, KeyVariable, ReasoningTokens, Timeout, note_cost
 
 if TYPE_CHECKING:
-    from demur.endpoint import Assistant, Endpoint
+    from demur.endpoint import Assistant
     from demur.judges import Comparison, Judge, Verdict
     from demur.models.base import LanguageModel
     from demur.types import Trace
@@ -51,12 +53,10 @@ def judge(
     judge_model: Annotated[
         str | None, typer.Option(help="Model of judges that ask one: the server's, or one to load.")
     ] = None,
-    key_variable: Annotated[
-        str, typer.Option(help="Environment variable that holds the server's key.")
-    ] = "OPENAI_API_KEY",
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the server's answers.")
-    ] = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    cache: Cache = None,
+    timeout: Timeout = 60.0,
+    reasoning_tokens: ReasoningTokens = 0,
     as_json: AsJson = False,
 ) -> None:
     """Judge each response of a run; with several judges, say how far they agree and where not.
@@ -70,14 +70,16 @@ def judge(
     from demur.metrics import rate
     from demur.store import Store
 
-    asked = _asked(endpoint, judge_model, key_variable, cache)
+    server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
+    server["reasoning_tokens"] = reasoning_tokens
+    asked = _asked(endpoint, judge_model, server)
     chosen = _judges(names, asked)
     traces = list(Store.open(run).traces())
     pairs = [(trace.prompt.goal, answer_of(trace)) for trace in traces]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
-    _note_cost(asked[0])
+    note_cost(asked[:1])
     if out:
         _write(out, traces, said)
     if as_json:
@@ -96,15 +98,16 @@ def judge(
 
 
 def _asked(
-    endpoint: str | None, judge_model: str | None, key_variable: str, cache: Path | None
+    endpoint: str | None, judge_model: str | None, server: Mapping[str, Any]
 ) -> tuple[Assistant | None, LanguageModel | None]:
     """Who answers the judges that ask: a server's model, or one loaded here."""
+    from demur.endpoint import Endpoint
     from demur.errors import InputError
 
     if endpoint and not judge_model:
         raise InputError("--endpoint says where the server is; add --judge-model NAME.")
     if endpoint and judge_model:
-        return _endpoint(endpoint, judge_model, key_variable, cache), None
+        return Endpoint(endpoint, judge_model, **server), None
     if not judge_model:
         return None, None
     from demur.judges import LocalAssistant
@@ -112,23 +115,6 @@ def _asked(
 
     loaded = load(judge_model)
     return LocalAssistant(loaded), loaded
-
-
-def _endpoint(url: str, model: str, key_variable: str, cache: Path | None) -> Endpoint:
-    from demur.endpoint import Endpoint
-
-    return Endpoint(url, model, key_variable=key_variable, cache=cache)
-
-
-def _note_cost(asked: Assistant | None) -> None:
-    from demur.endpoint import Endpoint
-
-    if isinstance(asked, Endpoint):
-        used = asked.usage
-        console.note(
-            f"{asked.model}: {used.requests} requests, {used.cached} answers from the cache, "
-            f"{used.prompt_tokens} tokens read, {used.answer_tokens} written"
-        )
 
 
 def _judges(names: str, asked: tuple[Assistant | None, LanguageModel | None]) -> dict[str, Judge]:

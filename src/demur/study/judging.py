@@ -60,6 +60,7 @@ def _asked(judges: Judges) -> tuple[Assistant | None, LanguageModel | None]:
             cache=Path(judges.cache) if judges.cache else None,
             timeout=judges.timeout,
             concurrency=judges.concurrency,
+            reasoning_tokens=judges.reasoning_tokens,
         )
         return server, None
     if not judges.model:

@@ -112,6 +112,7 @@ class Judges(Part):
         cache: folder that keeps the server's answers, from where the study is run.
         timeout: seconds one try of the server may take.
         concurrency: requests under way at once.
+        reasoning_tokens: tokens beyond an answer's own, for a model that reasons first.
     """
 
     refusal: Annotated[tuple[str, ...], Field(min_length=1)] = ("paper",)
@@ -122,6 +123,7 @@ class Judges(Part):
     cache: str = ""
     timeout: Annotated[float, Field(gt=0)] = 60.0
     concurrency: Count = 8
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 0
 
     @property
     def inputs(self) -> dict[str, Any]:
