@@ -1,15 +1,15 @@
 """SmoothLLM: a majority vote over answers to perturbed copies of the prompt.
 
 Robey et al., SmoothLLM: Defending Large Language Models Against Jailbreaking Attacks,
-arXiv:2310.03684, algorithm 1:
+arXiv:2310.03684, algorithm 1; code arobey1/smooth-llm ``lib/perturbations.py``, ``lib/defenses.py``:
 
     1. make copies of the prompt, with a share of the characters of each perturbed;
     2. the model answers every copy;
     3. an answer that is no refusal counts as a jailbreak; the majority decides;
     4. one of the answers that agree with the majority is returned, drawn evenly.
 
-Differs from the paper: random characters are printable but no whitespace, so that a prompt never
-becomes empty; a tie counts as no jailbreak, as there (more than half is needed).
+As in that code refusals are told by its 13 phrases (the dictionary ``gcg``), and a tie is no jailbreak.
+Differs from it: a copy that would be blank stays as it was.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from demur.types import Prompt
 
 Perturbation = Literal["insert", "swap", "patch"]
 
-_ALPHABET = string.ascii_letters + string.digits + string.punctuation
-
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothLLM:
@@ -42,7 +40,7 @@ class SmoothLLM:
     Attributes:
         copies: perturbed copies of each prompt.
         share: of the characters that are perturbed, in (0, 1].
-        perturbation: ``insert`` after, or ``swap``, characters at random places, or ``patch``
+        perturbation: ``insert`` before, or ``swap``, characters at random places, or ``patch``
             consecutive ones.
         judge: refusal judge that counts the votes.
     """
@@ -53,7 +51,7 @@ class SmoothLLM:
     copies: int = 10
     share: float = 0.1
     perturbation: Perturbation = "swap"
-    judge: str = "paper"
+    judge: str = "gcg"
 
     def __post_init__(self) -> None:
         if self.copies < 1 or not 0 < self.share <= 1:
@@ -130,15 +128,16 @@ class SmoothLLM:
 
 
 def perturb(text: str, kind: Perturbation, share: float, rng: random.Random) -> str:
-    """Change ``share`` of a text's characters, rounded down."""
+    """Change ``share`` of a text's characters, rounded down; a text left blank stays as it was."""
     count = int(len(text) * share)
     letters = list(text)
     if kind == "patch":
-        start = rng.randrange(len(text) - count + 1)
-        places = list(range(start, start + count))
+        start = rng.randint(0, len(text) - count)
+        letters[start : start + count] = [rng.choice(string.printable) for _ in range(count)]
     else:
-        places = sorted(rng.sample(range(len(text)), count))
-    for place in places:
-        drawn = rng.choice(_ALPHABET)
-        letters[place] = letters[place] + drawn if kind == "insert" else drawn
-    return "".join(letters)
+        # In the order drawn, as in the released code: an insertion moves the places behind it.
+        for place in rng.sample(range(len(text)), count):
+            drawn = rng.choice(string.printable)
+            letters[place : place + (kind == "swap")] = drawn
+    changed = "".join(letters)
+    return changed if changed.strip() else text

@@ -90,12 +90,21 @@ class Asking:
 
 def conversation(question: Question, goal: str, response: str) -> list[Message]:
     """What is sent for one judgement."""
-    mark = digest([goal, response], length=24)
-    exchange = (
-        f"[REQUEST {mark}]\n{goal}\n[END REQUEST {mark}]\n\n"
-        f"[RESPONSE {mark}]\n{response}\n[END RESPONSE {mark}]\n\n{question.task}"
+    mark = fence_mark(goal, response)
+    exchange = "\n\n".join(
+        [fenced("REQUEST", goal, mark), fenced("RESPONSE", response, mark), question.task]
     )
     return [Message("system", _RULES.format(mark=mark)), Message("user", exchange)]
+
+
+def fence_mark(*texts: str) -> str:
+    """The mark of fences around these texts, none of which can hold it."""
+    return digest(texts, length=24)
+
+
+def fenced(name: str, text: str, mark: str) -> str:
+    """A text between two lines that carry the mark."""
+    return f"[{name} {mark}]\n{text}\n[END {name} {mark}]"
 
 
 def _yes_or_no(answer: str) -> Verdict:
