@@ -23,6 +23,11 @@ lint: .venv/.dev
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --site-dir site
 
+# Each reader of files of others, for so many seconds.
+SECONDS ?= 60
+fuzz: .venv/.dev
+	.venv/bin/python tests/fuzz/readers.py $(SECONDS)
+
 package: .venv/.dev
 	scripts/package.sh
 
@@ -49,4 +54,4 @@ bench: .venv/.dev
 clean:
 	rm -rf .venv .venv-oldest demo dist site
 
-.PHONY: watch demo test oldest lint docs package bench clean
+.PHONY: watch demo test oldest lint docs fuzz package bench clean

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Builds wheel and sdist of the last commit twice, compares, and tries the wheel in a fresh environment.
-# Needs build in the environment of $PYTHON. Run by: make package
+# Builds wheel and sdist of the last commit twice, compares them, and tries the wheel as a user does: in an
+# environment of its own, with PYTHON (such as python3.12; the development environment's when not set).
+# Run by: make package
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
+builder=$root/.venv/bin/python
+python=$(command -v "${PYTHON:-$builder}")
+case $python in /*) ;; *) python=$root/$python ;; esac
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH PIP_DISABLE_PIP_VERSION_CHECK=1
 work=$(mktemp -d)
@@ -13,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 for try in one two; do
     mkdir "$work/$try.source"
     git archive HEAD | tar -x -C "$work/$try.source"
-    "$PYTHON" -m build --outdir "$work/$try" "$work/$try.source" >"$work/$try.log" 2>&1 ||
+    "$builder" -m build --outdir "$work/$try" "$work/$try.source" >"$work/$try.log" 2>&1 ||
         { cat "$work/$try.log"; exit 1; }
 done
 (cd "$work/one" && sha256sum -- *) | tee "$work/hashes"
@@ -23,10 +26,11 @@ if [ -n "$(find "$work/one" -size +30M)" ]; then
     exit 1
 fi
 
-"$PYTHON" -m venv "$work/fresh"
+"$python" -m venv "$work/fresh"
 "$work/fresh/bin/python" -m pip install -q -c constraints.txt "$work"/one/*.whl
 "$work/fresh/bin/python" -m pip check
 cd "$work"
+fresh/bin/python --version
 fresh/bin/demur --version
 fresh/bin/python - <<'PYTHON'
 import subprocess

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # One thread a process, in child processes too: threads of several processes on few cores only get in
 # each other's way.
@@ -29,6 +29,16 @@ TEMPLATE = (
 )
 
 torch.set_num_threads(1)
+
+
+def not_here(what: str) -> NoReturn:
+    """Skip where this machine lacks something that a test needs; fail where nothing may be skipped.
+
+    ``.ci/run`` sets ``DEMUR_SKIP_NOTHING``, so that a test which never ran is not taken for passed.
+    """
+    if os.environ.get("DEMUR_SKIP_NOTHING"):
+        pytest.fail(f"Skipped where nothing may be: {what}")
+    pytest.skip(what)
 
 
 def save_tokenizer(folder: Path) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import requires
 from pathlib import Path
@@ -32,13 +33,24 @@ def test_wheel_holds_everything_and_little_else(tmp_path: Path) -> None:
     assert wheel.stat().st_size < MEGABYTES * 2**20
     assert wheel.name == f"demur-{demur.__version__}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(
-        ["git", "ls-files", "src/demur"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    there = {name for name in tracked if (ROOT / name).exists()}
-    assert {name.removeprefix("src/") for name in there} <= names
+    there = {path.relative_to(ROOT / "src") for path in (ROOT / "src/demur").rglob("*.*")}
+    assert {str(path) for path in there if "__pycache__" not in path.parts and path.suffix} <= names
     assert "demur/organism/weights/organism-ar/model.safetensors" in names
     assert not [name for name in names if re.search(r"__pycache__|\.pyc|(^|/)\.|tests/", name)]
+
+
+def test_sdist_holds_what_its_tests_and_make_read(tmp_path: Path) -> None:
+    build = f"from hatchling.build import build_sdist; print(build_sdist({str(tmp_path)!r}))"
+    with tarfile.open(tmp_path / run("-c", build).splitlines()[-1]) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    needed = (
+        "Makefile",
+        "mkdocs.yml",
+        ".ci/run",
+        "benchmarks/__main__.py",
+        "constraints-oldest.txt",
+    )
+    assert {*needed, "scripts/sbom.py", "tests/conftest.py", "docs/hooks.py"} <= names
 
 
 def test_the_version_stands_in_one_place() -> None:

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import demur
-from conftest import save_llama, save_tokenizer
+from conftest import not_here, save_llama, save_tokenizer
 from demur.errors import InputError, ModelError, StoreError
 from demur.models.base import LanguageModel
 from demur.runs import trace_to
@@ -186,7 +186,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"mounting is not permitted here: {error}")
+            not_here(f"mounting is not permitted: {error}")
         return place
 
     yield mount

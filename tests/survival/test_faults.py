@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import demur
-from conftest import save_llama
+from conftest import not_here, save_llama
 from demur.cli import main
 from demur.errors import ModelError
 from demur.models.base import LanguageModel
@@ -110,7 +110,7 @@ int clock_gettime(clockid_t id, struct timespec *t) {
 def jumping(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that makes a process's clock jump, made by the C compiler of this machine."""
     if not (compiler := shutil.which("cc")):
-        pytest.skip("no C compiler to make a jumping clock with")
+        not_here("a C compiler, to make a jumping clock with")
     folder = tmp_path_factory.mktemp("clock")
     (folder / "clock.c").write_text(JUMPING)
     made = folder / "clock.so"
