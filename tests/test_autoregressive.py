@@ -17,6 +17,7 @@ from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, find_pooling
 from demur.tracing import record, trace
 from demur.types import Prompt, Step
+from parity.noise import MultinomialNoise
 
 PROMPTS = [
     Prompt("w1 w2 w3", id="a"),
@@ -77,7 +78,7 @@ def test_sampled_equals_generate_with_the_same_noise(
             tiny_ar.encode([prompt]),
             layers=("last",),
             pooling=find_pooling("running"),
-            noise=RowNoise.seeded([7]),
+            noise=MultinomialNoise(7),
         )
         found = list(stream)[-1].tokens[0]
         assert found[found >= 0].tolist() == expected

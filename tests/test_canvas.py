@@ -15,10 +15,11 @@ import torch
 import demur
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling import Block, Canvas, Masked, RowNoise, find_pooling
+from demur.sampling import Block, Canvas, Masked, Noise, RowNoise, find_pooling
 from demur.sampling.canvas import least_uncertain, temperature
 from demur.types import Prompt, Step
 from parity.blocks import GEMMA_CANVAS, GEMMA_VOCAB, save_diffusion_gemma
+from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
 
 pytest.importorskip("transformers", minversion="5.11", reason="older ones have no DiffusionGemma")
@@ -33,18 +34,17 @@ def run(
     model: LanguageModel,
     sampler: Canvas,
     *rows: list[int],
-    seeds: list[int],
+    noise: Noise,
     pooling: str = "response",
 ) -> list[Step]:
-    batch = Batch(*padded(rows), tuple(() for _ in rows))
-    noise, how = RowNoise.seeded(seeds), find_pooling(pooling)
+    batch, how = Batch(*padded(rows), tuple(() for _ in rows)), find_pooling(pooling)
     return list(sampler.run(model, batch, layers=("last",), pooling=how, noise=noise))
 
 
 def test_stops_after_the_canvas_with_an_end_token(model: LanguageModel) -> None:
     sampler = Canvas(gen_length=36, canvas_length=GEMMA_CANVAS, canvas_steps=4)
     free = replace(model, traits=replace(model.traits, end_ids=(GEMMA_VOCAB,)))
-    whole = run(free, sampler, ids_of(9), seeds=[9])[-1].tokens[0]
+    whole = run(free, sampler, ids_of(9), noise=MultinomialNoise(9))[-1].tokens[0]
     end = int(whole[GEMMA_CANVAS + 2])
     first = whole[:GEMMA_CANVAS].tolist()
     canvases = 1 if end in first else 2
@@ -56,7 +56,7 @@ def test_stops_after_the_canvas_with_an_end_token(model: LanguageModel) -> None:
         max_denoising_steps=4,
         eos_token_id=end,
     ).sequences[0, 9:]
-    tokens = run(ending, sampler, ids_of(9), seeds=[9])[-1].tokens[0]
+    tokens = run(ending, sampler, ids_of(9), noise=MultinomialNoise(9))[-1].tokens[0]
     written = tokens[tokens >= 0].tolist()
     assert len(written) == len(theirs) == canvases * GEMMA_CANVAS
     cut = written.index(end) + 1
@@ -77,10 +77,10 @@ def test_batched_is_single(tmp_path: Path) -> None:
     )
     rows = [ids_of(length) for length in (3, 21, 9, 14)]
     seeds = [4, 5, 6, 7]
-    together = run(model, sampler, *rows, seeds=seeds)
+    together = run(model, sampler, *rows, noise=RowNoise.seeded(seeds))
     lengths = set[int]()
     for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
-        alone = run(model, sampler, row, seeds=[seed])
+        alone = run(model, sampler, row, noise=RowNoise.seeded([seed]))
         lengths.add(len(alone))
         shared = [step for step in together if step.running[place]]
         assert len(alone) == len(shared)
@@ -127,7 +127,7 @@ def test_the_temperature_falls_to_just_above_its_minimum() -> None:
 
 def test_what_is_accepted_may_be_taken_back(model: LanguageModel) -> None:
     sampler = Canvas(gen_length=GEMMA_CANVAS, canvas_length=GEMMA_CANVAS, canvas_steps=8)
-    steps = run(model, sampler, ids_of(7), seeds=[1])
+    steps = run(model, sampler, ids_of(7), noise=RowNoise.seeded([1]))
     accepted = torch.stack([step.tokens[0] >= 0 for step in steps])
     assert accepted[:-1].any(1).all()
     assert (accepted[:-1] & ~accepted[1:]).any()
@@ -140,15 +140,15 @@ def test_each_pooling_takes_its_own_positions(model: LanguageModel) -> None:
     states: list[torch.Tensor] = []
     norm = model.net.model.decoder.norm
     handle = norm.register_forward_hook(lambda module, args, output: states.append(output[0]))
-    steps = run(quiet, sampler, ids_of(7), seeds=[1], pooling="generated")
+    steps = run(quiet, sampler, ids_of(7), noise=RowNoise.seeded([1]), pooling="generated")
     handle.remove()
     for step, found in zip(steps, states, strict=True):
         torch.testing.assert_close(step.phi["last"][0], found[step.tokens[0] >= 0].mean(0))
-    whole = run(quiet, sampler, ids_of(7), seeds=[1], pooling="content")
+    whole = run(quiet, sampler, ids_of(7), noise=RowNoise.seeded([1]), pooling="content")
     for step, found in zip(whole, states, strict=True):
         torch.testing.assert_close(step.phi["last"][0], found.mean(0))
     with pytest.raises(InputError, match="takes the state before each position"):
-        run(quiet, sampler, ids_of(7), seeds=[1], pooling="running")
+        run(quiet, sampler, ids_of(7), noise=RowNoise.seeded([1]), pooling="running")
 
 
 @pytest.mark.parametrize(

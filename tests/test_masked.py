@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,12 +78,16 @@ def naive(model: LanguageModel, prompt: Prompt, sampler: Masked) -> list[dict[st
             if sampler.never_end:
                 wanted[:, 2] = logits[:, 2] = -torch.inf
             wanted[:, mask] = -torch.inf
-            if sampler.temperature:
-                u = torch.rand(
-                    (len(masked), logits.shape[1]), generator=generator, dtype=torch.float64
-                )
-                wanted[masked] -= sampler.temperature * (-u.log()).log()
             guess = wanted.argmax(-1).tolist()
+            if sampler.temperature:
+                side = math.ceil(math.sqrt(logits.shape[1]))
+                u = torch.rand((len(masked), 2 * side), generator=generator, dtype=torch.float64)
+                for j, waits in zip(masked, -u.log(), strict=True):
+                    groups = (wanted[j] / sampler.temperature).softmax(-1).split(side)
+                    pace = [float(g.sum() / w) for g, w in zip(groups, waits, strict=False)]
+                    won = pace.index(max(pace))
+                    inside_it = groups[won] / waits[side : side + len(groups[won])]
+                    guess[j] = won * side + int(inside_it.argmax())
             if sampler.end_last:
                 logits[:, 2] = -torch.inf
             probability = logits.softmax(-1)

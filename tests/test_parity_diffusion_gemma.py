@@ -18,8 +18,9 @@ from torch import Tensor
 import demur
 from demur.errors import ModelError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling import Canvas, RowNoise, find_pooling, sampler_from
+from demur.sampling import Canvas, find_pooling, sampler_from
 from parity.blocks import GEMMA_CANVAS, GEMMA_VOCAB, save, save_diffusion_gemma
+from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
 
 NATIVE = Version(transformers.__version__) >= Version("5.11")
@@ -88,7 +89,7 @@ def test_every_draft_and_the_result_are_transformers(
     )
     handle.remove()
     batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
-    noise, pooling = RowNoise.seeded([case["seed"]]), find_pooling("response")
+    noise, pooling = MultinomialNoise(case["seed"]), find_pooling("response")
     steps = list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
     assert steps[-1].tokens[0].tolist() == theirs.sequences[0, ids.shape[1] :].tolist()
     assert len(steps) == len(streamer.found)

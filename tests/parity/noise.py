@@ -7,19 +7,26 @@ from torch import Tensor
 
 
 class MultinomialNoise:
-    """What ``torch.multinomial`` takes for a whole block of one row, from one seeded generator."""
+    """What ``torch.multinomial`` takes for one row, from one seeded generator.
+
+    It takes the largest of p / e with an exponential number e for each entry, masked or not.
+    """
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
-    def uniform(self, where: Tensor, width: int) -> Tensor:
-        """See ``demur.sampling.Noise``; drawn for every position, given for those asked for."""
-        waits = torch.empty(where.shape[1], width).exponential_(generator=self._generator)
-        return torch.exp(-waits.double())[where[0]]
-
-    def choose(self, probabilities: Tensor) -> Tensor:
+    def uniform(self, where: Tensor) -> Tensor:
         """See ``demur.sampling.Noise``."""
-        return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+        raise NotImplementedError("none of the upstream samplers draws positions here")
+
+    def choose(self, logits: Tensor, where: Tensor) -> Tensor:
+        """See ``demur.sampling.Noise``."""
+        waits = torch.empty(where.shape[1], logits.shape[1]).exponential_(generator=self._generator)
+        return (logits.softmax(-1) / waits[where[0]]).argmax(-1)
+
+    def integers(self, count: int, high: int) -> Tensor:
+        """See ``demur.sampling.Noise``."""
+        return torch.randint(high, (1, count), generator=self._generator)
 
     def keep(self, rows: Tensor) -> MultinomialNoise:
         """See ``demur.sampling.Noise``; there is one row."""

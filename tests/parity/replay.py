@@ -15,8 +15,9 @@ from torch import Tensor
 class Replay:
     """A sampler's noise that draws what an upstream sampler drew for one prompt.
 
-    ``everywhere`` lists the widths for which upstream draws for the whole canvas and not for the
-    masked positions alone: ``"tokens"`` (one number a vocabulary entry), ``"positions"`` (one).
+    Upstream takes the largest of p / -log u, with a number u for each entry of the vocabulary.
+    ``everywhere`` lists what it draws for the whole canvas and not for the masked positions alone:
+    ``"tokens"`` (a number a vocabulary entry), ``"positions"`` (one).
     """
 
     def __init__(
@@ -25,21 +26,23 @@ class Replay:
         self._random = np.random.RandomState(seed)
         self._everywhere = everywhere
 
-    def uniform(self, where: Tensor, width: int) -> Tensor:
+    def uniform(self, where: Tensor) -> Tensor:
         """See ``demur.sampling.Noise.uniform``."""
-        kind = "positions" if width == 1 else "tokens"
-        if kind in self._everywhere:
-            drawn = self._random.random_sample((*where.shape, width))
-            return torch.from_numpy(drawn)[where]
-        return torch.from_numpy(self._random.random_sample((int(where.sum()), width)))
+        return self._numbers(where, 1, "positions" in self._everywhere)[:, 0]
 
-    def choose(self, probabilities: Tensor) -> Tensor:
+    def choose(self, logits: Tensor, where: Tensor) -> Tensor:
         """See ``demur.sampling.Noise.choose``."""
-        raise NotImplementedError("masked samplers draw uniform numbers only")
+        uniform = self._numbers(where, logits.shape[1], "tokens" in self._everywhere)
+        return (logits.double() - torch.log(-torch.log(uniform))).argmax(-1)
 
     def keep(self, rows: Tensor) -> Replay:
         """See ``demur.sampling.Noise.keep``; there is one row."""
         return self
+
+    def _numbers(self, where: Tensor, width: int, everywhere: bool) -> Tensor:
+        if everywhere:
+            return torch.from_numpy(self._random.random_sample((*where.shape, width)))[where]
+        return torch.from_numpy(self._random.random_sample((int(where.sum()), width)))
 
 
 @contextmanager

@@ -138,7 +138,7 @@ class Anneal:
         chosen = most_likely(logits, self._mask_id)
         columns = waiting.nonzero()[:, 1]
         sure = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
-        chance = noise.uniform(waiting, 1)[:, 0]
+        chance = noise.uniform(waiting)
         alpha = self._alphas[self._taken]
         blended = (1 - alpha) * sure.double() + alpha * chance
         score = torch.full(waiting.shape, -torch.inf, dtype=blended.dtype, device=blended.device)
@@ -179,7 +179,7 @@ def _masked_again(page: Canvas, given: Tensor, end: int, share: float, noise: No
     """The canvas with a share of what was generated up to column ``end`` masked again."""
     eligible = ~given & (page.tokens != page.mask_id)
     eligible[:, end:] = False
-    drawn = noise.uniform(eligible, 1)[:, 0]
+    drawn = noise.uniform(eligible)
     score = torch.full(eligible.shape, -torch.inf, dtype=drawn.dtype, device=drawn.device)
     chosen = most_confident(score.masked_scatter(eligible, drawn), (eligible.sum(1) * share).long())
     return replace(page, tokens=page.tokens.masked_fill(chosen, page.mask_id))

@@ -157,7 +157,7 @@ def choose(logits: Tensor, settings: Autoregressive, noise: Noise) -> Tensor:
     if settings.temperature == 0:
         return logits.argmax(-1)
     scaled = nucleus(logits.float() / settings.temperature, top_p=settings.top_p)
-    return noise.choose(scaled.softmax(-1))
+    return noise.choose(scaled, torch.ones(len(scaled), 1, dtype=torch.bool))
 
 
 def with_prefill(model: LanguageModel, batch: Batch) -> Batch:

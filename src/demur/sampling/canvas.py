@@ -187,7 +187,8 @@ def refine(
     for left in range(settings.canvas_steps, 0, -1):
         states = written.read(x, conditioning, ("last", *layers))
         logits = model.logits(states["last"]) / temperature(left, settings, rows.device)
-        drawn = noise.choose(logits.softmax(-1)).to(rows.device)
+        everywhere = torch.ones_like(x, dtype=torch.bool)
+        drawn = noise.choose(logits.flatten(0, 1), everywhere).view_as(x)
         fresh = noise.integers(fixed.shape[1], vocabulary).to(rows.device)
         draft = hold(logits.argmax(-1), fixed)
         entropy: Tensor = Categorical(logits=logits).entropy()  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from demur.sampling.denoising import most_likely
+from demur.sampling.denoising import drawn, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page
 from demur.sampling.remasking import Remasking, commits_at, confidence, most_confident
@@ -92,22 +92,18 @@ class BlockRule:
         self, rule: Remasking, logits: Tensor, chosen: Tensor, asked: Tensor, noise: Noise
     ) -> Tensor:
         """``[K, L]`` confidences, -inf where nothing was asked."""
-        uniform = noise.uniform(asked, 1)[:, 0] if rule == "random" else None
+        uniform = noise.uniform(asked) if rule == "random" else None
         columns = asked.nonzero()[:, 1]
         found = confidence(rule, logits, chosen, columns=columns, uniform=uniform)
         score = torch.full(asked.shape, -torch.inf, dtype=found.dtype, device=found.device)
         return score.masked_scatter(asked, found)
 
     def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Logits that were drawn from, and the ``[N]`` tokens.
-
-        The draw is argmax(p / -log u), which is how ``torch.multinomial`` draws one.
-        """
+        """Logits that were drawn from, and the ``[N]`` tokens."""
         if self._settings.temperature == 0:
             return logits, most_likely(logits, self._mask_id)
         logits = narrowed(logits, self._settings)
-        waits = -torch.log(noise.uniform(asked, logits.shape[1]))
-        return logits, most_likely(logits.softmax(-1) / waits, self._mask_id)
+        return logits, drawn(logits, self._mask_id, asked, noise)
 
 
 def narrowed(logits: Tensor, settings: Block) -> Tensor:

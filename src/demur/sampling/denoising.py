@@ -7,6 +7,7 @@ alone. Rows whose masks are all filled leave the batch; no row waits for another
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
@@ -162,11 +163,26 @@ def guided(
 
 def most_likely(logits: Tensor, mask_id: int) -> Tensor:
     """Highest token of each row ``[N]``, never the mask token itself; ties to the lowest id."""
-    held = logits[:, mask_id].clone()
-    logits[:, mask_id] = -torch.inf
-    chosen = logits.argmax(-1)
-    logits[:, mask_id] = held
-    return chosen
+    with without(logits, mask_id):
+        return logits.argmax(-1)
+
+
+def drawn(logits: Tensor, mask_id: int, where: Tensor, noise: Noise) -> Tensor:
+    """A token of each row ``[N]`` by its probability, never the mask token itself.
+
+    ``where`` ``[K, L]`` says whose logits ``[N, V]`` they are.
+    """
+    with without(logits, mask_id):
+        return noise.choose(logits, where)
+
+
+@contextmanager
+def without(logits: Tensor, token: int) -> Iterator[None]:
+    """A token cannot be chosen meanwhile; a copy of the logits would take longer than the choice."""
+    held = logits[:, token].clone()
+    logits[:, token] = -torch.inf
+    yield
+    logits[:, token] = held
 
 
 def pool(

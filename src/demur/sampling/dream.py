@@ -27,7 +27,7 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import Canvas, Decision, canvas, denoise, most_likely
+from demur.sampling.denoising import Canvas, Decision, canvas, denoise, drawn, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.nucleus import nucleus
 from demur.sampling.pooling import Pooling
@@ -143,7 +143,7 @@ class Timed:
 
     def _toss(self, waiting: Tensor, share: Tensor, noise: Noise) -> Tensor:
         """``[K, L]`` bool, each masked position with probability ``share``."""
-        heads = noise.uniform(waiting, 1)[:, 0] < share.to(waiting.device)
+        heads = noise.uniform(waiting) < share.to(waiting.device)
         return torch.zeros_like(waiting).masked_scatter(waiting, heads)
 
     def _draw(self, logits: Tensor, where: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -154,8 +154,7 @@ class Timed:
         logits = nucleus(logits, top_k=settings.top_k, top_p=settings.top_p)
         if settings.temperature == 0:
             return most_likely(logits, self._mask_id), logits
-        uniform = noise.uniform(where, logits.shape[1])
-        return most_likely(logits - torch.log(-torch.log(uniform)), self._mask_id), logits
+        return drawn(logits, self._mask_id, where, noise), logits
 
     def _rank(
         self, logits: Tensor, chosen: Tensor, waiting: Tensor, count: Tensor, noise: Noise
@@ -169,7 +168,7 @@ class Timed:
             uniform=None,
         )
         if self._settings.alg_temp > 0:
-            uniform = noise.uniform(waiting, 1)[:, 0]
+            uniform = noise.uniform(waiting)
             found = found / self._settings.alg_temp - torch.log(-torch.log(uniform))
         score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
         return most_confident(score.masked_scatter(waiting, found), count)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import Canvas, Decision, canvas, denoise, most_likely
+from demur.sampling.denoising import Canvas, Decision, canvas, denoise, drawn, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import Pooling
 from demur.sampling.remasking import (
@@ -46,7 +46,7 @@ class Masked:
         gen_length: response positions R.
         block_length: positions of a block; equal to ``gen_length`` for one block.
         remasking: rule that decides what is committed.
-        temperature: of the Gumbel noise; 0 takes the most likely token.
+        temperature: of the distribution that tokens are drawn from; 0 takes the most likely token.
         threshold: commit also every position with a confidence above it, in (0, 1); None keeps the
             static schedule.
         cfg_scale: classifier-free guidance; 0 is off. States are the conditional pass's.
@@ -175,14 +175,12 @@ class Remask:
     def _choose(self, logits: Tensor, waiting: Tensor, noise: Noise) -> Tensor:
         """Predicted token ``[N]`` of each masked position.
 
-        With a temperature T it is argmax(logits - T log(-log u)), the Gumbel form of LLaDA's
-        ``add_gumbel_noise``, in float64 as there.
+        With a temperature T it is drawn from softmax(logits / T), as by LLaDA's ``add_gumbel_noise``.
         """
         if self._settings.temperature == 0:
             return most_likely(logits, self._mask_id)
-        uniform = noise.uniform(waiting, logits.shape[1])
-        gumbel = torch.log(-torch.log(uniform))
-        return most_likely(logits.double() - self._settings.temperature * gumbel, self._mask_id)
+        heated = logits.float() / self._settings.temperature
+        return drawn(heated, self._mask_id, waiting, noise)
 
     def _score(self, logits: Tensor, chosen: Tensor, waiting: Tensor, noise: Noise) -> Tensor:
         """Confidences ``[K, L]`` of the chosen tokens, -inf where nothing is masked."""
@@ -192,7 +190,7 @@ class Remask:
             logits if self._settings.confidence_dtype == "model" else logits.float(),
             chosen,
             columns=waiting.nonzero()[:, 1],
-            uniform=noise.uniform(waiting, 1)[:, 0] if rule == "random" else None,
+            uniform=noise.uniform(waiting) if rule == "random" else None,
         )
         score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
         return score.masked_scatter(waiting, found)

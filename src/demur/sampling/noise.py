@@ -1,29 +1,39 @@
 """Random numbers of a sampler: one generator a row, so that a row's numbers never depend on which
-other rows share its batch.
+other rows share its batch. They are drawn on the CPU and are the same on every device.
+
+A token is drawn by races: of numbers that wait, each for an exponential time divided by its weight, the
+first is number i with probability weight i. Its group of about sqrt(V) neighbours races first, then the
+members of the group that won. That is the categorical distribution exactly, takes 2 sqrt(V) random
+numbers instead of V (two groups of 356 for LLaDA's 126,464 tokens), and a rounding error of the
+probabilities changes a token about as rarely as it is large, which one number looked up among
+cumulated probabilities would not give.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Noise(Protocol):
     """Where samplers get their random numbers."""
 
-    def uniform(self, where: Tensor, width: int) -> Tensor:
-        """Uniform numbers in [0, 1) for the true entries of ``where`` ``[B, L]``, row by row.
+    def uniform(self, where: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) for the N true entries of ``where`` ``[B, L]``, row by row.
 
-        Returns ``[where.sum(), width]`` float64 on ``where``'s device.
+        Returns ``[N]`` float64 on ``where``'s device.
         """
 
-    def choose(self, probabilities: Tensor) -> Tensor:
-        """Draw an index from each of ``[B, V]`` or ``[B, C, V]`` probabilities, row by row.
+    def choose(self, logits: Tensor, where: Tensor) -> Tensor:
+        """Draw an index by softmax from each of ``[N, V]`` logits, which stand for the true entries
+        of ``where`` ``[B, L]``, row by row.
 
-        Returns ``[B]`` or ``[B, C]`` int64.
+        Returns ``[N]`` int64 on the logits' device.
         """
 
     def integers(self, count: int, high: int) -> Tensor:
@@ -44,22 +54,20 @@ class RowNoise:
         """One generator for each seed (0 to 2**63 - 1)."""
         return cls([torch.Generator().manual_seed(seed) for seed in seeds])
 
-    def uniform(self, where: Tensor, width: int) -> Tensor:
+    def uniform(self, where: Tensor) -> Tensor:
         """See ``Noise.uniform``."""
-        counts = where.sum(1).tolist()
-        drawn = [
-            torch.rand((count, width), generator=generator, dtype=torch.float64)
-            for count, generator in zip(counts, self._generators, strict=True)
-        ]
-        return torch.cat(drawn).to(where.device)
+        return self._numbers(where, 1).to(where.device)[:, 0]
 
-    def choose(self, probabilities: Tensor) -> Tensor:
+    def choose(self, logits: Tensor, where: Tensor) -> Tensor:
         """See ``Noise.choose``."""
-        drawn = [
-            torch.multinomial(row, 1, generator=generator)
-            for row, generator in zip(probabilities.cpu(), self._generators, strict=True)
-        ]
-        return torch.stack(drawn)[..., 0].to(probabilities.device)
+        vocabulary = logits.shape[1]
+        side = math.isqrt(vocabulary - 1) + 1
+        weights = pad(logits.float().softmax(-1), (0, side * side - vocabulary))
+        weights = weights.view(-1, side, side)
+        waits = -torch.log(self._numbers(where, 2 * side)).to(logits.device)
+        group = (weights.sum(-1) / waits[:, :side]).argmax(-1)
+        members = weights[torch.arange(len(group), device=group.device), group]
+        return group * side + (members / waits[:, side:]).argmax(-1)
 
     def integers(self, count: int, high: int) -> Tensor:
         """See ``Noise.integers``."""
@@ -69,3 +77,11 @@ class RowNoise:
     def keep(self, rows: Tensor) -> RowNoise:
         """See ``Noise.keep``."""
         return RowNoise([self._generators[i] for i in rows.tolist()])
+
+    def _numbers(self, where: Tensor, width: int) -> Tensor:
+        """``[N, width]`` float64 uniform numbers on the CPU."""
+        drawn = [
+            torch.rand((count, width), generator=generator, dtype=torch.float64)
+            for count, generator in zip(where.sum(1).tolist(), self._generators, strict=True)
+        ]
+        return torch.cat(drawn)
