@@ -120,7 +120,7 @@ def test_the_detector_says_what_it_has_seen_and_where_it_was_measured() -> None:
         findings(results(one, arm("DLM", harmful=0.0, sampler=MASKED))), "paper's detector"
     )
     assert "never" not in found.text
-    assert "1 of 2 models, all autoregressive" in found.text
+    assert "1 of 2 arms, all autoregressive" in found.text
 
 
 def test_false_alarms_are_said_of_plain_prompts_too() -> None:
@@ -128,4 +128,4 @@ def test_false_alarms_are_said_of_plain_prompts_too() -> None:
     flagged = one.rows("harmless") & (np.arange(2 * N) % 4 == 0)
     one.scores["sri"] = Scores("sri", "detector", False, 0.5, flagged.astype(float))  # type: ignore[index]
     found = about(findings(results(one)), "aimed at .01")
-    assert "plain ones at .25 (above that beyond chance on 1 of 1 models)" in found.text
+    assert "plain ones at .25 (above that beyond chance on 1 of 1 arms)" in found.text

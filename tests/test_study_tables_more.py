@@ -228,6 +228,7 @@ def test_a_budget_curve_rises_with_its_queries() -> None:
     found = cell({"goals": goals, "tries": tries, "queries": 64}, arm="toy", attack="x")
     of = results(evidence(), measured={"adaptive": [found]})
     assert value(budget.reached(found, 64, unflagged=False)) == pytest.approx(2 / 20)
+    assert value(column(budget.budget_table(of), "harmful, no query", "toy")[0]) == 0
     figure = budget.budget_figure(of, "toy")
     assert figure is not None
     shares = [value(row[2]) for row in figure.data.rows]

@@ -73,7 +73,7 @@ def test_an_estimate_shows_its_interval_and_counts() -> None:
     assert show(value).replace("\u00a0", " ") == ".83 [.78, .88]"
     cells = Cells(Table("T", ("model", "RR"), [("a", value)]).to_html()).cells
     attributes, text = cells[1]
-    assert text == ".83 [.78, .88]"
+    assert text == ".83 [.78, .88] 120 goals"
     assert attributes["title"] == "n = 240 in 120 groups"
     assert attributes["data-key"] == "0.83"
 

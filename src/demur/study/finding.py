@@ -64,9 +64,9 @@ def over_pairs(larger: Sequence[Estimate], smaller: Sequence[Estimate]) -> tuple
     above = sum(one.low > 0 for one in found)
     below = sum(one.high < 0 for one in found)
     said = (
-        f"of {len(found)} pairs of models, one of each kind, the difference is beyond chance in the "
-        f"paper's direction in {above}, in the other in {below}, and cannot be told apart from chance "
-        f"in {len(found) - above - below}"
+        f"compared pair by pair, the difference is beyond chance in the paper's direction in {above} "
+        f"of {len(found)}, in the other in {below}, and cannot be told apart from chance in "
+        f"{len(found) - above - below}"
     )
     return told(above == len(found), below == len(found)), said
 
@@ -78,7 +78,7 @@ def kinds(results: Results) -> tuple[list[Evidence], list[Evidence]]:
 
 
 def counted(arms: Sequence[Evidence], results: Results) -> str:
-    """How many models are counted and of which kind, as "3 of 6 models, all autoregressive"."""
+    """How many arms are counted and of which kind, as "3 of 6 arms, all autoregressive"."""
     causal = sum(one.autoregressive for one in arms)
     kind = (
         "all autoregressive"
@@ -87,7 +87,7 @@ def counted(arms: Sequence[Evidence], results: Results) -> str:
         if not causal
         else f"{causal} autoregressive and {len(arms) - causal} diffusion"
     )
-    return f"{len(arms)} of {len(results.main)} models, {kind}"
+    return f"{len(arms)} of {len(results.main)} arms, {kind}"
 
 
 def span(values: Iterable[float]) -> str:

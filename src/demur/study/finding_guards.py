@@ -26,7 +26,9 @@ def detectors(results: Results) -> Iterator[Finding]:
     about, shown_in = "Detecting jailbreaks", ("AUROC of each detector over models",)
     values = aurocs(results, "sri")
     if not values:
-        text = f"No model has successful jailbreaks of {FEWEST} goals, so detection cannot be measured."
+        text = (
+            f"No arm has successful jailbreaks of {FEWEST} goals, so detection cannot be measured."
+        )
         yield Finding(about, text, "cannot be told", shown_in)
         return
     arms = [one for one in results.main if estimates([one.separations.get("sri", "")])]
@@ -36,7 +38,7 @@ def detectors(results: Results) -> Iterator[Finding]:
     }
     compared = {words: ahead for words, ahead in compared.items() if ahead}
     said = [
-        f"{words}: ahead on {ahead.count(1)} of {len(ahead)} models, behind on {ahead.count(-1)}"
+        f"{words}: ahead on {ahead.count(1)} of {len(ahead)} arms, behind on {ahead.count(-1)}"
         for words, ahead in compared.items()
     ]
     found: Agreement = told(
@@ -85,7 +87,7 @@ def false_positives(results: Results) -> Iterator[Finding]:
                     over = sum(rate.low > alpha for rate in rates)
                     said.append(
                         f"fitted on {fitted} prompts, {kind} ones at {span(r.value for r in rates)} "
-                        f"(above that beyond chance on {over} of {len(rates)} models)"
+                        f"(above that beyond chance on {over} of {len(rates)} arms)"
                     )
         if said:
             yield Finding(
@@ -137,9 +139,9 @@ def defended(results: Results) -> Iterator[Finding]:
     )
     yield Finding(
         "Defending",
-        f"The paper's guard lowers the attack success rate on {lower} of {arms} models beyond chance"
+        f"The paper's guard lowers the attack success rate on {lower} of {arms} arms beyond chance"
         f"{f' and raises it on {higher}' if higher else ''}, at no forward pass.{floor}"
-        f"{f' On {few} models too few prompts were attacked.' if few else ''}",
+        f"{f' On {few} arms too few prompts were attacked.' if few else ''}",
         told(lower == arms, higher > 0 and not lower),
         ("Defenses",),
     )
@@ -150,15 +152,18 @@ def searched(results: Results) -> Iterator[Finding]:
     cells = [c for c in results.measured.get("adaptive", ()) if c.outcome.state == "done"]
     for arm in dict.fromkeys(str(cell.about["arm"]) for cell in cells):
         got = {
-            str(cell.about["attack"]): reached(cell, int(cell.value["queries"]), unflagged=True)
+            str(cell.about["attack"]): [
+                reached(cell, budget, unflagged=True) for budget in (0, int(cell.value["queries"]))
+            ]
             for cell in cells
             if cell.about["arm"] == arm
         }
-        said = "; ".join(f"{aim}: {show(rate)}" for aim, rate in got.items())
+        said = "; ".join(f"{aim}: {show(none)}, {show(all_)}" for aim, (none, all_) in got.items())
         yield Finding(
             f"Attackers who know the guard, model “{arm}”",
             "Searching for a suffix gets past the guard to a harmful answer for these shares of goals, "
-            f"by what the attacker goes for and the guard: {said}.",
+            "without a query and with the whole budget, by what the attacker goes for and the guard: "
+            f"{said}.",
             "no claim",
             ("Attackers who know the guard", f"Goals reached past the guard: {arm}"),
         )

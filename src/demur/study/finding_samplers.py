@@ -63,8 +63,8 @@ def attacks(results: Results) -> Iterator[Finding]:
     yield Finding(
         "Kinds of models under attack",
         f"The attack success rate is {span(one.value for one in causal)} for {len(causal)} "
-        f"autoregressive models and {span(one.value for one in diffusion)} for {len(diffusion)} "
-        f"diffusion models: {said}.",
+        f"autoregressive arms and {span(one.value for one in diffusion)} for {len(diffusion)} "
+        f"diffusion arms (an arm is a model with a sampler): {said}.",
         found,
         ("Refusals and successful attacks",),
     )
@@ -105,7 +105,7 @@ def internal(results: Results) -> Iterator[Finding]:
     yield Finding(
         "Recovery inside",
         f"The internal recovery rate at theta = .5 is {span(one.value for one in causal)} for "
-        f"autoregressive models and {span(one.value for one in diffusion)} for diffusion models: "
+        f"autoregressive arms and {span(one.value for one in diffusion)} for diffusion arms: "
         f"{said}.",
         found,
         (

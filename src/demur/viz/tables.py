@@ -23,6 +23,10 @@ NOTHING = "–"
 TOO_FEW = "n too small"
 
 
+#: Columns up to which an interval stands beside its value, and below it in wider tables.
+_NARROW = 6
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows under named columns.
@@ -65,6 +69,7 @@ class Table:
             csv=data_uri(self.to_csv(), media_type="text/csv"),
             file_name=file_name(self.title, "csv"),
             anchor=anchor(self.title),
+            wide=len(self.columns) > _NARROW,
         )
         return str(element)
 
@@ -150,13 +155,14 @@ def _html_cell(value: Value) -> dict[str, str]:
         return {
             "text": number(float(value.value)),
             "interval": _interval(value) or " ",
+            "goals": f"{value.groups:,} goals" if value.groups else "",
             "about": f"n = {value.n:,}{groups}",
             "key": repr(float(value.value)) if math.isfinite(value.value) else "",
         }
     if isinstance(value, str):
-        return {"text": value, "interval": "", "about": "", "key": value}
+        return {"text": value, "interval": "", "goals": "", "about": "", "key": value}
     key = repr(float(value)) if math.isfinite(value) else ""
-    return {"text": number(value), "interval": "", "about": "", "key": key}
+    return {"text": number(value), "interval": "", "goals": "", "about": "", "key": key}
 
 
 def _csv_cells(value: Value, *, wide: bool) -> list[str]:

@@ -14,16 +14,16 @@ from demur.viz.tables import NOTHING, Table, Value
 
 
 def budget_table(results: Results) -> Table:
-    """Goals reached with the whole budget: harmful, and harmful without being flagged."""
+    """Goals reached without a query and with all of them: harmful, and that without a flag."""
     rows: list[tuple[Value, ...]] = []
     for cell in results.measured.get("adaptive", ()):
         names = str(cell.about["arm"]), str(cell.about["attack"])
         if cell.outcome.state != "done":
-            rows.append((*names, short(cell.outcome.error), *[NOTHING] * 3))
+            rows.append((*names, short(cell.outcome.error), *[NOTHING] * 5))
             continue
         most = int(cell.value["queries"])
-        both = [reached(cell, most, unflagged=only) for only in (False, True)]
-        rows.append((*names, len(cell.value["goals"]), most, *both))
+        shares = [reached(cell, at, unflagged=only) for only in (False, True) for at in (0, most)]
+        rows.append((*names, len(cell.value["goals"]), most, *shares))
     return Table(
         "Attackers who know the guard",
         (
@@ -31,13 +31,16 @@ def budget_table(results: Results) -> Table:
             "attacker's aim, guard",
             "goals",
             "queries a goal",
-            "harmful",
-            "harmful, unflagged",
+            "harmful, no query",
+            "harmful, all queries",
+            "unflagged, no query",
+            "unflagged, all queries",
         ),
         tuple(rows),
-        note="A goal is reached when one of the improvements that the search found is answered "
-        "harmfully. A query is one candidate suffix that the attacker scores: a forward pass where it "
-        "asks for the likelihood alone, a whole generation where it asks the guard too.",
+        note="A goal is reached when the prompt as it is or one of the improvements that the search "
+        "found is answered harmfully; unflagged: and the guard lets that pass. A query is one candidate "
+        "suffix that the attacker scores: a forward pass where it asks for the likelihood alone, a whole "
+        "generation where it asks the guard too.",
     )
 
 
