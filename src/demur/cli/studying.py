@@ -77,8 +77,8 @@ def study_plan(
     )
     if missing := missing_files(read, folder):
         console.note(
-            f"To be put into {folder.resolve()} before the run: {', '.join(missing)}. Their prompts "
-            "are counted as the study asks for them."
+            f"To be put into {folder.resolve()} or {Path.cwd()} before the run: "
+            f"{', '.join(missing)}. Their prompts are counted as the study asks for them."
         )
 
 

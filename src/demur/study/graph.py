@@ -38,6 +38,7 @@ class Work:
         sets: its prompts.
         traced: a cell for each of them but those for infilling.
         anchors: its anchors.
+        planned: whether stand-ins take the place of prompt files that are missing.
     """
 
     study: Study
@@ -48,6 +49,7 @@ class Work:
     sets: Sequence[Set]
     traced: Sequence[Traced]
     anchors: Cell
+    planned: bool = False
 
     @property
     def reader(self) -> Located | None:
@@ -173,7 +175,7 @@ def _arm_cells(
     anchored = [one.cell for one in traced if one.role == "anchors"]
     anchors = anchors_cell(arm, anchored, judges=study.judges)
     yield anchors
-    work = Work(study, folder, models, spec, arm, sets, traced, anchors)
+    work = Work(study, folder, models, spec, arm, sets, traced, anchors, planned)
     for cell in work.role("test"):
         yield verdicts_cell(arm, cell, anchors, judges=study.judges)
     if arm.group in ("main", "pooling") and work.role("calibration"):
@@ -236,7 +238,9 @@ def _guarded(work: Work) -> Iterator[Cell]:
                 work.models[pair.white], arm.name, work.traced, alpha=study.alpha, **common
             )
     if study.adaptive:
-        goals = read_source(study.adaptive.source, work.folder, limit=study.adaptive.goals)
+        goals = read_source(
+            study.adaptive.source, work.folder, limit=study.adaptive.goals, planned=work.planned
+        )
         for search in study.adaptive.searches:
             if spec.name in (search.models or study.adaptive.models):
                 some = search.goals or len(goals)

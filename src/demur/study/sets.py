@@ -23,7 +23,8 @@ class Set:
     """Prompts of one role and attack.
 
     Attributes:
-        name: role, source and attack, with the attack's settings where two would have one name.
+        name: role, source and attack, with the whole path and the attack's settings where two would
+            have one name.
         role: what it is for.
         prompts: as read, before the attack.
         attack: spec of the attack to put them through, if any.
@@ -50,10 +51,13 @@ class _Wanted:
     count: int
     attack: Mapping[str, Any] | None
 
+    def read(self, folder: Path, *, planned: bool) -> list[Prompt]:
+        return read_source(self.source, folder, limit=self.count, label=self.label, planned=planned)
+
     def name(self, folder: Path, *, full: bool) -> str:
         attack = dict(self.attack or {})
         parts = [self.role, self.source]
-        if (folder / self.source).is_file() or not self.source.startswith(_ELSEWHERE):
+        if not full and not self.source.startswith(_ELSEWHERE):
             parts[1] = Path(self.source).stem
         parts += [str(attack.pop("name"))] if attack else []
         settings = ", ".join(f"{k} {v}" for k, v in sorted(attack.items()))
@@ -85,13 +89,28 @@ def prompt_sets(
             "attacks other settings."
         )
     return [
-        Set(name, one.role, tuple(_prompts(one, folder, planned=planned)), one.attack)
+        Set(name, one.role, tuple(one.read(folder, planned=planned)), one.attack)
         for name, one in zip(names, wanted, strict=True)
     ]
 
 
-def read_source(source: str, folder: Path, *, label: Label = "unknown", limit: int) -> list[Prompt]:
-    """Prompts of a file beside the study, or of another source. Raises InputError."""
+def read_source(
+    source: str, folder: Path, *, limit: int, label: Label = "unknown", planned: bool = False
+) -> list[Prompt]:
+    """Prompts of a file beside the study, or of another source.
+
+    Args:
+        source: as ``demur.prompts.read_prompts`` takes it, or a file in ``folder``.
+        folder: of relative paths.
+        limit: most prompts.
+        label: of prompts that do not say.
+        planned: give as many numbered stand-ins where the file is missing.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if planned and not _is_there(source, folder):
+        return [Prompt(f"{source}, prompt {i}", label=label) for i in range(limit)]
     beside = folder / source
     return read_prompts(beside if beside.is_file() else source, label=label, limit=limit)
 
@@ -108,8 +127,8 @@ def require_files(study: Study, folder: Path) -> None:
     """Raise InputError that names every prompt file that is not there."""
     if missing := missing_files(study, folder):
         raise InputError(
-            f"{len(missing)} prompt files are not in {folder.resolve()}: {', '.join(missing)}. Put "
-            "them there, or name other sources in the study's sets."
+            f"{len(missing)} prompt files are neither in {folder.resolve()} nor in {Path.cwd()}: "
+            f"{', '.join(missing)}. Put them there, or name other sources in the study's sets."
         )
 
 
@@ -134,9 +153,3 @@ def _wanted(study: Study, model: ModelSpec, *, main: bool) -> Iterator[_Wanted]:
 
 def _sources(part: PromptSet) -> Iterator[str]:
     return (part.source.replace("{each}", name) for name in part.each or ("",))
-
-
-def _prompts(one: _Wanted, folder: Path, *, planned: bool) -> list[Prompt]:
-    if planned and not _is_there(one.source, folder):
-        return [Prompt(f"{one.source}, prompt {i}", label=one.label) for i in range(one.count)]
-    return read_source(one.source, folder, label=one.label, limit=one.count)
