@@ -10,8 +10,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from demur.errors import ModelError
 from demur.models import (
     a2d,
@@ -26,6 +24,7 @@ from demur.models import (
 )
 from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint, find
+from demur.models.verification import verify
 
 
 class Family(Protocol):
@@ -103,31 +102,10 @@ def load(
             f"Known: {known}. To add one, write a family file (see docs/architecture.md)."
         )
     model = family.load(checkpoint)
-    check_logits(model)
+    verify(model)
     return model
 
 
 def known_families() -> tuple[Family, ...]:
     """Installed plug-ins first, then our own."""
     return (*(point.load() for point in entry_points(group="demur.families")), *FAMILIES)
-
-
-@torch.inference_mode()
-def check_logits(model: LanguageModel) -> None:
-    """Raise ModelError unless states and head give the very logits that the whole network gives.
-
-    One forward pass over three tokens; it keeps an unknown head or logit scaling from going unseen.
-    """
-    if model.traits.attention != "causal":
-        return
-    token = model.traits.end_ids[0] if model.traits.end_ids else 0
-    ids = torch.tensor([[token] * 3], device=model.device)
-    states = model.states(ids, None)["last"]
-    expected = model.net(input_ids=ids).logits.float().to(model.device)
-    found = model.logits(states).float()
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
-        worst = (found - expected).abs().max().item()
-        raise ModelError(
-            f"{model.name}: logits made from its final states differ from the network's own by "
-            f"{worst:.3g}. Its head is not one that demur knows; add a family file for it."
-        )
