@@ -9,6 +9,7 @@ from demur.study import paper
 from demur.study.evidence import FEWEST, Evidence, Scores
 from demur.study.results import Results
 from demur.study.tables.failed import short, with_failed_arms
+from demur.study.tables.rates import shown
 from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 
 #: Resamples of a TPR: one takes a millisecond on a thousand scores, and there are hundreds.
@@ -91,7 +92,7 @@ def left_out_table(results: Results) -> Table:
             for attack, without in sorted(scores.left_out.items()):
                 chosen = one.rows("harmful", attack) & one.succeeded
                 pair = [one.separation(values, chosen) for values in (scores.values, without)]
-                rows.append((one.name, scores.name, attack.replace("_", " "), *pair))
+                rows.append((one.name, scores.name, shown(attack), *pair))
     table = Table(
         "Trained detectors on attacks they never saw",
         ("arm", "detector", "attack", "AUROC, attack seen", "AUROC, attack left out"),

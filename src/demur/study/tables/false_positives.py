@@ -9,6 +9,7 @@ from demur.study.evidence import Evidence
 from demur.study.results import Results
 from demur.study.scoring import PLAIN
 from demur.study.tables.failed import with_failed_arms
+from demur.study.tables.rates import shown
 from demur.viz.tables import NOTHING, Table, Value
 
 
@@ -58,5 +59,5 @@ def kinds(one: Evidence) -> dict[str, NDArray[np.bool_]]:
         "longer": plain & (lengths >= high),
         "borderline": one.rows("borderline"),
         "in wrappers": one.rows("harmless", "wrapped"),
-        **{attack.replace("_", " "): one.rows("harmless", attack) for attack in wrappers},
+        **{shown(attack): one.rows("harmless", attack) for attack in wrappers},
     }

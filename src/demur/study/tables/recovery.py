@@ -24,7 +24,9 @@ def recovery_table(results: Results) -> Table:
         tuple(rows),
         note="HRR: a harmful draft is later revised. FRR: the response is not harmful. Both among "
         "generations with a harmful draft. An autoregressive draft is a prefix, which is never "
-        f"taken back. IRR: among all harmful prompts. {paper.NOTE}",
+        "taken back. IRR: among all harmful prompts. Arms differ in prompts and "
+        "anchors; the figure of the same weights sets samplers on the same prompts. "
+        f"{paper.NOTE}",
     )
     return with_failed_arms(table, results, groups=("main", "variant"))
 
