@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from demur.study.evidence import Evidence, Shown, enough
 from demur.study.results import Results
 from demur.study.tables.failed import with_failed_arms
 from demur.study.tables.rates import shown
+from demur.study.tracing import is_ar_order
 from demur.viz.tables import Table, Value
 
 _TITLE = "Same weights: from AR order to remasking"
@@ -52,11 +52,6 @@ def pairs(results: Results) -> Iterator[tuple[Evidence, Evidence]]:
     for one in results.evidence:
         if one.group == "variant" and is_ar_order(one.fingerprint["sampler"]):
             yield from ((one, main) for main in results.main if main.model == one.model)
-
-
-def is_ar_order(sampler: Mapping[str, Any]) -> bool:
-    """Whether a sampler decodes diffusion weights from left to right, a token a step."""
-    return bool(sampler.get("remasking") == "left_to_right" or sampler.get("block_length") == 1)
 
 
 def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Shown, Shown]:
