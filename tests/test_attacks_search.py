@@ -17,7 +17,7 @@ from demur.attacks import attack_from
 from demur.attacks.adaptive import Adaptive, guard_scores
 from demur.attacks.likelihood import opening_log_probabilities, openings
 from demur.attacks.random_search import RandomSearch
-from demur.attacks.search import Best, width_at
+from demur.attacks.search import Best
 from demur.errors import InputError
 from demur.guard import Guard, fit_guard
 from demur.models.base import LanguageModel
@@ -40,13 +40,6 @@ def guard(organism: LanguageModel) -> Guard:
     both = [*calm, *refused]
     anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both])
     return fit_guard(calm, anchors=anchors, alpha=0.25)
-
-
-def test_the_width_follows_the_published_schedule() -> None:
-    # utils.py schedule_n_to_change_fixed of tml-epfl/llm-adaptive-attacks at 7787faa
-    asked = (1, 10, 11, 25, 26, 50, 51, 100, 101, 500, 501, 9000)
-    assert [width_at(32, n) for n in asked] == [32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
-    assert [width_at(4, n) for n in asked] == [4, 4, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_the_opening_is_the_next_token_in_an_autoregressive_model(tiny_ar: LanguageModel) -> None:

@@ -11,8 +11,9 @@ yueliu1999/FlipAttack ``src/flip_attack.py``.
        examples made of the request's own halves (D).
 
 Differs from the paper: one user turn holds what the released code puts into system and user turn,
-because a prompt here has no system turn of its own; rules and hints are in our own words. The
-disguise, the TASK line and the examples are those of the released code, character by character.
+because a prompt here has no system turn of its own; it ends in the TASK line in every variant, which
+the released code puts before the steps of C and D; rules and hints are in our own words. The disguise,
+the TASK line and the examples are those of the released code, character by character.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ consent, and a search stops when that is likely enough. In a masked diffusion mo
 probability in the first draft, a reading of ours: the paper attacks autoregressive models only.
 
 Differs from the paper: no hand-written template around the request, which is an attack of its own
-here (put ``refusal_suppression`` or another before this one); the stop looks at the probability alone,
-where the released code asks a judge once the word is the likeliest.
+here (put ``refusal_suppression`` or another before this one); the stop looks at the probability alone
+(``stop_at``, 0.9), where the released code asks a judge once the word is the likeliest or, with chance,
+once it has a probability of 0.1, or of 0.02 that no longer rises.
 """
 
 from __future__ import annotations

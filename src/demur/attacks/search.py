@@ -13,6 +13,9 @@ Differs from the paper: several changes of the same suffix are scored in one bat
 taken (``candidates`` = 1 is the paper's); a suffix begins with random tokens, anew in each restart,
 instead of strings found for one model by earlier searches; every random number comes from seed,
 prompt, restart and number of queries, so that a search cut off at any moment goes on to the same end.
+Differs from the released code: a run ends where the suffix does, so that its length stays, where theirs
+grows past the end; replacements are printable tokens, not any; the schedule by the probability reached
+(``--schedule_prob``) is left out, and so is giving up where the word is not among the top five.
 """
 
 from __future__ import annotations

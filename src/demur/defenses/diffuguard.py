@@ -10,7 +10,8 @@ arXiv:2509.24296; released code ``models/jailbreakbench_llada.py``:
 
 Differs from the paper: the audit needs the prompt without its attack, which nobody has when serving a
 model, so it takes place only with ``knows_goal``; the un-attacked prompt is then ``Prompt.goal``. The
-state is averaged over the whole response, of which the first block is a part.
+state is averaged over the whole response, of which the first block is a part; the released code reads a
+tail of masks that it puts behind the user's turn for the audit alone.
 
 On ``organism-dlm``, 24 harmful calibration prompts a family, it takes successful attacks under random
 remasking from 2, 3, 6, 0 and 4 (role play, prefix injection, refusal suppression, flip, wild) to 0, 0,
