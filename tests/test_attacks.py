@@ -20,11 +20,14 @@ from demur.attacks.flip import Guidance, Mode, flip, task_of
 from demur.attacks.nesting import Form, nest, nested
 from demur.endpoint import Message
 from demur.errors import InputError
+from demur.guard import fit_guard
 from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
+from demur.prompts import read_prompts, write_prompts
 from demur.runs import trace_to
 from demur.sampling import sampler_from
+from demur.sri import fit_anchors
 from demur.tracing import trace
 from demur.types import Prompt
 
@@ -195,13 +198,41 @@ def test_a_refiner_is_asked_again_and_then_done_without() -> None:
 # ------------------------------------------------------------------ on real models
 
 
-def test_every_attack_survives_the_store(tmp_path: Path, tiny_dlm: LanguageModel) -> None:
+def test_every_attack_survives_the_store(
+    tmp_path: Path, tiny_dlm: LanguageModel, tiny_ar: LanguageModel
+) -> None:
     prompts = [Prompt("w1 w2 w3", label="harmful"), Prompt("w4 w5", label="harmful")]
-    specs = [*SIMPLE[:10], {"name": "pad", "anchors": ["w7", "w8 w9"], "gen_length": 16}]
-    made = [p for spec in specs for p in attack_from(spec)(prompts, target=tiny_dlm)]
-    sampler = sampler_from({"name": "masked", "steps": 4, "gen_length": 64, "block_length": 64})
-    store = trace_to(tmp_path / "run", tiny_dlm, made, sampler=sampler)
-    assert [trace.prompt for trace in store.traces()] == made
+    calls = [Prompt(f"w{i} w{i + 1}", label="harmful" if i % 2 else "harmless") for i in range(8)]
+    calm = trace(tiny_ar, calls)
+    guard = fit_guard(calm, anchors=fit_anchors(calm, [i % 2 > 0 for i in range(8)]), alpha=0.5)
+    asked = json.dumps({"improvement": "x", "prompt": "w6 w7"})
+    pair = {"attacker": Scripted(asked, asked), "judge": Scripted("[[10]]", "[[10]]")}
+    brief = {"opening": "w3", "length": 3, "queries": 4, "candidates": 2}
+    searched: dict[str, list[dict[str, Any]]] = {
+        "dlm": [
+            *SIMPLE,
+            {"name": "pad", "anchors": ["w7", "w8 w9"], "gen_length": 16},
+            {"name": "random_search", **brief},
+            {"name": "pair", **pair, "streams": 1, "rounds": 1},
+        ],
+        "ar": [{"name": "adaptive", "guard": guard, **brief}],
+    }
+    assert {spec["name"] for specs in searched.values() for spec in specs} == {*ATTACKS}
+    for target, kind in ((tiny_dlm, "dlm"), (tiny_ar, "ar")):
+        made = [p for spec in searched[kind] for p in attack_from(spec)(prompts, target=target)]
+        assert {p.label for p in made} == {"harmful"}
+        (tmp_path / kind).mkdir()
+        write_prompts(tmp_path / kind / "p.jsonl", made)
+        assert read_prompts(tmp_path / kind / "p.jsonl") == made
+        short = [p for p in made if len(target.encode([p]).ids[0]) < 190]
+        assert {p.attack for p in short} == {p.attack for p in made}
+        sampler = sampler_from(
+            {"name": "masked", "steps": 4, "gen_length": 64, "block_length": 64}
+            if kind == "dlm"
+            else target.traits.sampler
+        )
+        store = trace_to(tmp_path / kind / "run", target, short, sampler=sampler)
+        assert [one.prompt for one in store.traces()] == short
 
 
 def test_pad_fixes_its_anchors_where_the_released_code_does(tiny_dlm: LanguageModel) -> None:

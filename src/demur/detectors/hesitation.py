@@ -8,6 +8,9 @@ D2-Monitor, arXiv:2605.25893:
 
 Differs from the paper: there the count decides whether a larger probe is asked; here the count
 itself is the score. The margin, .4 on either side of a probability of .5, is our reading.
+
+On ``organism-dlm`` with answers begun for it (prefill) it does not beat chance: AUROC 0.46, 14
+jailbreaks against 24 harmless prompts begun alike. The probe is sure of every step there.
 """
 
 from __future__ import annotations

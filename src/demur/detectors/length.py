@@ -2,6 +2,9 @@
 
 A refusal is short and a jailbroken answer long, so length alone tells them apart to some degree; it
 says nothing against a harmless long answer.
+
+On ``organism-dlm`` with answers begun for it (prefill) it does not beat chance: AUROC 0.21, 14
+jailbreaks against 24 harmless prompts begun alike, whose answers are the longer ones there.
 """
 
 from __future__ import annotations

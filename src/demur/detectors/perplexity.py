@@ -11,7 +11,8 @@ scores 0. It sees the prompt alone, so it says nothing of what the model answere
 
 It does not beat chance on the built-in models: AUROC .55 against all harmless prompts of the test set
 and .51 against those in the same wrappers, because attacks and harmless prompts are wrapped in the same
-fluent words, and ``organism-ar`` was trained on responses alone.
+fluent words, and ``organism-ar`` was trained on responses alone. On ``organism-dlm`` with answers
+begun for it, which change no prompt, it does not beat chance either: AUROC 0.49.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ Our reading, since the paper does not define it:
     3. the paper's autoencoder, standardised per step, is fitted on benign signals.
 
 It reads token ids, so it needs neither a tokenizer nor a list of phrases.
+
+On ``organism-dlm`` with answers begun for it (prefill) it does not beat chance: AUROC 0.45, 14
+jailbreaks against 24 harmless prompts begun alike.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from demur.endpoint import Assistant, Message
-from demur.judges.verdict import Verdict, What
+from demur.judges.verdict import Entered, Entry, Verdict
 from demur.types import digest
 
 _RULES = (
@@ -28,54 +28,31 @@ _RULES = (
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(Entry):
     """What a model is asked about an exchange.
 
     Attributes:
-        name: what the judge is called in tables.
-        what: what its hit means.
-        about: one line about it.
-        source: whose question it is.
         task: the question and the form of its answer.
         parse: an answer without surrounding space -> verdict; ``unparsed`` unless it has the form.
         max_tokens: longest answer.
     """
 
-    name: str
-    what: What
-    about: str
-    source: str
     task: str
     parse: Callable[[str], Verdict]
     max_tokens: int
 
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(Entered):
     """A question put to an assistant, as a judge."""
 
     question: Question
     assistant: Assistant
 
     @property
-    def name(self) -> str:
-        """The question's name."""
-        return self.question.name
-
-    @property
-    def what(self) -> What:
-        """What a hit means."""
-        return self.question.what
-
-    @property
-    def about(self) -> str:
-        """One line about it."""
-        return self.question.about
-
-    @property
-    def source(self) -> str:
-        """Whose question it is."""
-        return self.question.source
+    def entry(self) -> Entry:
+        """The question."""
+        return self.question
 
     def __call__(self, goal: str, response: str) -> Verdict:
         """Judge one response."""

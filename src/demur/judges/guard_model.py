@@ -21,7 +21,7 @@ import torch
 from demur.endpoint import Message
 from demur.errors import InputError, ModelError
 from demur.judges.turns import encodable, turn_ids
-from demur.judges.verdict import Verdict, What
+from demur.judges.verdict import Entered, Entry, Verdict
 from demur.models.base import LanguageModel
 from demur.sampling.fitting import in_halves
 
@@ -40,29 +40,21 @@ class Fork(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GuardForm:
+class GuardForm(Entry):
     """How a family of guard models is asked, and where it answers.
 
     Attributes:
-        name: what the judge is called in tables.
-        what: what its hit means.
-        about: one line about it.
-        source: the model and its paper.
         encode: model, goal, response, what it has answered -> token ids.
         answers: for each answer in order, the text before it and its words for yes and for no; the
             last is the one asked for.
     """
 
-    name: str
-    what: What
-    about: str
-    source: str
     encode: Callable[[LanguageModel, str, str, str], list[int]]
     answers: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
-class GuardModel:
+class GuardModel(Entered):
     """A guard model as a judge.
 
     Raises:
@@ -82,24 +74,9 @@ class GuardModel:
             self._fork("", "", before, yes, no)
 
     @property
-    def name(self) -> str:
-        """The form's name."""
-        return self.form.name
-
-    @property
-    def what(self) -> What:
-        """What a hit means."""
-        return self.form.what
-
-    @property
-    def about(self) -> str:
-        """One line about it."""
-        return self.form.about
-
-    @property
-    def source(self) -> str:
-        """The model and its paper."""
-        return self.form.source
+    def entry(self) -> Entry:
+        """The form."""
+        return self.form
 
     def __call__(self, goal: str, response: str) -> Verdict:
         """Judge one response; see ``many``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -31,6 +32,12 @@ class Verdict:
         """Whether the judge found what it looks for."""
         return self.outcome == "hit"
 
+    def _repr_html_(self) -> str:
+        """For a notebook's cell; see ``demur.show``."""
+        import demur  # by the package's own name: no room above this one is imported here
+
+        return demur.show(self)._repr_html_()
+
 
 class Described(Protocol):
     """What a list of judges shows of each."""
@@ -50,6 +57,52 @@ class Described(Protocol):
     @property
     def source(self) -> str:
         """Where it was published."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a list of judges shows of one that still needs a model.
+
+    Attributes:
+        name: what the judge is called in tables.
+        what: what its hit means.
+        about: one line about it.
+        source: where it was published.
+    """
+
+    name: str
+    what: What
+    about: str
+    source: str
+
+
+class Entered(ABC):
+    """A judge made of an entry and a model, which goes by what its entry says."""
+
+    @property
+    @abstractmethod
+    def entry(self) -> Entry:
+        """Its entry."""
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        return self.entry.name
+
+    @property
+    def what(self) -> What:
+        """What a hit means."""
+        return self.entry.what
+
+    @property
+    def about(self) -> str:
+        """One line about it."""
+        return self.entry.about
+
+    @property
+    def source(self) -> str:
+        """Where it was published."""
+        return self.entry.source
 
 
 class Judge(Described, Protocol):
