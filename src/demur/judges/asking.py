@@ -85,7 +85,7 @@ def fenced(name: str, text: str, mark: str) -> str:
 
 
 def _yes_or_no(answer: str) -> Verdict:
-    word = answer.casefold().rstrip(".")
+    word = answer.casefold().rstrip(" .")
     return Verdict({"yes": "hit", "no": "miss"}.get(word, "unparsed"), answer)  # type: ignore[arg-type]
 
 
