@@ -46,7 +46,15 @@ def from_sglang(
             f"The answer has no {error}. Start SGLang with --enable-return-hidden-states and ask with "
             '"return_hidden_states": true.'
         ) from error
-    states = np.concatenate([np.atleast_2d(np.asarray(part, dtype=np.float32)) for part in parts])
+    try:
+        states = np.concatenate(
+            [np.atleast_2d(np.asarray(part, dtype=np.float32)) for part in parts]
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The answer's hidden states are empty, null or of several sizes ({error}). Ask again "
+            'with "return_hidden_states": true, a prompt and at least one new token.'
+        ) from error
     if len(states) < count + len(response_ids) - 1 or len(np.atleast_2d(parts[0])) != count:
         raise InputError(
             f"{len(states)} states for {count} prompt tokens and {len(response_ids)} response "

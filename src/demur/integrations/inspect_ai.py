@@ -8,7 +8,7 @@ installed. A flagged generation gives an empty completion with stop reason ``con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from demur.guard import Guard, StreamingGuard
 from demur.guard.opening import load_guard
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.sampling import Sampler, sampler_from
+from demur.runs import sampler_with
+from demur.sampling import Sampler, spec
 from demur.sri import Anchors, signal
 from demur.tracing import record
-from demur.types import Prompt, Traces
+from demur.types import Prompt, Trace, Traces
 
 try:
     from inspect_ai.model import (
@@ -45,7 +46,8 @@ class GuardedModel(ModelAPI):
     """A model that demur loads. Arguments (``-M name=value``): ``guard``, ``anchors``, ``dtype``,
     ``device``, ``revision``, and any setting of the sampler.
 
-    Without anchors, its own or a guard's, there is no signal.
+    Without anchors, its own or a guard's, there is no signal. With them the sampler is theirs, and the
+    task's ``max_tokens`` cuts the text that they have read, so that any task can be run.
     """
 
     def __init__(
@@ -64,10 +66,13 @@ class GuardedModel(ModelAPI):
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         self.model = load(model_name, dtype=dtype, device=device, revision=revision)
-        self.sampler = {**self.model.traits.sampler, **sampler}
         self.guard = load_guard(guard) if guard else None
         own = self.guard.anchors if self.guard else None
         self.anchors = Anchors.load(anchors) if anchors else own
+        mark = self.anchors.fingerprint if self.anchors else None
+        self.pooling = mark.pooling if mark else None
+        self.fixed = mark is not None
+        self.sampler = sampler_with(mark.sampler if mark else self.model.traits.sampler, sampler)
 
     def max_connections(self) -> int:
         """One: a generation at a time."""
@@ -90,24 +95,38 @@ class GuardedModel(ModelAPI):
         if tools:
             raise InputError("demur's models call no tools. Run the task without them.")
         model, prompt = _asked(self.model, input)
-        sampler = _sampler(self.sampler, config)
-        seed = config.seed or 0
-        return await to_thread.run_sync(lambda: self._answer(model, prompt, sampler, seed))
+        asked = {"temperature": config.temperature, "top_p": config.top_p}
+        if not self.fixed:
+            length = "steps" if self.sampler.name == "autoregressive" else "gen_length"
+            asked[length] = config.max_tokens
+        given = {name: value for name, value in asked.items() if value is not None}
+        sampler = sampler_with(spec(self.sampler), given)
+        return await to_thread.run_sync(lambda: self._answer(model, prompt, sampler, config))
 
     def _answer(
-        self, model: LanguageModel, prompt: Prompt, sampler: Sampler, seed: int
+        self, model: LanguageModel, prompt: Prompt, sampler: Sampler, config: GenerateConfig
     ) -> ModelOutput:
         watch = self.guard.watch if isinstance(self.guard, StreamingGuard) else None
         layers = tuple({"last", self.anchors.layer}) if self.anchors else ("last",)
         traces = Traces(
-            tuple(record(model, [prompt], sampler=sampler, layers=layers, seed=seed, watch=watch))
+            tuple(
+                record(
+                    model,
+                    [prompt],
+                    sampler=sampler,
+                    pooling=self.pooling,
+                    layers=layers,
+                    seed=config.seed or 0,
+                    watch=watch,
+                )
+            )
         )
         known = _evidence(traces, self.anchors, self.guard)
         if known.get("flagged"):
             output = ModelOutput.from_content(self.model_name, "", "content_filter")
         else:
-            ended: StopReason = "stop" if traces[0].finish_reason == "stop" else "max_tokens"
-            output = ModelOutput.from_content(self.model_name, traces[0].response, ended)
+            text, ended = _at_most(config.max_tokens, traces[0], model)
+            output = ModelOutput.from_content(self.model_name, text, ended)
         output.metadata = {KEY: known}
         return output
 
@@ -139,12 +158,11 @@ def _asked(model: LanguageModel, messages: Sequence[ChatMessage]) -> tuple[Langu
     return model, Prompt(turns[0].text)
 
 
-def _sampler(settings: Mapping[str, Any], config: GenerateConfig) -> Sampler:
-    """The model's sampler under what the task asks for."""
-    asked = {"temperature": config.temperature, "top_p": config.top_p}
-    length = "steps" if settings["name"] == "autoregressive" else "gen_length"
-    asked[length] = config.max_tokens
-    return sampler_from({**settings, **{k: v for k, v in asked.items() if v is not None}})
+def _at_most(tokens: int | None, trace: Trace, model: LanguageModel) -> tuple[str, StopReason]:
+    """The response, no longer than asked, and why it ends."""
+    if tokens is not None and tokens < len(trace.response_ids):
+        return model.decode(trace.response_ids[:tokens].tolist()), "max_tokens"
+    return trace.response, "stop" if trace.finish_reason == "stop" else "max_tokens"
 
 
 def _evidence(

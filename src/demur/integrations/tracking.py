@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from demur.errors import InputError
 from demur.guard import Guard, StreamingGuard
 from demur.judges import refusal_judge
 from demur.judges.reading import answer_of
@@ -41,6 +42,8 @@ def report(
         InputError: no traces, or an unknown judge.
         FingerprintError: traces of other runs than the anchors' or the guard's.
     """
+    if not traces:
+        raise InputError("No traces to report: the run is empty. Trace some prompts first.")
     refused = refusal_judge(judge)
     hits = [refused(trace.prompt.goal, answer_of(trace)).hit for trace in traces]
     found = {
