@@ -37,7 +37,9 @@ def test_tensors_keep_kind_and_values(tmp_path: Path) -> None:
     arrays, about = read_tensors(path, kind="anchors")
     np.testing.assert_array_equal(arrays["x"], values["x"])
     assert about == {"n": 3}
-    with pytest.raises(InputError, match=r"not demur\.guard"):
+    with pytest.raises(
+        InputError, match=r"not demur\.guard\. Make one with: demur guard fit RUN --an"
+    ):
         read_tensors(path, kind="guard")
 
 

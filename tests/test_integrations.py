@@ -13,17 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import demur
 from demur.errors import InputError
 from demur.guard import Guard, fit_guard
-from demur.integrations.notebook import load_ipython_extension, show
+from demur.integrations.notebook import show
 from demur.integrations.tracking import report
 from demur.judges import Verdict, refusal_judge
 from demur.organism.world import prompts as world_prompts
 from demur.sampling import Autoregressive
 from demur.sri import Anchors, fit_anchors, signal
 from demur.types import Prompt, Traces
+from demur.viz.figures import Figure
 from demur.viz.tables import Table
 
 SAMPLER = Autoregressive(steps=24)
@@ -105,6 +107,32 @@ def test_inspect_eval(guard: Guard, tmp_path: Path) -> None:
     assert not flags.all()
 
 
+def test_any_max_tokens_runs(guard: Guard, tmp_path: Path) -> None:
+    path = guard.save(tmp_path / "guard.safetensors")
+    asked_of = world_prompts("guard", "harmless", n=1)[0].text
+    asked = {
+        ("organism-ar", 8): {"guard": str(path)},
+        ("organism-ar", 500): {"guard": str(path)},
+        ("organism-dlm", 32): {},
+    }
+    code = """
+import asyncio, json, sys
+from inspect_ai.model import GenerateConfig, get_model
+name, tokens, args = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+model = get_model(f"demur/{name}", config=GenerateConfig(max_tokens=tokens), memoize=False, **args)
+output = asyncio.run(model.generate(sys.argv[4]))
+print(json.dumps([output.completion, output.stop_reason, output.metadata["demur"]]))
+"""
+    for (name, tokens), args in asked.items():
+        command = [sys.executable, "-c", code, name, str(tokens), json.dumps(args), asked_of]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        completion, reason, known = json.loads(done.stdout.splitlines()[-1])
+        assert 0 < len(completion.split()) <= tokens
+        assert (reason == "max_tokens") or tokens > 8
+        assert ("sigma" in known) == (name == "organism-ar")
+
+
 def test_a_replay_is_shut_into_its_frame(benign: Traces, anchors: Anchors) -> None:
     hostile = "</script><img src=x onerror=alert(1)>"
     trace = replace(benign[0], prompt=Prompt(hostile), response=hostile)
@@ -125,21 +153,23 @@ def test_a_replay_is_shut_into_its_frame(benign: Traces, anchors: Anchors) -> No
 
 
 def test_what_a_notebook_shows_by_itself(benign: Traces, anchors: Anchors) -> None:
-    known: dict[type, object] = {}
+    shell = InteractiveShell.instance()
 
-    class Formatter:
-        def for_type(self, kind: type, show_it: object) -> None:
-            known[kind] = show_it
+    def shown(value: object) -> str:
+        data, _ = shell.display_formatter.format(value)
+        return str(data.get("text/html", ""))
 
-    class Shell:
-        class display_formatter:
-            formatters: Mapping[str, Formatter] = {"text/html": Formatter()}
-
-    load_ipython_extension(Shell())
     table = Table("Rates", ("a", "b"), (("x", 1.0),))
-    for value in (benign[0], benign[:2], table, Verdict("miss")):
-        assert "<iframe" in known[type(value)](value)  # type: ignore[operator]
+    for value in (benign[0], benign[:2], table, Figure("f", "<svg></svg>", table), Verdict("miss")):
+        assert shown(value).startswith("<iframe sandbox")
     sigma = signal(anchors.states(benign), anchors)
+    assert not shown(sigma)
+    shell.run_line_magic("load_ext", "demur.integrations.notebook")
+    assert shown(sigma).startswith("<iframe sandbox")
+    for other in (np.arange(3), np.ones((2, 2, 2), np.float32), sigma - 2, sigma[:0]):
+        assert not shown(other)
+    replayed = benign[0].show(sigma[0], tokenizer=demur.load("organism-ar").tokenizer)
+    assert "data-replay" in replayed.html
     assert "<svg" in show(sigma).html
     assert "<svg" in show(sigma[0]).html
     with pytest.raises(InputError, match="A int cannot be shown"):
@@ -157,4 +187,7 @@ def test_metrics_for_a_tracker(benign: Traces, anchors: Anchors, guard: Guard) -
     assert 0.5 < found["sigma_mean"] <= 1
     assert found["flagged_rate"] <= 0.05
     assert all(type(value) is float for value in found.values())
+    with pytest.raises(InputError, match="No traces to report"):
+        report(benign[:0], to=logged.append)
+    assert len(logged) == 1
     assert set(report(benign[:1], to=logged.append)) == {"traces", "steps_mean", "refusal_rate"}

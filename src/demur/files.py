@@ -103,7 +103,10 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]
             raise ValueError(error) from error
         about = dict(json.loads(header["about"]))
     if header.get("format") != f"demur.{kind}":
-        raise InputError(f"{path} holds {header.get('format')!r}, not demur.{kind}.")
+        raise InputError(
+            f"{path} holds {header.get('format')!r}, not demur.{kind}. Make one with: demur "
+            f"{_VERB.get(kind, kind)}"
+        )
     return arrays, about
 
 
@@ -120,6 +123,6 @@ def intact(path: str | Path, *, kind: str) -> Iterator[None]:
 
 _VERB = {
     "anchors": "anchors RUN --out FILE",
-    "guard": "guard fit RUN --out FILE",
-    "streaming_guard": "guard fit RUN --streaming --out FILE",
+    "guard": "guard fit RUN --anchors FILE --out FILE",
+    "streaming_guard": "guard fit RUN --streaming --anchors FILE --out FILE",
 }

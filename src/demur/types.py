@@ -14,7 +14,7 @@ from demur.alignment import align, default_alignment
 from demur.errors import FingerprintError, InputError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
 Label = Literal["harmless", "harmful", "borderline", "unknown"]
@@ -152,6 +152,15 @@ class Trace:
         """Number of steps T that ran."""
         return len(self.blocks)
 
+    def show(self, sigma: ArrayLike | None = None, *, tokenizer: Any = None) -> Any:
+        """The trace for a notebook's cell: ``demur.show(trace, sigma, tokenizer=tokenizer)``."""
+        import demur  # by the package's own name: no room above this one is imported here
+
+        return demur.show(self, sigma, tokenizer=tokenizer)
+
+    def _repr_html_(self) -> str:
+        return str(self.show()._repr_html_())
+
 
 @dataclass(frozen=True)
 class Traces(Sequence[Trace]):
@@ -171,6 +180,15 @@ class Traces(Sequence[Trace]):
     def __getitem__(self, index: slice) -> Traces: ...
     def __getitem__(self, index: int | slice) -> Trace | Traces:
         return Traces(self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    def show(self, sigma: ArrayLike | None = None, *, tokenizer: Any = None) -> Any:
+        """The traces for a notebook's cell: ``demur.show(traces, sigma, tokenizer=tokenizer)``."""
+        import demur  # by the package's own name: no room above this one is imported here
+
+        return demur.show(self, sigma, tokenizer=tokenizer)
+
+    def _repr_html_(self) -> str:
+        return str(self.show()._repr_html_())
 
     @property
     def responses(self) -> list[str]:

@@ -1,10 +1,12 @@
-"""Values of demur in a notebook: ``demur.show(...)``, or once per notebook
+"""Values of demur in a notebook: a cell that ends in traces, a table, a figure or a verdict shows it.
+
+Signals are plain arrays, which ``demur.show(sigma)`` shows, or once per notebook
 
     %load_ext demur.integrations.notebook
 
-after which a cell that ends in a trace, signals, a table, a figure or a verdict shows it. The replay
-needs script, so it stands in a sandboxed frame of its own: it can reach neither the notebook nor the
-network, and every text in it is escaped.
+after which every float32 array in [0, 1] of one or two axes is drawn. The replay needs script, so it
+stands in a sandboxed frame of its own: it can reach neither the notebook nor the network, and every
+text in it is escaped.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError
 from demur.judges import Verdict
@@ -83,10 +85,16 @@ def show(value: Any, sigma: ArrayLike | None = None, *, tokenizer: Any = None) -
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """What ``%load_ext`` calls: teach the notebook to show demur's types by themselves."""
-    formatter = shell.display_formatter.formatters["text/html"]
-    for kind in (Trace, Traces, Table, Figure, Verdict):
-        formatter.for_type(kind, lambda value: show(value)._repr_html_())
+    """What ``%load_ext`` calls: teach the notebook to draw signals, which have no type of their own."""
+    shell.display_formatter.formatters["text/html"].for_type(np.ndarray, _drawn)
+
+
+def _drawn(value: NDArray[Any]) -> str | None:
+    """The curves of what is a signal by its looks; None leaves an array as numpy prints it."""
+    looks_so = value.dtype == np.float32 and value.ndim in (1, 2) and value.size > 1
+    if not looks_so or not bool(((value >= 0) & (value <= 1)).all()):
+        return None
+    return show(value)._repr_html_()
 
 
 def _replay(traces: Traces, sigma: ArrayLike | None, tokenizer: Any) -> Shown:
