@@ -251,7 +251,7 @@ def test_the_switch_changes_page_and_replay(page: Page) -> None:
 
 def test_the_numbers_of_a_figure_download(page: Page) -> None:
     with page.expect_download() as waiting:
-        page.get_by_role("link", name="Data of Signals as CSV").click()
+        page.get_by_role("link", name="Signals as CSV").click()
     assert waiting.value.suggested_filename == "signals.csv"
     with Path(waiting.value.path()).open(newline="") as handle:
         assert len(list(csv.DictReader(handle))) == 12
