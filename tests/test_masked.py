@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import demur
+from conftest import save_llama
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling import Masked, RowNoise, find_pooling
@@ -376,3 +379,14 @@ def test_confidence_dtype_only_matters_below_float32(tiny_dlm: LanguageModel) ->
     model = record(tiny_dlm, PROMPTS, sampler=Masked(**settings_, confidence_dtype="model"))
     for a, b in zip(exact, model, strict=True):
         np.testing.assert_array_equal(a.committed, b.committed)
+
+
+def test_confidence_dtype_matters_in_bfloat16(tmp_path: Path) -> None:
+    card = {"family": "masked", "mask_token_id": 3}
+    model = demur.load(save_llama(tmp_path / "half", card=card), dtype="bfloat16")
+    settings_ = {"steps": 16, "gen_length": 16, "block_length": 16}
+    prompts = [Prompt(f"w{n} w{n + 1}", id=f"{n}") for n in range(8)]
+    exact = record(model, prompts, sampler=Masked(**settings_))
+    rounded = record(model, prompts, sampler=Masked(**settings_, confidence_dtype="model"))
+    differing = [(a.committed != b.committed).any() for a, b in zip(exact, rounded, strict=True)]
+    assert any(differing)

@@ -47,7 +47,23 @@ def test_equals_upstream(model: LanguageModel, case: str) -> None:
         for step, x, phi in zip(steps, row["x"], row["phi"], strict=False):
             assert step.tokens[0].tolist() == [-1 if t == MASK else t for t in x]
             np.testing.assert_allclose(step.phi["last"][0], phi, atol=1e-5)
+        for step, draft in zip(steps, row.get("draft", ()), strict=False):
+            assert step.draft[0].tolist() == draft
         assert steps[-1].tokens[0].tolist() == row["x"][-1]
+
+
+def test_origin_drafts_the_most_likely_tokens(model: LanguageModel) -> None:
+    """Upstream predicts only what it commits; a draft shows what it would say everywhere."""
+    ids = torch.tensor([FROZEN["origin"]["rows"][0]["prompt"]])
+    prompt = Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),))
+    sampler, pooling = Dream(**FROZEN["origin"]["args"]), find_pooling("response")
+    x = torch.cat([ids, torch.full((1, sampler.gen_length), MASK)], dim=1)
+    stream = sampler.run(model, prompt, layers=("last",), pooling=pooling, noise=Replay(0))
+    for step in stream:
+        states = model.states(x, None)["last"][:, ids.shape[1] - 1 : -1]
+        likely, now = model.logits(states).argmax(-1), x[:, ids.shape[1] :]
+        assert torch.equal(step.draft, torch.where(now == MASK, likely, now))
+        x = torch.cat([ids, step.tokens.masked_fill(step.tokens < 0, MASK)], dim=1)
 
 
 CERTAIN = [

@@ -51,7 +51,12 @@ def sampler_of(args: dict[str, Any]) -> Masked:
 def compare(steps: list[Any], row: int, frozen: dict[str, Any], mask: int) -> None:
     """Steps after the last commit repeat upstream, where the loop idles; here they do not happen."""
     mine = [s for s in steps if s.running[row]]
-    for step, x, phi in zip(mine, frozen["x"], frozen["phi"], strict=False):
+    frozen_steps = zip(frozen["x"], frozen["draft"], frozen["phi"], strict=True)
+    for step, (x, draft, phi) in zip(mine, frozen_steps, strict=False):
+        # Upstream may draw the mask token itself, which is no prediction; ours never is.
+        own = step.draft[row].tolist()
+        assert [mask if d == mask else t for t, d in zip(own, draft, strict=True)] == draft
+        assert mask not in own
         assert step.tokens[row].tolist() == [-1 if t == mask else t for t in x]
         np.testing.assert_allclose(step.phi["last"][row], phi, atol=1e-5)
     assert mine[-1].tokens[row].tolist() == frozen["x"][-1]

@@ -45,6 +45,20 @@ def test_a_token_ruled_out_leaves_entropy_finite() -> None:
     assert found.tolist() == pytest.approx([-math.log(2)])
 
 
+def test_low_confidence_in_bfloat16_is_the_softmax_of_llada() -> None:
+    """``generate.py`` takes it in the model's dtype; a log-sum-exp there rounds otherwise."""
+    logits = (4 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))).bfloat16()
+    chosen = logits.argmax(-1)
+    upstream = torch.gather(torch.softmax(logits, -1), -1, chosen[:, None])[:, 0]
+    columns = torch.arange(64)
+    found = confidence("low_confidence", logits, chosen, columns=columns, uniform=None)
+    assert torch.equal(found, upstream.float())
+    exact = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
+    assert len(found.unique()) < len(exact.unique())
+    order = [score.argsort(descending=True, stable=True).tolist() for score in (found, exact)]
+    assert order[0] != order[1]
+
+
 @given(masked=st.integers(0, 300), steps=st.integers(1, 64))
 def test_commits_add_up_and_spread_evenly(masked: int, steps: int) -> None:
     shares = [

@@ -84,6 +84,8 @@ def test_a_rounding_error_does_not_change_what_is_drawn() -> None:
         ({"top_p": 0.75}, [0, 1]),
         ({"top_p": 0.01}, [0]),
         ({"top_k": 3, "top_p": 0.9}, [0, 1, 2]),
+        # Of the two most likely alone, the first would be the whole nucleus.
+        ({"top_k": 2, "top_p": 0.65}, [0, 1]),
     ],
 )
 def test_nucleus(options: dict[str, float], kept: list[int]) -> None:

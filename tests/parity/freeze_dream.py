@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import load_file
@@ -31,6 +34,13 @@ CASES: dict[str, dict[str, Any]] = {
     "maskgit_plus and hot": {**PLAIN, "alg": "maskgit_plus", **HOT},
     "topk_margin": {**PLAIN, "alg": "topk_margin"},
     "topk_margin of a few": {**PLAIN, "alg": "topk_margin", "temperature": 1.2, "top_k": 5},
+    "nucleus before the few": {
+        **PLAIN,
+        "alg": "maskgit_plus",
+        "temperature": 1.5,
+        "top_k": 4,
+        "top_p": 0.6,
+    },
     "entropy": {**PLAIN, "alg": "entropy"},
     "entropy and hot": {**PLAIN, "alg": "entropy", **HOT},
     "drawn positions": {**PLAIN, "alg": "maskgit_plus", "alg_temp": 0.2},
@@ -38,6 +48,20 @@ CASES: dict[str, dict[str, Any]] = {
     "more steps than tokens": {"steps": 9, "gen_length": 6, "alg": "entropy"},
     "late end": {**PLAIN, "alg": "maskgit_plus", "eps": 0.2},
 }
+
+
+@contextmanager
+def keeping(generation: Any, predicted: list[torch.Tensor]) -> Iterator[None]:
+    """Keep the tokens of every ``sample_tokens``, one for each masked position."""
+    own = generation.sample_tokens
+
+    def sample_tokens(*args: Any, **options: Any) -> Any:
+        confidence, tokens = own(*args, **options)
+        predicted.append(tokens.clone())
+        return confidence, tokens
+
+    with mock.patch.object(generation, "sample_tokens", sample_tokens):
+        yield
 
 
 def main() -> None:
@@ -60,8 +84,12 @@ def main() -> None:
             given.pop("gen_length")
             rows = []
             for index, prompt in enumerate(PROMPTS):
-                watch = upstream.Watch()
-                with watch.over(net, net.model.norm), drawing(index):
+                watch, predicted = upstream.Watch(), list[torch.Tensor]()
+                with (
+                    watch.over(net, net.model.norm),
+                    drawing(index),
+                    keeping(generation, predicted),
+                ):
                     out = net.diffusion_generate(
                         torch.tensor([prompt]),
                         generation_config=generation.DreamGenerationConfig(
@@ -69,7 +97,14 @@ def main() -> None:
                         ),
                         **given,
                     )
-                rows.append({"prompt": prompt, **watch.row(len(prompt), out)})
+                row = {"prompt": prompt, **watch.row(len(prompt), out)}
+                # origin predicts only what it commits, so that it has no drafts.
+                if args["alg"] != "origin":
+                    masks = [x == config.mask_token_id for x in watch.inputs]
+                    filled = zip(watch.inputs, masks, predicted, strict=True)
+                    drafts = [x.masked_scatter(mask, tokens) for x, mask, tokens in filled]
+                    row["draft"] = [draft[0, len(prompt) :].tolist() for draft in drafts]
+                rows.append(row)
             cases[name] = {"args": args, "rows": rows}
     upstream.write(upstream.HERE / "dream.json", cases, dllm=upstream.commit(options.dllm))
 

@@ -6,10 +6,10 @@
 
 with transformers 4.57, the last that runs the modeling file.
 
-LLaDA holds ``generate.py``; dllm holds a copy of the modeling file, which the former downloads. Three
+LLaDA holds ``generate.py``; dllm holds a copy of the modeling file, which the former downloads. Four
 edits to ``generate.py`` at run time, none to what it computes otherwise: the end tokens' ids become
 the tiny tokenizer's, and the line that suppresses them suppresses both at any temperature, as its
-docstring says.
+docstring says. The fourth keeps every step's predictions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from parity.replay import drawing
 
 HALF = "logits_with_noise[:, :, 126081] = logits[:, :, 126348] = -torch.inf"
 BOTH = "logits[:, :, 126081] = logits[:, :, 126348] = -torch.inf"
+
+PREDICTED = "x0 = torch.where(mask_index, x0, x)"
 
 PROMPTS = [[0, 30, 45, 21, 9], [0, 77]]
 PLAIN = {"steps": 4, "gen_length": 12, "block_length": 12}
@@ -61,17 +63,21 @@ def build(modeling: Any, folder: Path) -> Any:
     return modeling.LLaDAModelLM(outer, model=net).eval()
 
 
-def run(generate: Any, net: Any, args: dict[str, Any], mask: int) -> list[dict[str, Any]]:
+def run(
+    generate: Any, drafts: list[torch.Tensor], net: Any, args: dict[str, Any], mask: int
+) -> list[dict[str, Any]]:
     """Each prompt alone, with its own random numbers."""
     rows = []
     for index, prompt in enumerate(PROMPTS):
         ids = torch.tensor([prompt])
         watch = upstream.Watch()
+        drafts.clear()
         with watch.over(net, net.model.transformer.ln_f), drawing(index):
             out = generate(net, ids, attention_mask=torch.ones_like(ids), mask_id=mask, **args)
         if args.get("cfg_scale"):
             watch.inputs = [x[:1] for x in watch.inputs]
-        rows.append({"prompt": prompt, **watch.row(len(prompt), out)})
+        predicted = [x0[0, len(prompt) :].tolist() for x0 in drafts]
+        rows.append({"prompt": prompt, **watch.row(len(prompt), out), "draft": predicted})
     return rows
 
 
@@ -83,8 +89,10 @@ def main() -> None:
     options = parser.parse_args()
     source = (options.llada / "generate.py").read_text()
     assert HALF in source
+    assert PREDICTED in source
+    source = source.replace(PREDICTED, f"{PREDICTED}; drafts.append(x0.clone())")
     source = source.replace(HALF, BOTH).replace("126081", "1").replace("126348", "2")
-    names: dict[str, Any] = {"__name__": "llada_generate"}
+    names: dict[str, Any] = {"__name__": "llada_generate", "drafts": []}
     exec(compile(source, "generate.py", "exec"), names)
     modeling = upstream.module(options.dllm / "dllm/pipelines/llada/models", "modeling_llada")
     cases = {}
@@ -94,7 +102,7 @@ def main() -> None:
             net = build(modeling, folder)
             wanted = CASES if kind == "llada" else {"blocks": CASES["blocks"]}
             for name, args in wanted.items():
-                rows = run(names["generate"], net, args, mask)
+                rows = run(names["generate"], names["drafts"], net, args, mask)
                 cases[f"{kind}: {name}"] = {"args": args, "rows": rows}
     upstream.write(
         upstream.HERE / "llada.json",

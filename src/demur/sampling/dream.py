@@ -55,7 +55,7 @@ class Dream:
         alg_temp: 0 commits the most confident ones, above 0 they are drawn.
         temperature: of the token; 0 takes the most likely one.
         top_p: nucleus to draw tokens from, in (0, 1].
-        top_k: draw from the most likely k tokens only; 0 is off.
+        top_k: draw from the most likely k tokens of the nucleus only; 0 is off.
         eps: where time ends, in (0, 1).
     """
 

@@ -48,8 +48,8 @@ def confidence(
     if rule == "margin":
         top = logits.softmax(-1).topk(2, dim=-1).values
         return (top[:, 0] - top[:, 1]).float()
-    picked = logits.gather(1, chosen[:, None])[:, 0]
-    return (picked - logits.logsumexp(-1)).exp().float()
+    # The probability is rounded to the dtype of the logits as upstream's softmax is, and ties with it.
+    return logits.softmax(-1).gather(1, chosen[:, None])[:, 0].float()
 
 
 def check_rule(rule: str) -> None:
