@@ -20,8 +20,11 @@ import yaml
 
 import demur
 from demur import organism
+from demur.defenses import defense_from
+from demur.defenses.generation import counted, generate
 from demur.errors import DemurError, InputError
 from demur.models.checkpoint import find
+from demur.sampling import sampler_from
 from demur.study.cells import Cell, Desk, Folder
 from demur.study.estimates import estimate
 from demur.study.graph import cells_of
@@ -285,3 +288,29 @@ def test_arms_of_one_sampler_share_their_generations() -> None:
         if cell.kind == "traces":
             places.setdefault(cell.arm, set()).add(cell.place)
     assert places["diffusion, AR order"] == places["diffusion, blocks of 1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("self-examine", {}),
+        ("smooth-llm", {"copies": 2}),
+        ("perplexity", {"threshold": 3.0, "scorer": "organism-ar"}),
+        ("diffuguard", {}),
+    ],
+)
+def test_defenses_take_the_generation_they_are_compared_with(
+    name: str, settings: dict[str, Any]
+) -> None:
+    model = demur.load("organism-dlm" if name == "diffuguard" else "organism-ar")
+    prompts, sampler = organism_prompts(5), sampler_from(model.traits.sampler)
+    defense = defense_from({"name": name, **settings})
+    alone = defense(model, prompts, sampler=sampler)
+    shared = generate(model, prompts, sampler=sampler, seed=0, batch_size=8)
+    with counted(model) as spent:
+        found = defense(model, prompts, sampler=sampler, undefended=shared)
+    with counted(model) as whole:
+        defense(model, prompts, sampler=sampler)
+    assert (found.outcomes, found.passes) == (alone.outcomes, alone.passes)
+    assert found.undefended_seconds == shared.seconds
+    assert whole.rows - spent.rows == found.undefended_passes
