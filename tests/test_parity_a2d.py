@@ -99,6 +99,23 @@ def test_block_causal_variant_is_told_by_its_name(
         demur.trace(block_model, ["hi"], sampler=Masked(steps=2, gen_length=4, block_length=4))
 
 
+@pytest.mark.parametrize(
+    ("place", "card", "attention"),
+    [
+        ("bd3lm-runs/mdlm", {}, "bidirectional"),
+        ("own", {"demur": {"blocks": True}}, "block"),
+        ("bd3lm", {"demur": {"blocks": False}}, "bidirectional"),
+    ],
+)
+def test_the_variant_is_its_own_name_or_what_the_card_says(
+    place: str, card: dict[str, Any], attention: str, tmp_path: Path
+) -> None:
+    folder = tiny.a2d(tmp_path / place)
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, **card}))
+    assert demur.load(folder).traits.attention == attention
+
+
 def test_slots_in_the_prompt_with_blocks_of_the_response(block_model: LanguageModel) -> None:
     """A slot in the prompt's first, shorter block is filled, whatever the prompt's length is."""
     sampler = Block(gen_length=8, threshold=None, counted_from="response")

@@ -91,10 +91,13 @@ def test_declares_what_the_release_has(tiny_llada2: LanguageModel) -> None:
     assert text.endswith("</role>")
 
 
-def test_a_checkpoint_of_2_1_edits(tmp_path: Path) -> None:
-    model = demur.load(save_llada2(tmp_path / "llada21", model_type="llada21_moe"))
+@pytest.mark.parametrize(
+    ("name", "model_type"), [("own", "llada21_moe"), ("LLaDA2.1-mini", "llada2_moe")]
+)
+def test_a_checkpoint_of_2_1_edits(name: str, model_type: str, tmp_path: Path) -> None:
+    model = demur.load(save_llada2(tmp_path / name, model_type=model_type))
     sampler = sampler_from(model.traits.sampler)
-    assert sampler == Block(block_length=32, block_steps=32, threshold=0.95, edit_threshold=0.9)
+    assert sampler == Block(block_length=32, block_steps=32, threshold=0.7, edit_threshold=0.5)
 
 
 def test_runs_no_code_of_the_checkpoint(tmp_path: Path) -> None:

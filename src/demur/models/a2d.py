@@ -3,9 +3,10 @@
 Zhou et al., dLLM: https://github.com/ZHZisZZ/dllm, ``dllm/pipelines/a2d``. The checkpoint is a Llama,
 Qwen2 or Qwen3 without the causal mask, ``model_type`` prefixed with ``a2d-``; a position predicts
 itself. Settings: PAPER section 3. The block-causal variants carry the same config and are told apart
-by their name, which holds ``bd3lm``; their blocks begin with the response, and their settings are those
-of ``examples/a2d/bd3lm/sample.py``. Where a block's steps do not divide its length, the first steps
-commit one more; upstream rounds a linear schedule instead.
+by the name of the folder or repository, which holds ``bd3lm``; ``{"demur": {"blocks": true}}`` (or
+false) in config.json says it for one of another name. Their blocks begin with the response, and their
+settings are those of ``examples/a2d/bd3lm/sample.py``. Where a block's steps do not divide its length,
+the first steps commit one more; upstream rounds a linear schedule instead.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     net = load_native(
         checkpoint, getattr(transformers, class_name), config=native_config(checkpoint, native)
     )
-    blocks = "bd3lm" in f"{checkpoint.name} {checkpoint.location}".lower()
+    blocks = checkpoint.card.get("blocks", "bd3lm" in checkpoint.title.lower())
     traits = Traits(
         family=NAME,
         attention="block" if blocks else "bidirectional",

@@ -43,6 +43,11 @@ class Checkpoint:
     allow_pickle: bool = False
 
     @property
+    def title(self) -> str:
+        """The name without its organisation, by which some variants are told apart."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
     def card(self) -> Mapping[str, Any]:
         """What the checkpoint's own config says to demur (key ``demur``), empty if nothing."""
         card: Mapping[str, Any] = self.config.get("demur", {})

@@ -6,9 +6,10 @@ each head, experts chosen by sigmoid scores and a bias inside the best groups, o
 the tensors are renamed, the fused projection is cut in three, and no remote code runs. Settings: block
 and threshold of LLaDA-2 ``generate``, greedy and 128 tokens as in the paper (PAPER section 3).
 
-LLaDA 2.1, arXiv:2602.08676, has the same tensors and also edits what it committed. A config that
-calls itself ``llada2_moe`` does not say which of the two it is: ask for the sampler's
-``edit_threshold`` then (the card of 2.1-mini: threshold 0.7, edit_threshold 0.5).
+LLaDA 2.1, arXiv:2602.08676, has the same tensors and also edits what it committed. Its config may call
+itself ``llada2_moe`` too, so that it is told by the name of the folder or repository, which holds
+``2.1``; a ``sampler`` under ``demur`` in config.json decides for one of another name. Its settings are
+the quality mode of its card.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ _NAMES = {
     ".mlp.gate.expert_bias": ".mlp.gate.e_score_correction_bias",
 }
 
+#: LLaDA 2.0's ``generate``, and LLaDA 2.1's quality mode.
+_BLOCKS = {"name": "block", "block_length": 32, "block_steps": 32, "threshold": 0.95}
+_EDITING = {**_BLOCKS, "threshold": 0.7, "edit_threshold": 0.5}
+
 
 def recognises(config: Mapping[str, Any]) -> bool:
     """Whether the config is LLaDA-2's."""
@@ -91,14 +96,12 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     )
     check_complete(checkpoint, {"missing_keys": _experts(config) - weights.keys()})
     net = load_native(checkpoint, Glm4MoeForCausalLM, config=config, state_dict=weights)
-    sampler = {"name": "block", "block_length": 32, "block_steps": 32, "threshold": 0.95}
-    if checkpoint.config["model_type"] == "llada21_moe":
-        sampler["edit_threshold"] = 0.9
+    edits = checkpoint.config["model_type"] == "llada21_moe" or "2.1" in checkpoint.title
     traits = Traits(
         family=NAME,
         attention="block",
         end_ids=end_ids(tokenizer, net),
-        sampler=checkpoint.card.get("sampler", sampler),
+        sampler=checkpoint.card.get("sampler", _EDITING if edits else _BLOCKS),
         pooling="response",
         mask_id=mask,
         shift=False,
