@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from demur.cli import app
 from demur.endpoint import Endpoint, Message
 from demur.errors import EndpointError, InputError
 from demur.judges import find_judge, judge_all
@@ -281,3 +283,22 @@ def test_a_study_loads_its_judge_once(monkeypatch: pytest.MonkeyPatch) -> None:
         harm_judge(judges)([("bake a cake", "no")])
         refusal_judges(judges)["asked-refusal"]([("bake a cake", "no")])
     assert loaded == ["organism-ar-small"]
+
+
+def test_demur_attack_says_what_asking_cost(
+    url: str, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMUR_TEST_KEY", KEY)
+    out, cache = tmp_path / "p.jsonl", tmp_path / "answers"
+    words = ["attack", "pair", "organism:test/harmful", "--limit", "1", "--out", str(out)]
+    words += ["--model", "organism-ar-small", "--sampler-set", "steps=4", "--set", "rounds=1"]
+    words += ["--ask", f"attacker=a@{url}", "--ask", f"judge=j@{url}", "--set", "tries=1"]
+    words += ["--key-variable", "DEMUR_TEST_KEY", "--cache", str(cache), "--reasoning-tokens", "9"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    # The echo is no proposal: three streams were asked once each, and the judge never.
+    assert "a: 3 requests, 0 answers from the cache, 15 tokens read, 6 written" in done.stderr
+    assert "j: 0 requests" in done.stderr
+    assert {one["max_tokens"] for one in script.seen} == {509}
+    assert script.keys[0] == f"Bearer {KEY}"
+    assert len([*cache.rglob("*.json")]) == 3
