@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import demur
 from conftest import save_llama
 from demur.errors import InputError
-from demur.models.base import LanguageModel
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Masked, RowNoise, find_pooling
 from demur.tracing import record, row_seed, trace
 from demur.types import Prompt, Step
@@ -390,3 +390,34 @@ def test_confidence_dtype_matters_in_bfloat16(tmp_path: Path) -> None:
     rounded = record(model, prompts, sampler=Masked(**settings_, confidence_dtype="model"))
     differing = [(a.committed != b.committed).any() for a, b in zip(exact, rounded, strict=True)]
     assert any(differing)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+def test_padding_written_as_masks_and_a_mask_at_the_beginning(
+    make_dlm: Callable[..., LanguageModel], shift: bool, guidance: float
+) -> None:
+    """Neither does padding count as masked, nor does it predict a prompt's first token."""
+    model = make_dlm(shift=shift)
+    prompts = [[3, 8, 3, 20], [7], [9, 10, 11, 3, 12, 13, 14]]
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[3] * (longest - len(p)) + p for p in prompts])
+    attention = torch.tensor([[i >= longest - len(p) for i in range(longest)] for p in prompts])
+    sampler = Masked(steps=4, gen_length=8, block_length=4, cfg_scale=guidance)
+
+    def run(ids: torch.Tensor, attention: torch.Tensor) -> list[Step]:
+        batch = Batch(ids, attention, ((),) * len(ids))
+        options: Any = {"layers": ("last",), "pooling": find_pooling("response")}
+        noise = RowNoise.seeded([0] * len(ids))
+        return list(sampler.run(model, batch, **options, noise=noise))
+
+    together = run(ids, attention)
+    for row, prompt in enumerate(prompts):
+        alone = run(torch.tensor([prompt]), torch.ones(1, len(prompt), dtype=torch.bool))
+        mine = [step for step in together if step.running[row]]
+        assert len(mine) == len(alone)
+        for a, b in zip(mine, alone, strict=True):
+            assert torch.equal(a.tokens[row], b.tokens[0])
+            assert torch.equal(a.draft[row], b.draft[0])
+            assert torch.equal(a.prompt[row, longest - len(prompt) :], b.prompt[0])
+            torch.testing.assert_close(a.phi["last"][row], b.phi["last"][0], atol=1e-5, rtol=0)

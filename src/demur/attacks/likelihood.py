@@ -83,6 +83,6 @@ def _first_logits(model: LanguageModel, prompts: list[Prompt], new_tokens: int) 
     masked[:, : page.start] = False
     first = masked & (masked.cumsum(1) == 1)
     states = model.states(page.tokens, page.attention)["last"]
-    logits = model.logits(predictors(model, states, first))
+    logits = model.logits(predictors(model, states, first, page.attention))
     logits[:, page.mask_id] = -torch.inf
     return logits

@@ -92,7 +92,7 @@ def denoise(
         now, seen = x[live], None if page.attention is None else page.attention[live]
         waiting = now == mask_id
         states = model.states(now, seen, layers=("last", *layers))
-        logits = model.logits(predictors(model, states["last"], waiting))
+        logits = model.logits(predictors(model, states["last"], waiting, seen))
         if cfg_scale > 0:
             blind = now.masked_fill(given[live], mask_id)
             logits = guided(model, logits, blind, seen, waiting, cfg_scale)
@@ -132,15 +132,26 @@ def canvas(model: LanguageModel, batch: Batch, gen_length: int) -> Canvas:
     attention = None
     if batch.padded:
         attention = torch.cat([batch.attention, torch.ones_like(response, dtype=torch.bool)], 1)
-    tokens = torch.cat([batch.ids, response], dim=1)
+    # Padding that is written with the mask token is no masked position.
+    other = next(i for i in (*model.traits.end_ids, 0, 1) if i != mask_id)
+    prompt = batch.ids.masked_fill(~batch.attention & (batch.ids == mask_id), other)
+    tokens = torch.cat([prompt, response], dim=1)
     return Canvas(tokens, attention, batch.ids.shape[1], mask_id)
 
 
-def predictors(model: LanguageModel, states: Tensor, waiting: Tensor) -> Tensor:
-    """``[N, D]`` states that predict the masked positions (at j - 1 in shifted models)."""
+def predictors(
+    model: LanguageModel, states: Tensor, waiting: Tensor, attention: Tensor | None
+) -> Tensor:
+    """``[N, D]`` states that predict the masked positions ``waiting`` ``[K, L]``.
+
+    Those at j - 1 in shifted models, where a row's first token predicts itself as in Dream's code.
+    """
+    rows, columns = waiting.nonzero(as_tuple=True)
     if model.traits.shift:
-        states = torch.cat([states[:, :1], states[:, :-1]], dim=1)
-    return states[waiting]
+        before = (columns - 1).clamp(min=0)
+        real = before >= 0 if attention is None else attention[rows, before]
+        columns = torch.where(real, before, columns)
+    return states[rows, columns]
 
 
 def guided(
@@ -157,7 +168,7 @@ def guided(
     token masked.
     """
     states = model.states(blind, attention)["last"]
-    without = model.logits(predictors(model, states, waiting))
+    without = model.logits(predictors(model, states, waiting, attention))
     return without + (scale + 1) * (logits - without)
 
 

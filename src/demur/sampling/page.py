@@ -146,7 +146,8 @@ def lay_out(
     columns = torch.arange(int(ends.max()), device=lengths.device)
     source = columns + (first.start - begins)[:, None]
     x = first.tokens.gather(1, source.clamp(min=0, max=first.tokens.shape[1] - 1))
-    x = x.masked_fill(columns < empty[:, None], 0)
+    # Any token but the mask, which would be waited for.
+    x = x.masked_fill(columns < empty[:, None], int(first.mask_id == 0))
     x = x.masked_fill(columns >= (begins + gen_length)[:, None], first.mask_id)
     x = x.masked_fill(columns >= ends[:, None], -1)
     given = x != first.mask_id
