@@ -19,8 +19,11 @@ from demur.errors import InputError, ModelError, StoreError
 from demur.runs import trace_to
 from demur.store import Store
 from demur.store.manifest import versions
+from demur.study.run import failures, run_study
+from demur.study.spec_file import read_study
 from demur.types import Prompt
 from interrupted import shards
+from test_study import tiny
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
@@ -165,6 +168,18 @@ def test_a_worker_that_fits_nowhere_is_not_waited_for(
     with pytest.raises(InputError, match=f"A worker needs {needs} of one machine"):
         cluster.trace_to(tmp_path / "run", "organism-ar", PROMPTS, **asked)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_study_on_a_cluster_traces_the_same(nodes: Any, tmp_path: Path) -> None:
+    path = tiny(tmp_path / "files")
+    for out, ray_at in (("here", None), ("there", "auto")):
+        outcomes = run_study(*read_study(path), tmp_path / out, workers=1, ray=ray_at)
+        assert not failures(outcomes), [one.error for one in failures(outcomes)]
+    runs = {run.parent.name for run in (tmp_path / "here").glob("cells/*/run")}
+    assert len(runs) > 4
+    for name in runs:
+        here, there = (shards(tmp_path / out / "cells" / name / "run") for out in ("here", "there"))
+        assert here == there
 
 
 def refusal_of_a_worker(folder: Path) -> str:

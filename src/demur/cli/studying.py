@@ -84,7 +84,18 @@ def study_plan(
 
 @study_app.command("run")
 def study_run(
-    study: StudyFile, out: Out = Path("study"), quick: Quick = False, workers: Workers = None
+    study: StudyFile,
+    out: Out = Path("study"),
+    quick: Quick = False,
+    workers: Workers = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Trace on a Ray cluster (extra ray), with at most --workers models at once: local to "
+            "begin one here, auto, or host:port.",
+        ),
+    ] = None,
 ) -> None:
     """Do what is not done and write the report; the same command goes on where it was stopped.
 
@@ -105,6 +116,7 @@ def study_run(
             out,
             command=command,
             workers=workers,
+            ray=ray,
             tick=tick,
         )
     failed = failures(outcomes)

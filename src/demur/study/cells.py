@@ -134,9 +134,19 @@ class Folder:
 
 @final
 class Desk:
-    """What a cell's work has at hand: its folder, the results it asked for, models, progress."""
+    """What a cell's work has at hand: its folder, the results it asked for, models, progress.
 
-    def __init__(self, folder: Folder, advance: Callable[[int], None]) -> None:
+    And a Ray cluster's ``pool``, as ``demur.cluster.trace_to`` takes it, where one is to trace.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        advance: Callable[[int], None],
+        *,
+        pool: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.pool = pool
         self._folder, self._models = folder, dict[str, LanguageModel]()
         self._traces: dict[str, Traces] = {}
         self._owner = ""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from demur.cluster import joined
 from demur.files import write_atomically
 from demur.study.cells import Cell, Folder, Outcome, Tick
 from demur.study.estimates import Estimate, estimate
@@ -47,6 +48,7 @@ def run_study(
     *,
     command: str = "",
     workers: int | None = None,
+    ray: str | None = None,
     tick: Tick = lambda *_: None,
 ) -> list[Outcome]:
     """Do every cell that is not done; the same call goes on where it was stopped.
@@ -58,6 +60,9 @@ def run_study(
         command: how it was called, for the methods page.
         workers: cells done at once, in processes of their own if more than one; ``workers_of`` it
             when None. Changes no result.
+        ray: address of a Ray cluster (see ``demur.cluster.trace_to``) that does the tracing, with at
+            most ``workers`` models at once; ``out`` must be a folder that all its machines share. The
+            other cells are done here, one after the other.
         tick: progress.
 
     Returns:
@@ -66,6 +71,7 @@ def run_study(
     Raises:
         InputError: prompt files are missing (all are named) or cannot be read.
         StoreError: the folder cannot be written.
+        MissingExtraError: ``ray`` without the extra of that name.
         DemurError: a process was killed.
     """
     began = time.monotonic()
@@ -82,9 +88,13 @@ def run_study(
     }
     path = Path(out) / MANIFEST
     write_atomically(path, _json(about))
-    workers = workers or workers_of(study)
-    if workers > 1:
-        outcomes = run_cells_at_once(make, Folder(out), workers=workers, tick=tick)
+    at_once = workers or workers_of(study)
+    if ray:
+        with joined(ray):  # once, not for every cell
+            pool = {"address": ray, "workers": workers}
+            outcomes = run_cells(cells, Folder(out), tick=tick, pool=pool)
+    elif at_once > 1:
+        outcomes = run_cells_at_once(make, Folder(out), workers=at_once, tick=tick)
     else:
         outcomes = run_cells(cells, Folder(out), tick=tick)
     about["made with"] = together([one.made for one in outcomes if one.made])

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -27,7 +27,9 @@ from demur.study.machine import made_with
 Make = Callable[[], Sequence[Cell]]
 
 
-def run_cells(cells: Sequence[Cell], folder: Folder, *, tick: Tick) -> list[Outcome]:
+def run_cells(
+    cells: Sequence[Cell], folder: Folder, *, tick: Tick, pool: Mapping[str, Any] | None = None
+) -> list[Outcome]:
     """Do what is not done, in the order given, in which every cell follows those it needs.
 
     Failed cells are tried again. What fails is recorded and the rest goes on; only an interruption
@@ -37,7 +39,7 @@ def run_cells(cells: Sequence[Cell], folder: Folder, *, tick: Tick) -> list[Outc
         StoreError: the folder cannot be written.
     """
     progress = _Progress(cells, tick)
-    desk, outcomes = Desk(folder, progress.advance), []
+    desk, outcomes = Desk(folder, progress.advance, pool=pool), []
     for cell in cells:
         outcome = folder.outcome(cell)
         if outcome.state != "done":

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from demur import cluster
 from demur.models.base import LanguageModel
-from demur.runs import trace_to
-from demur.sampling import Sampler, sampler_from, spec
+from demur.runs import sampler_with, trace_to
+from demur.sampling import Sampler, spec
 from demur.study.cells import Cell, Desk
 from demur.study.sets import Set
 from demur.types import Prompt
@@ -77,23 +78,25 @@ def trace_cell(arm: Arm, chosen: Set, *, seed: int, batch_size: int) -> list[Cel
         needs = (_attack_cell(arm, chosen, seed=seed),)
 
     def work(desk: Desk) -> Mapping[str, Any]:
-        model = desk.model(arm.location, revision=arm.revision)
         prompts = (
             [prompt_from(row) for row in desk.value(needs[0])["prompts"]]
             if needs
             else chosen.prompts
         )
-        store = trace_to(
-            desk.path / "run",
-            model,
-            prompts,
-            sampler=sampler_of(arm, model),
-            pooling=arm.pooling,
-            layers=arm.layers,
-            batch_size=batch_size,
-            seed=seed,
-            progress=desk.advance,
-        )
+        run: dict[str, Any] = {
+            "pooling": arm.pooling,
+            "layers": arm.layers,
+            "batch_size": batch_size,
+            "seed": seed,
+            "progress": desk.advance,
+        }
+        place = desk.path / "run"
+        if desk.pool is not None:
+            run |= {"options": {"revision": arm.revision}, "sampler": arm.sampler, **desk.pool}
+            store = cluster.trace_to(place, arm.location, prompts, **run)
+        else:
+            model = desk.model(arm.location, revision=arm.revision)
+            store = trace_to(place, model, prompts, sampler=sampler_of(arm, model), **run)
         mark = store.manifest.fingerprint
         return {"traces": len(store), "fingerprint": asdict(mark)}
 
@@ -118,10 +121,7 @@ def is_ar_order(sampler: Mapping[str, Any]) -> bool:
 
 def sampler_of(arm: Arm, model: LanguageModel) -> Sampler:
     """The model's default sampler with the arm's changes, or another sampler as the arm names it."""
-    default = model.traits.sampler
-    if arm.sampler.get("name", default["name"]) != default["name"]:
-        return sampler_from(arm.sampler)
-    return sampler_from({**default, **arm.sampler})
+    return sampler_with(model.traits.sampler, arm.sampler)
 
 
 def target_of(arm: Arm, model: LanguageModel) -> LanguageModel:
