@@ -17,7 +17,7 @@ from demur.sampling import Autoregressive, Masked, Sampler, find_pooling, sample
 from demur.serve.grouped import Grouped
 from demur.serve.job import Job
 from demur.serve.moment import Running
-from demur.serve.rolling import PATIENCE, PREFILL_TOKENS, Rolling
+from demur.serve.rolling import GATHER, PATIENCE, PREFILL_TOKENS, Rolling
 from demur.serve.waiting import Waiting
 from demur.types import Prompt
 
@@ -141,6 +141,45 @@ def test_a_short_prompt_waits_for_no_more_than_one_long_one(tiny_ar: LanguageMod
         batch.join([short])
         (moment,) = batch.advance()
         assert short in moment.jobs
+
+
+@pytest.mark.parametrize("turns", [1, PATIENCE + 3])
+def test_a_short_prompt_is_read_within_two_passes(tiny_ar: LanguageModel, turns: int) -> None:
+    """However long the others have waited, no more than one of them goes before it."""
+    long, sampler = "w1 " * 200, Autoregressive(steps=64)
+    budget = PREFILL_TOKENS // 200
+    jobs = [a_job(tiny_ar, long, sampler) for _ in range(3 * turns * budget)]
+    batch = Rolling(tiny_ar, layers=("last",), rows=4000)
+    with torch.inference_mode():
+        batch.join(jobs)
+        for _ in range(turns):
+            (moment,) = batch.advance()
+        unread = len(jobs) - len(moment.jobs)
+        assert unread >= budget
+        for _ in range(2):
+            short = a_job(tiny_ar, "w1", sampler)
+            batch.join([short])
+            batch.advance()
+            (moment,) = batch.advance()
+            assert short in moment.jobs
+        # Those that wait are read meanwhile, a whole pass of them at a time.
+        assert len(jobs) - len(set(moment.jobs) & set(jobs)) <= unread - 2 * (budget - 1)
+
+
+def test_a_few_prompts_are_read_together(tiny_ar: LanguageModel) -> None:
+    """Beside many rows a pass for each prompt that arrives would cost every row a pass."""
+    sampler, passes = Autoregressive(steps=64), list[int]()
+    batch = Rolling(tiny_ar, layers=("last",), rows=64)
+    with torch.inference_mode():
+        batch.join([a_job(tiny_ar, text, sampler) for text in TEXTS])
+        (moment,) = batch.advance()
+        for _ in range(3 * GATHER):
+            batch.join([a_job(tiny_ar, "w1", sampler)])
+            before = len(moment.jobs)
+            (moment,) = batch.advance()
+            passes.append(len(moment.jobs) - before)
+    assert [each for each in passes if each][1:] == [GATHER] * 2
+    assert passes.count(0) == 3 * (GATHER - 1)
 
 
 def test_a_long_prompt_is_not_starved(tiny_ar: LanguageModel) -> None:

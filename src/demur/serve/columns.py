@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: Columns of the first buffer.
-_WIDTH = 64
+_WIDTH = 256
 
 
 @final

@@ -5,10 +5,12 @@ Yu et al., Orca: A Distributed Serving System for Transformer-Based Generative M
 
     1. rows that are done or whose client has gone give up their place;
     2. rows that wait are read (prefill), the shortest prompts first and no more than a budget of tokens
-       at a time, so that none waits for another's long prompt for more than one pass;
+       at a time; every second of these passes goes to a prompt that has waited too long, so that none
+       waits for another's long prompt for more than one pass, and none for ever;
     3. every row gets one token, and with it the pooled state that was known before the token was.
 
-Differs from the paper: prompts are read in a pass of their own, one pass a token at most. Tokens equal
+Differs from the paper: prompts are read in a pass of their own, one pass a token at most, and where
+many rows run a few that arrive wait up to three tokens for others to be read with. Tokens equal
 those of ``demur.sampling.autoregressive`` with the row alone, up to rounding.
 """
 
@@ -32,8 +34,12 @@ from demur.serve.moment import Moment
 #: Most prompt tokens, padding included, that one pass reads of several prompts.
 PREFILL_TOKENS = 2048
 
-#: Passes after which a prompt is read before shorter ones.
+#: Turns after which a prompt is read before shorter ones.
 PATIENCE = 16
+
+#: With this many rows running, and fewer arriving, prompts are read every ``GATHER`` turns only: a pass
+#: that reads one prompt costs nearly as much as one that reads several.
+CROWD, GATHER = 8, 4
 
 
 @final
@@ -53,8 +59,10 @@ class Rolling:
         self._jobs: list[Job] = []
         self._tokens: dict[Job, list[int]] = {}
         self._noise: dict[Job, torch.Generator] = {}
+        self._drawing: dict[Job, Autoregressive] = {}
         self._places: dict[Job, int] = {}
-        self._means, self._columns, self._turn = RunningMeans(rows), Columns(), 0
+        self._means, self._columns = RunningMeans(rows), Columns()
+        self._turn, self._waited_last = 0, False
 
     @property
     def room(self) -> int:
@@ -75,14 +83,14 @@ class Rolling:
             self._columns.remove(row)
             self._jobs[row] = self._jobs[-1]
             self._jobs.pop()
-            for kept in (self._tokens, self._noise, self._places):
+            for kept in (self._tokens, self._noise, self._drawing, self._places):
                 del kept[job]
 
     def advance(self) -> list[Moment]:
         """Give every row a token, and read the prompts that are next."""
         self._turn += 1
         states = [self._continue()] if self._jobs else []
-        if self._arriving:
+        if self._arriving and self._reads_now:
             states.append(self._prefill())
         if not states:
             return []
@@ -135,16 +143,27 @@ class Rolling:
             self._jobs.append(job)
             self._tokens[job], self._places[job] = [], place
             self._noise[job] = torch.Generator().manual_seed(job.seed)
+            self._drawing[job] = _drawing(job)
         places = [self._places[job] for job in jobs]
         self._means.forget(torch.tensor(places, device=self._model.device))
         return {layer: value[:, -1] for layer, value in states.items()}
 
+    @property
+    def _reads_now(self) -> bool:
+        crowded = len(self._jobs) >= CROWD > len(self._arriving)
+        return not crowded or self._turn % GATHER == 0
+
     def _next_prompts(self) -> list[Job]:
-        """The shortest prompts that wait, or the one that has waited too long, within the budget."""
+        """Prompts for one pass, within the budget: the shortest, or in every second pass those that
+        have waited too long, with others that are no longer than the first of them."""
+        waiting = [job for _, job in self._arriving]
         turn, oldest = self._arriving[0]
-        if self._turn - turn > PATIENCE:
-            return [oldest]
-        waiting = sorted((job for _, job in self._arriving), key=lambda job: len(job.prompt))
+        self._waited_last = self._turn - turn > PATIENCE and not self._waited_last
+        if self._waited_last:
+            size = len(oldest.prompt)
+            fitting = [job for job in waiting if len(job.prompt) <= size]
+            return fitting[: max(1, PREFILL_TOKENS // size)]
+        waiting.sort(key=lambda job: len(job.prompt))
         fitting = [
             job for count, job in enumerate(waiting, 1) if count * len(job.prompt) <= PREFILL_TOKENS
         ]
@@ -152,8 +171,8 @@ class Rolling:
 
     def _choose(self, logits: Tensor) -> Tensor:
         """``[B, V]`` logits -> ``[B]`` tokens, rows of the same settings together."""
-        settings = [_drawing(job) for job in self._jobs]
         chosen = logits.argmax(-1)
+        settings = [self._drawing[job] for job in self._jobs]
         for drawing in {each for each in settings if each.temperature}:
             rows = [row for row, own in enumerate(settings) if own == drawing]
             noise = RowNoise([self._noise[self._jobs[row]] for row in rows])
