@@ -19,7 +19,7 @@ from demur.study.tracing import Arm, prompt_from, sampler_of, target_of
 from demur.study.watching import GUARDS
 from demur.types import Prompt, digest
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
