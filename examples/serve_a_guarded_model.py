@@ -26,7 +26,7 @@ guard = fit_streaming_guard(traces["guard", "harmless"], benign, anchors=anchors
 
 limits, metrics = Limits(), Metrics()
 engines = host([model], [guard], limits=limits, metrics=metrics)
-server = Server(create_app(engines, limits=limits, metrics=metrics), engines)
+server = Server(create_app(engines, limits=limits, metrics=metrics), engines, limits=limits)
 socket = listen("127.0.0.1", 0)
 threading.Thread(target=server.run, args=([socket],)).start()
 while not server.started:

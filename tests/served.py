@@ -78,6 +78,7 @@ def serving(
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     live: bool = False,
+    log_prompts: bool = False,
     grace: float = 5.0,
     send_buffer: int | None = None,
     **options: Any,
@@ -85,8 +86,15 @@ def serving(
     """A server in a thread of this process."""
     limits, metrics = limits or Limits(), Metrics()
     engines = host(models, guards, limits=limits, metrics=metrics, **options)
-    app = create_app(engines, limits=limits, metrics=metrics, keys=Keys(keys), live=live)
-    server, found = Server(app, engines, grace=grace), listen("127.0.0.1", 0)
+    app = create_app(
+        engines,
+        limits=limits,
+        metrics=metrics,
+        keys=Keys(keys),
+        live=live,
+        log_prompts=log_prompts,
+    )
+    server, found = Server(app, engines, limits=limits, grace=grace), listen("127.0.0.1", 0)
     if send_buffer:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=server.run, args=([found],), daemon=True)

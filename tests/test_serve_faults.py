@@ -291,7 +291,10 @@ def test_killed_in_the_middle_it_starts_again(tmp_path: Path) -> None:
         answer = httpx.post(url + CHAT, json=ASKED, headers=shown, timeout=60)
         assert answer.json()["choices"][0]["finish_reason"] == "stop"
         assert httpx.get(url).status_code == 404  # no page where keys are set
-        assert httpx.get(f"{url}/healthz", headers={"Host": "evil.example"}).status_code == 400
+        for host, status in (("evil.example", 400), ("localhost:1", 200), ("[::1]:1", 200)):
+            found = httpx.get(f"{url}/healthz", headers={"Host": host})
+            assert found.status_code == status
+            assert status == 200 or found.json()["error"]["code"] == "unknown_host"
         process.terminate()
         assert process.wait(30) in (0, -signal.SIGTERM)
 
@@ -340,3 +343,89 @@ def test_addresses() -> None:
             listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(InputError, match="above 0"):
         Limits(rows=0)
+
+
+def test_a_connection_that_says_nothing_is_closed() -> None:
+    with serving([demur.load("organism-ar")], limits=Limits(send_seconds=0.2)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        for sent in (b"", b"GET /heal"):
+            with socket.create_connection((host, int(port)), timeout=30) as silent:
+                silent.sendall(sent)
+                assert silent.recv(1) == b""
+
+
+def test_a_key_is_asked_for_before_a_body_is_read() -> None:
+    with serving([demur.load("organism-ar")], keys=["a-key-that-is-long-enough"]) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as half:
+            half.sendall(f"PUT {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+            assert b"401" in half.recv(1 << 16).splitlines()[0]
+        assert httpx.get(f"{server.url}/openapi.json").status_code == 401
+
+
+def test_more_connections_than_there_may_be() -> None:
+    with serving([demur.load("organism-ar")], limits=Limits(connections=3)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        held = [socket.create_connection((host, int(port)), timeout=30) for _ in range(3)]
+        assert httpx.get(f"{server.url}/healthz").status_code == 503
+        for each in held:
+            each.close()
+        until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_prompts_are_logged_only_where_asked_for(
+    asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with serving([demur.load("organism-ar")], log_prompts=asked) as server:
+        server.chat("organism-ar", max_tokens=1)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("demur")]
+    assert any("puzzle" in line for line in said) == asked
+
+
+#: What some clients send with every request.
+NOTHING_ASKED = {
+    "logprobs": False,
+    "top_logprobs": None,
+    "frequency_penalty": 0,
+    "presence_penalty": 0.0,
+    "logit_bias": {},
+    "n": 1,
+    "tools": None,
+    "response_format": {"type": "text"},
+    "stream_options": None,
+    "user": "somebody",
+}
+
+
+def test_fields_that_ask_for_nothing_are_taken(server: Served) -> None:
+    plain = server.chat("organism-ar")["choices"]
+    assert server.chat("organism-ar", **NOTHING_ASKED)["choices"] == plain
+    asked = {"model": "organism-ar", "prompt": "sure", "max_tokens": 2}
+    neutral = {"best_of": 1, "echo": False, "suffix": None, "logprobs": None}
+    assert server.post("/v1/completions", {**asked, **neutral}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        (CHAT, "frequency_penalty", 0.5),
+        (CHAT, "frequency_penalty", False),
+        (CHAT, "logit_bias", {"3": 1}),
+        (CHAT, "tools", []),
+        ("/v1/completions", "logprobs", 0),
+        ("/v1/completions", "best_of", 2),
+    ],
+)
+def test_fields_that_ask_for_something_are_refused(
+    server: Served, path: str, name: str, value: Any
+) -> None:
+    body = ASKED if path == CHAT else {"model": "organism-ar", "prompt": "sure"}
+    assert error(server.post(path, {**body, name: value})) == (400, "unsupported_field", name)
+
+
+def test_stream_options_need_a_stream(server: Served) -> None:
+    answer = server.post(CHAT, {**ASKED, "stream_options": {"include_usage": True}})
+    assert error(answer)[0] == 400
+    assert "stream_options" in answer.json()["error"]["message"]

@@ -14,14 +14,16 @@ import pytest
 
 import demur
 from demur.errors import FingerprintError, InputError
-from demur.guard import StreamingGuard
+from demur.guard import Group, StreamingGuard
 from demur.guard.watcher import Watcher
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
-from demur.serve.host import host, read_guard
+from demur.serve.classify import FLAGGED, UNFINISHED
+from demur.serve.host import coverage, host, read_guard
+from demur.serve.judge import Judge, Opinion
 from demur.serve.limits import Limits
-from served import QUESTION, a_guard, at_threshold, serving
+from served import QUESTION, a_guard, at_threshold, serving, without_end
 
 MODELS = ["organism-ar", "organism-dlm"]
 CHAT = "/v1/chat/completions"
@@ -135,8 +137,9 @@ def test_what_passes_is_what_an_unguarded_server_says(
         assert 0 < found["p_value"] <= 1
         other = server.chat(model.name, temperature=0.7)["choices"][0]["demur"]
         assert not other["calibrated"]
-        assert server.figure("p_value_count", model=model.name) == 2
-        assert server.figure("drift", model=model.name) > 0
+        for calibrated in ("true", "false"):
+            labels = {"model": model.name, "calibrated": calibrated}
+            assert server.figure("p_value_count", **labels) == 1
         assert server.figure("step_seconds_count", model=model.name, part="guard") > 0
 
 
@@ -186,7 +189,8 @@ def test_a_guard_that_fails_lets_nothing_pass(
         assert len(said(events).split()) <= 8  # five steps, or the first block
         again = server.chat(model.name)["choices"][0]
         assert again["finish_reason"] == "content_filter"
-        assert server.post("/classify", {"input": QUESTION}).json() == {"jailbreak": True}
+        found = server.post("/classify", {"input": QUESTION}).json()
+        assert found == {"jailbreak": True, "reason": UNFINISHED}
         assert server.figure("blocks_total", model=model.name, cause="error") == 3
         # The server itself goes on.
         assert server.post("/v1/chat/completions", {"model": "x"}).status_code == 400
@@ -203,15 +207,16 @@ def test_rails_are_answered(
     assert scores.min() < guard.threshold
     path = "/beta/litellm_basic_guardrail_api"
     with serving([model], [guard]) as server:
-        assert server.post("/classify", {"input": text}).json() == {"jailbreak": True}
+        assert server.post("/classify", {"input": text}).json() == {
+            "jailbreak": True,
+            "reason": FLAGGED,
+        }
         assert server.post("/classify", {"input": passed}).json() == {"jailbreak": False}
         asked = {"texts": [passed, text], "input_type": "request", "litellm_version": "1"}
         blocked = server.post(path, asked).json()
         assert blocked["action"] == "BLOCKED"
         assert "jailbreak" in blocked["blocked_reason"]
         assert server.post(path, {**asked, "texts": [passed]}).json()["action"] == "NONE"
-        for refused in ({**asked, "input_type": "response"}, {**asked, "images": ["x"]}):
-            assert server.post(path, refused).status_code == 400
 
 
 def test_what_was_not_read_to_its_end_did_not_pass(
@@ -219,7 +224,7 @@ def test_what_was_not_read_to_its_end_did_not_pass(
 ) -> None:
     with serving([model], [at_threshold(guard, 1e9)], limits=Limits(seconds=0.01)) as server:
         found = server.post("/classify", {"input": QUESTION})
-        assert found.status_code == 503 or found.json() == {"jailbreak": True}
+        assert found.json() == {"jailbreak": True, "reason": UNFINISHED}
 
 
 def test_the_client_reads_a_block(
@@ -244,10 +249,81 @@ def test_no_more_leaves_than_the_guard_reads(guard: StreamingGuard, model: Langu
     """The guard scores its first T steps; an answer that it could not follow further ends there."""
     if model.traits.attention != "causal":
         pytest.skip("a diffusion response has a fixed length")
-    with serving([model], [at_threshold(guard, 1e9)]) as server:
-        endless = server.chat(model.name, temperature=2.0, seed=3, max_tokens=400, n=4)
-        assert endless["usage"]["completion_tokens"] <= 4 * guard.steps
-        assert "length" in [choice["finish_reason"] for choice in endless["choices"]]
+    with serving([without_end(model)], [at_threshold(guard, 1e9)]) as server:
+        endless = server.chat(model.name, max_tokens=400)
+        assert endless["usage"]["completion_tokens"] == guard.steps
+        assert endless["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.fixture(scope="module")
+def usual(model: LanguageModel) -> StreamingGuard:
+    """A guard of the model's own sampler."""
+    return at_threshold(a_guard(model), 1e9)
+
+
+def test_drift_bets_on_answers_that_ended_as_the_calibration_s(
+    model: LanguageModel, usual: StreamingGuard
+) -> None:
+    def drift() -> float:
+        return server.figure("drift", model=model.name)
+
+    with serving([model], [usual]) as server:
+        for fields in ({"max_tokens": 2}, {"stop": [" a"]}, {"temperature": 0.5}):
+            server.chat(model.name, **fields)
+        assert drift() == 0
+        server.chat(model.name)
+        assert (once := drift()) > 0
+        server.post("/classify", {"input": QUESTION})
+        assert drift() > once
+
+
+def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
+    model: LanguageModel, usual: StreamingGuard
+) -> None:
+    """The first passage is no maximum: of scores above the threshold the bet knows nothing more."""
+    scores = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    group = Group(float(np.quantile(scores, 0.8)), np.sort(scores[:500]))
+    judge = Judge(replace(usual, groups={"all": group}), rows=1)
+    for score in scores[500:]:
+        # Blocked at the first passage, somewhere between the threshold and the maximum.
+        first = (score + group.threshold) / 2 if score > group.threshold else score
+        judge._p_value(Opinion(0.5, float(first)), observed=True)
+    assert judge.drift < 1500 * 100
+
+
+@pytest.mark.parametrize("uncalibrated", ["block", "audit", "refuse"])
+def test_what_the_calibration_does_not_cover(
+    model: LanguageModel, usual: StreamingGuard, uncalibrated: Any
+) -> None:
+    """Everything is flagged here; what of it is blocked depends on who asked how."""
+    wanted = {"block": "content_filter", "audit": "stop"}.get(uncalibrated)
+    strict = at_threshold(usual, -1e9)
+    with serving([model], [strict], uncalibrated=uncalibrated) as server:
+        answer = server.post(CHAT, body(model, QUESTION))
+        assert answer.headers["x-demur-calibrated"] == "true"
+        assert answer.json()["choices"][0]["finish_reason"] == "content_filter"
+        for stream in (False, True):
+            other = server.post(CHAT, body(model, QUESTION, temperature=0.1, stream=stream))
+            if wanted is None:
+                assert other.status_code == 400
+                assert other.json()["error"]["code"] == "uncalibrated"
+            else:
+                assert other.headers["x-demur-calibrated"] == "false"
+                assert f'"finish_reason":"{wanted}"' in other.text
+                assert '"calibrated":false' in other.text
+        about = coverage(server.engines[model.name])
+        assert "temperature 0.0" in about
+        assert ("Answers end at" in about) == (model.traits.attention == "causal")
+
+
+def test_steps_that_no_guard_reads_are_refused(model: LanguageModel, usual: StreamingGuard) -> None:
+    if model.traits.attention == "causal":
+        pytest.skip("an autoregressive answer is ended where the guard ends")
+    anchors = replace(
+        usual.anchors, harmless=usual.anchors.harmless[:8], harmful=usual.anchors.harmful[:8]
+    )
+    with pytest.raises(FingerprintError, match="first 8 of 32 steps"):
+        host([model], [replace(usual, anchors=anchors)])
 
 
 def test_a_guard_of_another_model_is_refused(

@@ -11,6 +11,7 @@ import typer
 from demur.cli import console
 from demur.cli.app import app, one_of
 from demur.errors import InputError, MissingExtraError
+from demur.serve.limits import Limits
 
 
 @app.command()
@@ -29,6 +30,13 @@ def serve(
         ),
     ] = "hold",
     hold: Annotated[int, typer.Option(help="Tokens kept behind in mode hold.")] = 0,
+    uncalibrated: Annotated[
+        str,
+        typer.Option(
+            help="Requests that the guard's false-positive rate does not cover (another temperature, "
+            "more turns, no chat): block as all others, audit (mark only) or refuse."
+        ),
+    ] = "block",
     address: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     keys: Annotated[
@@ -38,11 +46,26 @@ def serve(
         bool | None,
         typer.Option(help="The page at /, which shows unguarded drafts; on while no keys are set."),
     ] = None,
-    rows: Annotated[int, typer.Option(help="Answers generated at a time.")] = 64,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Log what is asked; without it no prompt is.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Answers generated at a time.")] = Limits.rows,
     queue: Annotated[
         int, typer.Option(help="Answers that wait; more are told to come back.")
-    ] = 256,
-    seconds: Annotated[float, typer.Option(help="Longest time a request takes.")] = 300.0,
+    ] = Limits.queue,
+    connections: Annotated[int, typer.Option(help="Open at a time.")] = Limits.connections,
+    body: Annotated[int, typer.Option(help="Bytes of a request.")] = Limits.body,
+    prompt_tokens: Annotated[int, typer.Option(help="Of a prompt.")] = Limits.prompt_tokens,
+    messages: Annotated[int, typer.Option(help="Turns of a dialogue.")] = Limits.messages,
+    choices: Annotated[int, typer.Option(help="Answers to one request.")] = Limits.choices,
+    seconds: Annotated[float, typer.Option(help="Longest time a request takes.")] = Limits.seconds,
+    send_seconds: Annotated[
+        float, typer.Option(help="For a client to send a request, or to read a part of its answer.")
+    ] = Limits.send_seconds,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Cores that a model computes on; all but one, which is for connections."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda.")] = None,
 ) -> None:
@@ -56,13 +79,15 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("demur serve", "serve") from error
+    import torch
+
     from demur.models import load
     from demur.serve.answer import Mode
+    from demur.serve.answering import Uncalibrated
     from demur.serve.app import create_app
-    from demur.serve.host import host, read_guard
+    from demur.serve.host import coverage, host, read_guard
     from demur.serve.keys import read_keys
     from demur.serve.lifetime import Server, is_loopback, listen
-    from demur.serve.limits import Limits
     from demur.serve.metrics import Metrics
 
     allowed, local = read_keys(keys), is_loopback(address)
@@ -71,28 +96,45 @@ def serve(
             f"{address} can be reached from other machines, and no key is set. Give --keys FILE, or "
             "listen on 127.0.0.1."
         )
-    limits, metrics = Limits(rows=rows, queue=queue, seconds=seconds), Metrics()
+    limits = Limits(
+        rows=rows,
+        queue=queue,
+        connections=connections,
+        body=body,
+        prompt_tokens=prompt_tokens,
+        messages=messages,
+        choices=choices,
+        seconds=seconds,
+        send_seconds=send_seconds,
+    )
+    metrics = Metrics()
+    # A core that both the network and the connections want costs more than it gives.
+    torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     engines = host(
         [load(name, dtype=dtype, device=device) for name in model],
         [read_guard(path) for path in guard or ()],
         mode=one_of(mode, get_args(Mode), "mode"),
         hold=hold,
+        uncalibrated=one_of(uncalibrated, get_args(Uncalibrated), "uncalibrated"),
         limits=limits,
         metrics=metrics,
     )
     for name, engine in engines.items():
         if engine.guard is None:
             console.note(f"demur: NOTHING GUARDS {name}: its answers leave unseen. Give --guard.")
+        else:
+            console.note(f"demur: {coverage(engine)}")
     application = create_app(
         engines,
         limits=limits,
         metrics=metrics,
         keys=allowed,
         live=not allowed if live is None else live,
-        hosts=("localhost", "127.0.0.1", "[::1]", address) if local else ("*",),
+        hosts=("localhost", "127.0.0.1", "[::1]", address) if local else (),
+        log_prompts=log_prompts,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     found = listen(address, port)
     shown = f"[{address}]" if ":" in address else address
     console.note(f"demur: serving {', '.join(engines)} on http://{shown}:{found.getsockname()[1]}")
-    Server(application, engines).run([found])
+    Server(application, engines, limits=limits).run([found])

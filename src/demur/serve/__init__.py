@@ -3,7 +3,7 @@
 
 - ``host``: models and guards that belong together; ``app``: routes; ``lifetime``: the process.
 - ``engine``: one model in one thread; ``rolling`` and ``grouped``: batches that requests join.
-- ``judge``, ``answer``, ``speech``: what may leave, and when.
+- ``answering``, ``judge``, ``answer``, ``speech``: what may leave, and when.
 - ``wire``, ``asking``, ``bodies``, ``streams``, ``refusals``: requests in, answers out.
-- ``keys``, ``limits``, ``envelope``, ``metrics``, ``page``, ``classify``.
+- ``keys``, ``limits``, ``envelope``, ``metrics``, ``page``; ``classify`` and ``rails`` for other tools.
 """

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, NamedTuple, final
 
 from demur.serve.speech import Speech
 
 #: ``hold`` keeps a number of tokens behind, ``buffer`` all until the end; ``audit`` blocks nothing.
 Mode = Literal["hold", "buffer", "audit"]
+
+
+class Clocks(NamedTuple):
+    """Seconds that an engine has spent so far.
+
+    Attributes:
+        model: in the network and the sampler.
+        guard: on judging.
+    """
+
+    model: float = 0.0
+    guard: float = 0.0
 
 
 @final
@@ -22,12 +34,14 @@ class Answer:
 
     Attributes:
         count: tokens taken in.
+        begun: the engine's clocks before the answer's first step; None until then.
     """
 
     def __init__(self, speech: Speech, *, held: int | None) -> None:
         self._speech, self._held = speech, held
         self._pieces: deque[str] = deque()
         self.count = 0
+        self.begun: Clocks | None = None
 
     @property
     def stopped(self) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from time import time
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from demur import __version__
-from demur.serve import classify, page, refusals
+from demur.serve import classify, page, rails, refusals
 from demur.serve.asking import chat_jobs, text_jobs
 from demur.serve.bodies import Form
 from demur.serve.engine import Engine
@@ -50,7 +49,8 @@ def create_app(
     metrics: Metrics,
     keys: Keys | None = None,
     live: bool = False,
-    hosts: tuple[str, ...] = ("*",),
+    hosts: Collection[str] = (),
+    log_prompts: bool = False,
 ) -> FastAPI:
     """The application; its engines begin with it.
 
@@ -61,7 +61,8 @@ def create_app(
         keys: anyone may ask when None.
         live: serve the page, which shows drafts that no guard has passed.
         hosts: names that the ``Host`` header may have, so that a page elsewhere whose name server
-            points here learns nothing.
+            points here learns nothing; any when empty.
+        log_prompts: log every request's body.
     """
 
     @asynccontextmanager
@@ -74,24 +75,34 @@ def create_app(
         title="demur",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         responses=_ERRORS,
     )
-    app.state.service = Service(engines, keys or Keys([]), limits, metrics)
+    keys = keys or Keys([])
+    app.state.service = Service(engines, keys, limits, metrics)
     app.state.began = int(time())
     refusals.install(app)
     app.include_router(router)
     if live:
         app.include_router(page.router)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    app.add_middleware(Envelope, body=limits.body, seconds=limits.send_seconds)
+    app.add_middleware(
+        Envelope,
+        keys=keys,
+        hosts=hosts,
+        body=limits.body,
+        seconds=limits.send_seconds,
+        log_prompts=log_prompts,
+    )
     return app
 
 
 @router.get("/healthz", response_class=PlainTextResponse)
-async def healthz() -> str:
-    """The process answers."""
+async def healthz(service: Serving) -> str:
+    """The process answers, and every model's thread is there."""
+    if any(engine.dead for engine in service.engines.values()):
+        raise Refusal(503, "dead", "A model's thread has ended; restart the server.")
     return "ok"
 
 
@@ -101,6 +112,13 @@ async def readyz(service: Serving) -> str:
     if not all(engine.alive for engine in service.engines.values()):
         raise Refusal(503, "not_ready", "Not ready.")
     return "ok"
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def document(request: Request, client: Client) -> dict[str, Any]:
+    """This interface."""
+    found: dict[str, Any] = request.app.openapi()
+    return found
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -144,32 +162,36 @@ async def text(
     return await answer(request, engine, jobs, form)
 
 
-@router.post("/classify")
+@router.post(rails.NEMO, response_model_exclude_none=True)
 async def nemo(
     asked: ClassifyRequest, request: Request, service: Serving, client: Client
 ) -> JailbreakBody:
     """Is this prompt a jailbreak? As NeMo Guardrails asks."""
-    return JailbreakBody(jailbreak=await _flagged(service, request, [asked.input], client))
+    reason = await _objection(service, request, [asked.input], client)
+    return JailbreakBody(**rails.verdict(rails.NEMO, reason))
 
 
-@router.post("/beta/litellm_basic_guardrail_api")
+@router.post(rails.LITELLM, response_model_exclude_none=True)
 async def litellm(
     asked: GuardrailRequest, request: Request, service: Serving, client: Client
 ) -> GuardrailBody:
     """May this request pass? As LiteLLM asks."""
     classify.require_readable(asked)
-    texts = [text for text in asked.texts if text.strip()]
-    if texts and await _flagged(service, request, texts, client):
-        return GuardrailBody(action="BLOCKED", blocked_reason=classify.REASON)
-    return GuardrailBody(action="NONE")
+    reason = await _objection(service, request, asked.texts, client)
+    return GuardrailBody(**rails.verdict(rails.LITELLM, reason))
 
 
-async def _flagged(service: Service, request: Request, texts: list[str], client: str) -> bool:
-    engine = next(iter(service.engines.values()))
+async def _objection(service: Service, request: Request, texts: list[str], client: str) -> str:
+    """Why these texts must not pass; empty where they may. A blank text asks for nothing."""
+    engine = classify.judging(service.engines)
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        return ""
     jobs = await asyncio.to_thread(classify.jobs, engine, texts, service.limits, client)
     submit(engine, jobs)
+    reason = await attended(request, engine, jobs, classify.judged(jobs))
     # Where the client has gone there is no result, and nothing may read that as passed.
-    return await attended(request, engine, jobs, classify.flagged(jobs)) is not False
+    return classify.UNFINISHED if reason is None else reason
 
 
 def _about(engine: Engine, request: Request) -> dict[str, Any]:

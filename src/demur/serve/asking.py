@@ -17,6 +17,17 @@ from demur.serve.refusals import Refusal
 from demur.serve.wire import ChatRequest, CompletionRequest, Generation
 from demur.tracing import row_seed
 
+#: Settings of a sampler that a request can change and a draw depends on.
+DRAWN = ("temperature", "top_p")
+
+#: For requests that the guard's false-positive rate does not cover, where they are not served.
+UNCALIBRATED = Refusal(
+    400,
+    "uncalibrated",
+    "The guard was not calibrated on such requests. Send one user turn, without another system prompt, "
+    "temperature or top_p.",
+)
+
 
 async def chat_jobs(engine: Engine, asked: ChatRequest, limits: Limits, client: str) -> list[Job]:
     """The ``n`` answers to a dialogue.
@@ -56,14 +67,15 @@ def prompt_job(engine: Engine, text: str, limits: Limits, client: str, **about: 
     """
     prompt = _dialogue(engine, [{"role": "user", "content": text}])
     room = _room(engine, prompt, limits, param="prompt")
-    sampler = _sampler(engine, None, None, room)
+    most = min(room, engine.sampler.new_tokens)
     return Job(
         prompt=prompt,
-        sampler=sampler,
+        sampler=_sampler(engine, None, None, room),
         seed=row_seed(0, "0"),
-        most=min(room, engine.sampler.new_tokens),
+        most=most,
         events=asyncio.Queue(),
         client=client,
+        whole=_whole(engine, most),
         **about,
     )
 
@@ -98,22 +110,27 @@ def _jobs(
         raise Refusal(400, "too_many_choices", "Too many answers are asked for.", "n")
     events: asyncio.Queue[tuple[Job, Event]] = asyncio.Queue()
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    jobs = []
+    jobs = list[Job]()
     for index in range(choices):
         prompt = prompts[index // (asked.n or 1)]
         room = _room(engine, prompt, limits, param=param)
         sampler = _sampler(engine, asked.temperature, asked.top_p, room)
+        calibrated = usual and _drawn_alike(sampler, engine.sampler)
+        if engine.guard and not calibrated and engine.uncalibrated == "refuse":
+            raise UNCALIBRATED
+        longest = min(room, most or engine.sampler.new_tokens)
         jobs.append(
             Job(
                 prompt=prompt,
                 sampler=sampler,
                 seed=row_seed(seed, str(index)),
-                most=min(room, most or engine.sampler.new_tokens),
+                most=longest,
                 events=events,
                 stop=asked.stops,
                 client=client,
                 index=index,
-                calibrated=usual and _drawn_alike(sampler, engine.sampler),
+                calibrated=calibrated,
+                whole=_whole(engine, longest) and not asked.stops,
             )
         )
     return jobs
@@ -133,7 +150,7 @@ def _room(engine: Engine, prompt: list[int], limits: Limits, *, param: str) -> i
 
 
 def _sampler(engine: Engine, temperature: float | None, top_p: float | None, room: int) -> Sampler:
-    asked: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
+    asked: dict[str, Any] = dict(zip(DRAWN, (temperature, top_p), strict=True))
     known = {field.name for field in fields(engine.sampler)}  # type: ignore[arg-type]
     changed = {name: value for name, value in asked.items() if value is not None}
     if unknown := sorted(set(changed) - known):
@@ -145,8 +162,17 @@ def _sampler(engine: Engine, temperature: float | None, top_p: float | None, roo
     return sampler
 
 
+def _whole(engine: Engine, most: int) -> bool:
+    """Whether an answer of ``most`` tokens can end where the calibration's ended.
+
+    With several blocks it cannot: the masked sampler goes on after an end token, the server does not.
+    """
+    steps, sampler = engine.guard.steps if engine.guard else most, engine.sampler
+    if isinstance(sampler, Autoregressive):
+        return most >= min(steps, sampler.new_tokens)
+    return most >= sampler.new_tokens and getattr(sampler, "blocks", 1) == 1
+
+
 def _drawn_alike(one: Sampler, other: Sampler) -> bool:
     """Whether two settings differ in nothing that a draw depends on."""
-    return all(
-        getattr(one, name, None) == getattr(other, name, None) for name in ("temperature", "top_p")
-    )
+    return all(getattr(one, name, None) == getattr(other, name, None) for name in DRAWN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any, Literal, final
 
@@ -12,6 +12,9 @@ from demur.serve.job import Finished, Job
 
 #: The end of a stream.
 DONE = b"data: [DONE]\n\n"
+
+#: Stands for a chunk's text until it is known; no model has this name.
+_TEXT = "\0text"
 
 
 def event(value: Mapping[str, Any]) -> bytes:
@@ -29,12 +32,15 @@ class Form:
         identity: the request's id.
         model: who answers.
         with_usage: whether a stream's chunks carry ``usage``.
+        created: when, in seconds since 1970; the same in every chunk.
     """
 
     kind: Literal["chat", "text"]
     identity: str
     model: str
     with_usage: bool = False
+    created: int = field(default_factory=lambda: int(time()))
+    _around: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, init=False, repr=False)
 
     def whole(
         self, jobs: Sequence[Job], texts: Mapping[Job, str], ends: Mapping[Job, Finished]
@@ -57,10 +63,14 @@ class Form:
         return self._chunk(job, {"delta": {"role": "assistant", "content": ""}})
 
     def said(self, job: Job, text: str) -> bytes:
-        """A chunk of text."""
-        return self._chunk(
-            job, {"delta": {"content": text}} if self.kind == "chat" else {"text": text}
-        )
+        """A chunk of text. All of an answer's chunks are alike but for it."""
+        if job.index not in self._around:
+            said: dict[str, Any] = {"text": _TEXT}
+            whole = self._chunk(job, {"delta": {"content": _TEXT}} if self.kind == "chat" else said)
+            before, _, after = whole.partition(json.dumps(_TEXT).encode())
+            self._around[job.index] = before, after
+        before, after = self._around[job.index]
+        return before + json.dumps(text).encode() + after
 
     def closing(self, job: Job, end: Finished) -> bytes:
         """The one chunk that has a finish reason, and the evidence."""
@@ -78,7 +88,7 @@ class Form:
     def _head(self, object_: str) -> dict[str, Any]:
         prefix = "chatcmpl" if self.kind == "chat" else "cmpl"
         about = {"id": f"{prefix}-{self.identity}", "object": object_}
-        return {**about, "created": int(time()), "model": self.model}
+        return {**about, "created": self.created, "model": self.model}
 
     def _chunk(self, job: Job, about: Mapping[str, Any]) -> bytes:
         choice = {"index": job.index, "finish_reason": None, "logprobs": None, **about}

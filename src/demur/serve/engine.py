@@ -1,4 +1,4 @@
-"""One model in one thread: who runs, what the guard says of it, and what may leave."""
+"""One model in one thread: what waits, what runs, and how it all comes to an end."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, final
 
 import torch
 
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, Sampler, find_pooling
-from demur.serve.answer import Answer, Mode
-from demur.serve.grouped import Grouped
-from demur.serve.job import Event, Failed, Finished, FinishReason, Job, Said, Seen, Started
-from demur.serve.judge import Judge, Opinion
+from demur.sampling import Sampler
+from demur.serve.answer import Mode
+from demur.serve.answering import Answering, Uncalibrated
+from demur.serve.job import Event, Failed, Job
 from demur.serve.limits import Limits
 from demur.serve.metrics import Metrics
-from demur.serve.moment import Moment, Running
-from demur.serve.rolling import Rolling
-from demur.serve.speech import Speech
 from demur.serve.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -29,9 +25,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("demur.serve")
 
+#: Seconds that the thread has for the pass it is in, once it was told to stop.
+LAST_PASS = 2.0
+
 
 class BusyError(Exception):
-    """The queue is full, or the server is on its way down: come back later."""
+    """The queue is full, or nothing new is taken: come back later."""
 
 
 @final
@@ -45,6 +44,7 @@ class Engine:
         guard: fitted on the same; None leaves everything unguarded.
         mode: see ``demur.serve.answer``.
         hold: tokens kept behind in mode ``hold``.
+        uncalibrated: see ``demur.serve.answering``.
         limits: rows, queue and time.
         metrics: where figures go.
     """
@@ -58,19 +58,28 @@ class Engine:
         guard: StreamingGuard | None,
         mode: Mode,
         hold: int,
+        uncalibrated: Uncalibrated,
         limits: Limits,
         metrics: Metrics,
     ) -> None:
-        self.model, self.sampler, self.guard, self.mode = model, sampler, guard, mode
-        self._pooling, self._limits, self._metrics = pooling, limits, metrics
-        self._held = None if mode == "buffer" and guard else hold if mode == "hold" and guard else 0
-        self._judge = Judge(guard, rows=limits.rows) if guard else None
-        self._batch = self._new_batch()
-        self._answers: dict[Job, Answer] = {}
-        self._waiting, self._gone = Waiting(), list[Job]()
+        self.model, self.sampler, self.guard = model, sampler, guard
+        self.mode, self.uncalibrated = mode, uncalibrated
+        self._limits, self._metrics = limits, metrics
+        self._running = Answering(
+            model,
+            sampler,
+            pooling=pooling,
+            guard=guard,
+            mode=mode,
+            hold=hold,
+            uncalibrated=uncalibrated,
+            limits=limits,
+            metrics=metrics,
+        )
+        # A job waits, or arrives, or runs, or has been told its end: none is ever in between.
+        self._waiting, self._arriving, self._gone = Waiting(), list[Job](), list[Job]()
         self._wake = threading.Condition()
-        self._draining, self._stopped = False, False
-        self._posted: list[tuple[Job, Event]] = []
+        self._draining, self._stopped, self._dead = False, False, False
         self._thread = threading.Thread(target=self._run, name=f"demur-{model.name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -85,10 +94,11 @@ class Engine:
         """Queue the answers of one request, all or none.
 
         Raises:
-            BusyError: no place for them.
+            BusyError: no place for them, or nobody who would answer them.
         """
         with self._wake:
-            if self._draining or len(self._waiting) + len(jobs) > self._limits.queue:
+            full = len(self._waiting) + len(jobs) > self._limits.queue
+            if self._draining or self._stopped or full:
                 raise BusyError
             self._waiting.put(jobs)
             self._wake.notify()
@@ -104,173 +114,91 @@ class Engine:
         """Whether the thread runs and takes new work."""
         return self._thread.is_alive() and not self._draining
 
+    @property
+    def dead(self) -> bool:
+        """Whether the thread ended by a fault; only a new process helps."""
+        return self._dead
+
     async def drain(self, seconds: float) -> None:
         """Take nothing new, finish what runs within ``seconds`` and end the rest as filtered."""
         with self._wake:
             self._draining = True
         until = monotonic() + seconds
-        while (self._answers or self._waiting) and monotonic() < until:
+        while self._thread.is_alive() and self._busy and monotonic() < until:
             await asyncio.sleep(0.01)
         with self._wake:
             self._stopped = True
             self._wake.notify()
-        while self._thread.is_alive():
+        until = monotonic() + LAST_PASS
+        while self._thread.is_alive() and monotonic() < until:
             await asyncio.sleep(0.01)
+        if self._thread.is_alive():  # a pass that does not end must not hold the streams open
+            with self._wake:
+                jobs = [*self._running.jobs, *self._waiting.all()]
+            _deliver([(job, Failed("time")) for job in jobs])
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._running.jobs or self._waiting)
 
     # ------------------------------------------------------------------ the thread
 
     @torch.inference_mode()
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._stopped or self._answers or self._waiting or self._gone):
-                    self._wake.wait()
-                if self._stopped:
-                    break
-                gone, self._gone = self._gone, []
-                self._waiting.remove(gone)
-                late = self._overdue(self._waiting.all())
-                self._waiting.remove(late)
-                arriving = self._waiting.take(self._batch.room)
-            self._turn(gone, arriving, late)
-        for job in list(self._answers):
-            self._end(job, "content_filter")
-        for job in self._waiting.all():
-            self._posted.append((job, Failed("time")))
-        self._post()
-
-    def _turn(self, gone: list[Job], arriving: list[Job], late: list[Job]) -> None:
-        """One step of everything: who leaves, who joins, what is said."""
-        self._drop([job for job in gone if job in self._answers], "cancelled")
-        for job in late:
-            self._posted.append((job, Failed("time")))
-        self._join(arriving)
-        begun = perf_counter()
         try:
-            moments = self._batch.advance()
-            seconds = perf_counter() - begun
-            for moment in moments:
-                self._hear(moment, seconds / len(moments))
-        except Exception:
-            self._break_off()
-        for job in self._overdue(list(self._answers)):
-            self._end(job, "length")
-        self._post()
-        self._metrics.waiting.labels(self.model.name).set(len(self._waiting))
-        self._metrics.rows.labels(self.model.name).set(len(self._answers))
-        if self._judge:
-            self._metrics.drift.labels(self.model.name).set(self._judge.drift)
+            while self._has_work():
+                try:
+                    self._turn()
+                except Exception:
+                    self._running.break_off(self._arriving)
+                    self._arriving = []
+                self._running.measure()
+                self._metrics.waiting.labels(self.model.name).set(len(self._waiting))
+                self._post()
+            for job in self._running.jobs:
+                self._running.end(job, "content_filter")
+        except BaseException:
+            _log.exception("The thread of %s ended; nothing is answered", self.model.name)
+            self._dead = True
+        finally:
+            left = [*self._arriving, *self._running.jobs]
+            self._running.events += [(job, Failed("model")) for job in left]
+            with self._wake:
+                self._stopped = True
+                waiting = self._waiting.all()
+            self._running.events += [(job, Failed("time")) for job in waiting]
+            self._post()
 
-    def _join(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            speech = Speech(self.model.decode, stop=job.stop)
-            self._answers[job] = Answer(speech, held=self._held)
-            self._posted.append((job, Started()))
-        if self._judge:
-            self._judge.enter(jobs)
-        self._batch.join(jobs)
+    def _has_work(self) -> bool:
+        """Wait for something to do; False once the thread is to end."""
+        with self._wake:
+            while not (self._stopped or self._busy or self._gone):
+                self._wake.wait()
+            return not self._stopped
 
-    def _hear(self, moment: Moment, seconds: float) -> None:
-        """Judge a step and let out what passed."""
-        begun = perf_counter()
-        if self._judge and moment.phi is not None:
-            self._judge.read(moment.jobs, moment.phi)
-        judging = perf_counter() - begun
-        self._time(moment, seconds, judging)
-        for place, job in enumerate(moment.jobs):
-            answer, opinion = self._answers[job], self._opinion(job)
-            fresh = not answer.count
-            answer.add(moment.settled[place])
-            if fresh and moment.phi is not None:
-                self._metrics.first.labels(self.model.name).observe(monotonic() - job.arrived)
-            if job.watched:
-                tokens, draft = moment.view(place)
-                seen = Seen(tokens, draft, opinion.sigma, opinion.suspicious)
-                self._posted.append((job, seen))
-            if opinion.suspicious and self.mode != "audit":
-                self._end(job, "content_filter")
-            elif answer.stopped or moment.ended[place]:
-                ended = answer.stopped or not _is_cut(moment.settled[place], self.model)
-                self._end(job, "stop" if ended else "length")
-            elif text := answer.passed():
-                self._posted.append((job, Said(text)))
-
-    def _end(self, job: Job, reason: FinishReason) -> None:
-        """Say the last of an answer, or withhold it, and give its row to another."""
-        answer, opinion = self._answers[job], self._opinion(job)
-        if reason != "content_filter" and (text := answer.rest()):
-            self._posted.append((job, Said(text)))
-        evidence = None
-        if self._judge:
-            evidence = {"mode": self.mode, **self._judge.verdict(job)}
-            self._count(evidence, opinion, blocked=reason == "content_filter")
-        self._posted.append((job, Finished(reason, answer.count, evidence)))
-        self._drop([job], reason)
-
-    def _drop(self, jobs: Sequence[Job], outcome: str) -> None:
-        self._batch.leave(jobs)
-        if self._judge:
-            self._judge.leave(jobs)
-        for job in jobs:
-            del self._answers[job]
-            self._metrics.answers.labels(self.model.name, outcome).inc()
-
-    def _break_off(self) -> None:
-        """The model failed: every answer it was at is over, and none of them passed."""
-        _log.exception("The model failed; %d answers are broken off", len(self._answers))
-        jobs = list(self._answers)
-        self._posted += [(job, Failed("model")) for job in jobs]
-        self._drop(jobs, "failed")
-        self._batch = self._new_batch()
-
-    # ------------------------------------------------------------------ small things
-
-    def _new_batch(self) -> Running:
-        layers = (self.guard.anchors.layer,) if self.guard else ("last",)
-        rows = self._limits.rows
-        if isinstance(self.sampler, Autoregressive):
-            return Rolling(self.model, layers=layers, rows=rows)
-        pooling = find_pooling(self._pooling)
-        return Grouped(self.model, layers=layers, pooling=pooling, rows=rows)
-
-    def _opinion(self, job: Job) -> Opinion:
-        return self._judge.opinion(job) if self._judge else Opinion()
-
-    def _overdue(self, jobs: Sequence[Job]) -> list[Job]:
-        now = monotonic()
-        return [job for job in jobs if now - job.arrived > self._limits.seconds]
+    def _turn(self) -> None:
+        """One step of everything: who leaves, who joins, what is said."""
+        with self._wake:
+            gone, self._gone = self._gone, []
+            self._waiting.remove(gone)
+            late = self._waiting.overdue(self._limits.seconds)
+            self._waiting.remove(late)
+            self._running.events += [(job, Failed("time")) for job in late]
+        self._running.leave(gone, "cancelled")
+        with self._wake:
+            self._arriving = self._waiting.take(self._running.room)
+        self._running.join(self._arriving)
+        self._arriving = []
+        self._running.step()
 
     def _post(self) -> None:
         """Hand this turn's events over at once."""
-        posted, self._posted = self._posted, []
-        if posted and self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_deliver, posted)
-
-    def _time(self, moment: Moment, seconds: float, judging: float) -> None:
-        name, tokens = self.model.name, sum(map(len, moment.settled))
-        self._metrics.step.labels(name, "model").observe(seconds)
-        if self._judge:
-            self._metrics.step.labels(name, "guard").observe(judging)
-        if tokens:
-            self._metrics.token.labels(name, "without").observe(seconds / tokens)
-            self._metrics.token.labels(name, "with").observe((seconds + judging) / tokens)
-
-    def _count(self, evidence: dict[str, object], opinion: Opinion, *, blocked: bool) -> None:
-        name = self.model.name
-        if opinion.suspicious:
-            self._metrics.flags.labels(name).inc()
-        if blocked and opinion.suspicious:
-            self._metrics.blocks.labels(name, "error" if opinion.failed else "score").inc()
-        if (p_value := evidence["p_value"]) is not None:
-            assert isinstance(p_value, float)
-            self._metrics.p_values.labels(name).observe(p_value)
+        events = self._running.events
+        if events and self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_deliver, list(events))
+        events.clear()
 
 
-def _deliver(posted: list[tuple[Job, Event]]) -> None:
-    for job, event in posted:
+def _deliver(events: list[tuple[Job, Event]]) -> None:
+    for job, event in events:
         job.events.put_nowait((job, event))
-
-
-def _is_cut(last: Sequence[int], model: LanguageModel) -> bool:
-    """Whether an answer ended without a token that ends one."""
-    return not last or last[-1] not in model.traits.end_ids

@@ -81,9 +81,11 @@ class Job:
         index: which of the request's answers.
         watched: whether the operator wants to see every step.
         calibrated: whether the request is of the kind that the guard was calibrated on.
+        whole: whether nothing in the request ends the answer before the end that the calibration's
+            answers had: a stop text, or fewer tokens.
+        audited: whether the guard only marks this answer.
         events: where its events go, each with the job.
         arrived: ``time.monotonic()`` at arrival.
-        cancelled: nobody listens any more.
     """
 
     prompt: list[int]
@@ -96,5 +98,6 @@ class Job:
     index: int = 0
     watched: bool = False
     calibrated: bool = True
+    whole: bool = True
+    audited: bool = False
     arrived: float = field(default_factory=monotonic)
-    cancelled: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -42,6 +42,12 @@ class Keys:
         digest = _digest(shown)
         found = [hmac.compare_digest(digest, own) for own in self._digests]
         return f"key-{found.index(True)}" if any(found) else None
+
+
+def shown(headers: Mapping[str, str]) -> str:
+    """The key in a request's headers, as OpenAI's clients show it or as LiteLLM does; or nothing."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def read_keys(path: Path | None) -> Keys:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import final
+from time import monotonic
+from typing import Any, final
 
 import uvicorn
 from fastapi import FastAPI
 
 from demur.errors import InputError
 from demur.serve.engine import Engine
+from demur.serve.limits import Limits
 
 #: Seconds that streams have to end by themselves after a signal; what is left ends as filtered.
 GRACE = 10.0
@@ -25,10 +28,22 @@ SWITCH = 2e-4
 
 @final
 class Server(uvicorn.Server):
-    """uvicorn, with engines that are drained before connections are closed."""
+    """uvicorn, with engines that are drained before connections are closed.
+
+    Args:
+        app: from ``create_app``.
+        engines: the app's.
+        limits: the app's.
+        grace: seconds that streams have to end by themselves.
+    """
 
     def __init__(
-        self, app: FastAPI, engines: Mapping[str, Engine], *, grace: float = GRACE
+        self,
+        app: FastAPI,
+        engines: Mapping[str, Engine],
+        *,
+        limits: Limits,
+        grace: float = GRACE,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -38,9 +53,11 @@ class Server(uvicorn.Server):
             ws="none",
             proxy_headers=False,
             timeout_graceful_shutdown=5,
+            limit_concurrency=limits.connections,
         )
         super().__init__(config)
-        self._engines, self._grace = engines, grace
+        self._engines, self._grace, self._seconds = engines, grace, limits.send_seconds
+        self._silent: dict[tuple[Any, Any], float] = {}
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal comes."""
@@ -49,9 +66,25 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish or filter what runs, then close."""
-        for engine in self._engines.values():
-            await engine.drain(self._grace)
+        await asyncio.gather(*(engine.drain(self._grace) for engine in self._engines.values()))
         await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; closes connections on which no request comes."""
+        if counter % 10 == 0:
+            self._close_silent(monotonic())
+        return await super().on_tick(counter)
+
+    def _close_silent(self, now: float) -> None:
+        """uvicorn waits without end for a request's headers; who sends none holds a connection."""
+        before, self._silent = self._silent, {}
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
+            cycle = connection.cycle  # of the last request, which may be over
+            if cycle is None or cycle.response_complete:
+                began = self._silent[connection, cycle] = before.get((connection, cycle), now)
+                if now - began > self._seconds:
+                    connection.transport.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

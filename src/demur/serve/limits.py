@@ -14,16 +14,19 @@ class Limits:
     Attributes:
         rows: answers generated at a time, per model.
         queue: answers that wait for a row, per model; more are told to come back (429).
+        connections: open at a time; requests beyond are told to come back (503).
         body: bytes of a request (413).
         prompt_tokens: tokens of a prompt, the model's context permitting (400).
         messages: turns of a dialogue (400).
         choices: answers to one request, ``n`` times the number of prompts (400).
         seconds: from a request's arrival to its end; what is unfinished then ends as ``length``.
-        send_seconds: for a client to read what is sent before its stream is dropped.
+        send_seconds: for a client to send its request, and to read what is sent before its stream is
+            dropped.
     """
 
     rows: int = 64
     queue: int = 256
+    connections: int = 1024
     body: int = 1 << 20
     prompt_tokens: int = 8192
     messages: int = 256

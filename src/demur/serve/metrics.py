@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +28,12 @@ class Metrics:
         answers: ended answers by model and outcome (a finish reason, failed or cancelled).
         blocks: answers that the guard blocked, by model and cause (score or error).
         flags: answers flagged, blocked or not.
-        p_values: conformal p-values of answers that ran to their end or were flagged.
+        p_values: conformal p-values of answers, by whether the guard was calibrated on such requests;
+            an answer that was blocked or cut has that of what was read of it.
         first: seconds from a request's arrival to its first step.
         step: seconds of a step by part: the model's and the guard's.
-        token: seconds of a token, without the guard's share and with it.
+        token: seconds a token of an answer, from its first step to its last: what its steps took,
+            shared with others or not, over its tokens; without the guard's share and with it.
         waiting: answers in the queue.
         rows: answers being generated.
         drift: the test martingale against traffic like the calibration's.
@@ -46,7 +49,9 @@ class Metrics:
             "answers": self._count("answers", "Ended answers.", "model", "outcome"),
             "blocks": self._count("blocks", "Answers that the guard blocked.", "model", "cause"),
             "flags": self._count("flags", "Answers that the guard flagged.", "model"),
-            "p_values": self._spread("p_value", "Conformal p-values.", _P_VALUES, "model"),
+            "p_values": self._spread(
+                "p_value", "Conformal p-values.", _P_VALUES, "model", "calibrated"
+            ),
             "first": self._spread(
                 "first_step_seconds", "Arrival to first step.", _SECONDS, "model"
             ),
@@ -69,6 +74,28 @@ class Metrics:
     waiting: Gauge = field(init=False)
     rows: Gauge = field(init=False)
     drift: Gauge = field(init=False)
+
+    def stepped(self, model: str, seconds: float, judging: float | None) -> None:
+        """A step took this long; ``judging`` is None without a guard."""
+        self.step.labels(model, "model").observe(seconds)
+        if judging is not None:
+            self.step.labels(model, "guard").observe(judging)
+
+    def spent(self, model: str, seconds: float, judging: float) -> None:
+        """An answer took this long a token in the model and in the guard."""
+        self.token.labels(model, "without").observe(seconds)
+        self.token.labels(model, "with").observe(seconds + judging)
+
+    def judged(self, model: str, verdict: Mapping[str, Any], *, blocked: bool) -> None:
+        """An answer has this verdict."""
+        if verdict["flagged"]:
+            self.flags.labels(model).inc()
+            if blocked:
+                cause = "error" if verdict["guard_failed"] else "score"
+                self.blocks.labels(model, cause).inc()
+        if (p_value := verdict["p_value"]) is not None:
+            calibrated = "true" if verdict["calibrated"] else "false"
+            self.p_values.labels(model, calibrated).observe(p_value)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -6,7 +6,7 @@ It shows drafts and tokens that no guard has passed. It is for the operator, not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -71,12 +71,14 @@ async def watch(asked: WatchRequest, service: Serving, client: Client) -> Respon
 async def _steps(engine: Engine, job: Job) -> AsyncIterator[bytes]:
     """The steps in the form that ``replay.js`` takes, and how it ended."""
     yield event({"total": min(job.most, engine.sampler.steps)})
+    texts: dict[int, str] = {-1: ""}
     while True:
         _, said = await job.events.get()
         if isinstance(said, Seen):
-            yield event(
-                {"cells": _cells(engine, said), "sigma": said.sigma, "flagged": said.flagged}
-            )
+            for token in set(said.draft) - texts.keys():
+                texts[token] = engine.model.decode([token], special=True)
+            cells = _cells(said, texts, ends=engine.model.traits.end_ids)
+            yield event({"cells": cells, "sigma": said.sigma, "flagged": said.flagged})
         elif isinstance(said, Said):
             yield event({"said": said.text})
         elif isinstance(said, Finished):
@@ -87,13 +89,16 @@ async def _steps(engine: Engine, job: Job) -> AsyncIterator[bytes]:
             return
 
 
-def _cells(engine: Engine, seen: Seen) -> list[list[str]]:
-    ends, cells = engine.model.traits.end_ids, []
-    for committed, token in zip(seen.tokens, seen.draft, strict=True):
-        state = "c" if committed >= 0 else "d" if token >= 0 else "m"
-        text = engine.model.decode([token], special=True) if token >= 0 else ""
-        cells.append([text, state, "e" if token in ends else ""])
-    return cells
+def _cells(seen: Seen, texts: Mapping[int, str], *, ends: Collection[int]) -> list[list[str]]:
+    """Text, state and mark of each position."""
+    return [
+        [
+            texts[token],
+            "c" if committed >= 0 else "d" if token >= 0 else "m",
+            "e" if token in ends else "",
+        ]
+        for committed, token in zip(seen.tokens, seen.draft, strict=True)
+    ]
 
 
 @cache

@@ -15,6 +15,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from demur.serve import rails
+
 #: Kind of error by status, where OpenAI has a name for it.
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
@@ -49,8 +51,10 @@ class Refusal(Exception):
             }
         }
 
-    def response(self) -> JSONResponse:
-        """The error as an answer."""
+    def response(self, path: str) -> JSONResponse:
+        """The error as an answer on a route; on a rail's it is a blocked prompt."""
+        if rails.blocks(path, self.status):
+            return JSONResponse(rails.verdict(path, self.message))
         headers = {"Retry-After": RETRY_AFTER} if self.status in (429, 503) else {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
@@ -59,6 +63,7 @@ class Refusal(Exception):
 
 BUSY = Refusal(429, "queue_full", "Too many requests are waiting. Come back later.")
 FAILED = Refusal(500, "failed", "The server failed. Its log tells more under this request's id.")
+UNKNOWN_KEY = Refusal(401, "invalid_api_key", "A valid API key is needed.")
 LATE = Refusal(503, "timeout", "The request waited too long. Come back later.")
 
 
@@ -67,25 +72,26 @@ def install(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        return error.response()
+        return error.response(request.scope["path"])
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         found = error.errors()
         # What is not served is named first: it is what the client can change.
         unknown = [each for each in found if each["type"] == "extra_forbidden"]
-        return _invalid((unknown or found)[0]).response()
+        return _invalid((unknown or found)[0]).response(request.scope["path"])
 
     async def unknown(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_")
-        response = Refusal(error.status_code, code, f"{phrase}.").response()
+        refusal = Refusal(error.status_code, code, f"{phrase}.")
+        response = refusal.response(request.scope["path"])
         response.headers.update(dict(error.headers or {}))
         return response
 
     async def failed(request: Request, error: Exception) -> Response:
-        return FAILED.response()
+        return FAILED.response(request.scope["path"])
 
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(RequestValidationError, invalid)

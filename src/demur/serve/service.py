@@ -13,15 +13,15 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from demur.serve.bodies import Form
 from demur.serve.engine import Engine
 from demur.serve.job import Job
-from demur.serve.keys import Keys
+from demur.serve.keys import Keys, shown
 from demur.serve.limits import Limits
 from demur.serve.metrics import Metrics
-from demur.serve.refusals import Refusal
+from demur.serve.refusals import UNKNOWN_KEY, Refusal
 from demur.serve.streams import EventStream, begun, chunks, collected, submit, unless_gone
 
 T = TypeVar("T")
 
-#: As OpenAI's clients show a key, and as LiteLLM does.
+#: As OpenAI's clients show a key, and as LiteLLM does; here for the OpenAPI document.
 _bearer = HTTPBearer(auto_error=False)
 _header = APIKeyHeader(name="x-api-key", auto_error=False)
 
@@ -32,7 +32,7 @@ class Service:
     """What is served.
 
     Attributes:
-        engines: by model name; the first one classifies.
+        engines: by model name.
         keys: who may ask.
         limits: the engines' own.
         metrics: the engines' own.
@@ -59,7 +59,8 @@ class Service:
         """Generate and answer as one body."""
         submit(engine, jobs)
         body = await attended(request, engine, jobs, collected(jobs, form))
-        return Response() if body is None else JSONResponse(body)
+        headers = _coverage(engine, jobs)
+        return Response() if body is None else JSONResponse(body, headers=headers)
 
     async def stream(
         self, request: Request, engine: Engine, jobs: list[Job], form: Form
@@ -68,7 +69,8 @@ class Service:
         submit(engine, jobs)
         await attended(request, engine, jobs, begun(jobs), going_on=True)
         parts, seconds = chunks(jobs, form), self.limits.send_seconds
-        return EventStream(parts, engine=engine, jobs=jobs, send_seconds=seconds)
+        headers = _coverage(engine, jobs)
+        return EventStream(parts, engine=engine, jobs=jobs, send_seconds=seconds, headers=headers)
 
 
 async def attended(
@@ -93,6 +95,13 @@ async def attended(
     return result
 
 
+def _coverage(engine: Engine, jobs: list[Job]) -> dict[str, str]:
+    """Says before the first word whether the guard's false-positive rate holds for the request."""
+    if engine.guard is None:
+        return {}
+    return {"x-demur-calibrated": str(all(job.calibrated for job in jobs)).lower()}
+
+
 def service(request: Request) -> Service:
     """The service of the app that was asked."""
     found = request.app.state.service
@@ -113,9 +122,9 @@ def client(
     keys = service(request).keys
     if not keys:
         return request.client.host if request.client else ""
-    owner = keys.owner(bearer.credentials if bearer else header or "")
+    owner = keys.owner(shown(request.headers))
     if owner is None:
-        raise Refusal(401, "invalid_api_key", "A valid API key is needed.")
+        raise UNKNOWN_KEY
     return owner
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import final
 
 #: What a decoder gives for a character whose bytes are not all there yet.
 _UNFINISHED = "\ufffd"
+
+#: Sequences of tokens whose text is kept; answers say the same pairs of words again and again.
+_REMEMBERED = 1 << 14
+
+
+def remembered(decode: Callable[[Sequence[int]], str]) -> Callable[[Sequence[int]], str]:
+    """The decoder, with the texts of the last few thousand short sequences."""
+    return lru_cache(_REMEMBERED)(decode)
 
 
 @final
@@ -31,7 +40,7 @@ class Speech:
     def add(self, token: int) -> str:
         """Take in a token; give the text that is certain now."""
         self._ids.append(token)
-        text = self._decode(self._ids[self._before :])
+        text = self._decode(tuple(self._ids[self._before :]))
         if text.endswith(_UNFINISHED):
             return ""
         return self._pass(text)
@@ -40,7 +49,7 @@ class Speech:
         """Give what still waited; nothing follows."""
         if self.stopped:
             return ""
-        rest = self._pass(self._decode(self._ids[self._before :]))
+        rest = self._pass(self._decode(tuple(self._ids[self._before :])))
         held, self._held = self._held, ""
         return rest + held
 
@@ -49,7 +58,7 @@ class Speech:
         # A token's text depends on the tokens beside it, so the last ones said are decoded again.
         new = text[len(self._context) :]
         self._before, self._said = self._said, len(self._ids)
-        self._context = self._decode(self._ids[self._before : self._said])
+        self._context = self._decode(tuple(self._ids[self._before : self._said]))
         return self._until_stop(new)
 
     def _until_stop(self, new: str) -> str:

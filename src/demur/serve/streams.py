@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, final
 
@@ -122,6 +122,7 @@ class EventStream(Response):
         engine: whose jobs they are.
         jobs: cancelled when the stream is over; those that finished are not concerned.
         send_seconds: for the client to take what is sent.
+        headers: besides those of every stream.
     """
 
     media_type = "text/event-stream"
@@ -133,8 +134,9 @@ class EventStream(Response):
         engine: Engine,
         jobs: Sequence[Job],
         send_seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={"X-Accel-Buffering": "no"})
+        super().__init__(headers={"X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._parts, self._engine, self._jobs = parts, engine, jobs
         self._seconds = send_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from time import monotonic
 from typing import final
 
 from demur.serve.job import Job
@@ -46,6 +47,11 @@ class Waiting:
                 self._count -= 1
             if not own:
                 self._clients.pop(job.client, None)
+
+    def overdue(self, seconds: float) -> list[Job]:
+        """Those that arrived longer ago than this."""
+        now = monotonic()
+        return [job for job in self.all() if now - job.arrived > seconds]
 
     def all(self) -> list[Job]:
         """Every job that waits."""

@@ -2,10 +2,12 @@
 
 https://platform.openai.com/docs/api-reference/chat and .../completions. A field that is not here is
 refused by its name, never ignored: a client that asks for something must not believe that it got it.
+Many clients send every field they know; one with the value it has by default asks for nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -43,6 +45,28 @@ class Message(Body):
         return "".join(part.text for part in self.content)
 
 
+#: Fields that are not served, with the values that ask for nothing.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "frequency_penalty": (None, 0, 0.0),
+    "logit_bias": (None, {}),
+    "logprobs": (None, False),
+    "presence_penalty": (None, 0, 0.0),
+    "response_format": (None, {"type": "text"}),
+    "store": (None, False),
+    "suffix": (None, ""),
+    "tool_choice": (None, "none"),
+    "tools": (None,),
+    "top_logprobs": (None,),
+}
+
+
+def _asks(name: str, value: Any) -> bool:
+    """Whether a field asks for something; 0 is not False: ``logprobs: 0`` asks for a token's own."""
+    return not any(type(value) is type(n) and value == n for n in NEUTRAL.get(name, ()))
+
+
 class StreamOptions(Body):
     """What else a stream brings."""
 
@@ -50,7 +74,7 @@ class StreamOptions(Body):
 
 
 class Generation(Body):
-    """What both ways of asking share."""
+    """What both ways of asking share. ``user`` names the client's own user and changes nothing."""
 
     model: Annotated[str, Field(max_length=512)]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -61,6 +85,20 @@ class Generation(Body):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_out_what_asks_for_nothing(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if _asks(name, value)}
+
+    @model_validator(mode="after")
+    def _streams_where_it_has_options(self) -> Generation:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("only a stream has stream_options")
+        return self
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -109,7 +147,7 @@ class WatchRequest(Body):
 class ClassifyRequest(Body):
     """NeMo Guardrails' call of a jailbreak classifier."""
 
-    input: Annotated[str, Field(min_length=1, max_length=1 << 20)]
+    input: Text
 
 
 class GuardrailRequest(BaseModel):
@@ -120,6 +158,7 @@ class GuardrailRequest(BaseModel):
 
     texts: Annotated[list[Text], Field(max_length=64)] = []
     images: list[Any] | None = None
+    tool_calls: list[Any] | None = None
     input_type: Literal["request", "response"]
 
 
@@ -139,9 +178,10 @@ class ErrorBody(BaseModel):
 
 
 class JailbreakBody(BaseModel):
-    """The answer to NeMo Guardrails."""
+    """The answer to NeMo Guardrails, which reads the first field."""
 
     jailbreak: bool
+    reason: str | None = None
 
 
 class GuardrailBody(BaseModel):
