@@ -35,7 +35,7 @@ UNSEEN = {
     "self._taken": "made by the helper, where it is read",
     "_damaged": "made by the helper, where it is read",
     "_cause": "what a job met, raised again",
-    "BUSY": "a constant, read where it is made",
+    "_CutOffError": "caught where the answer was asked for, and told there",
     "BusyError": "becomes BUSY",
     "said": "what a process met, raised again",
     "RuntimeError": "tells Ray that a replica is not healthy",
