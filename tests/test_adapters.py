@@ -251,7 +251,7 @@ def test_sglang(model: LanguageModel, whole: dict[str, Any], sglang_answer: dict
         from_sglang(cached, **options)
     for states in ([], None, [None], [[1.0], [1.0, 2.0]], [[[1.0], [1.0, 2.0]]]):
         cached["meta_info"]["hidden_states"] = states
-        with pytest.raises(InputError, match="are empty, null or of several|1 states for"):
+        with pytest.raises(InputError, match=r"are empty, null or of several|1 states for"):
             from_sglang(cached, **options)
     del sglang_answer["meta_info"]["hidden_states"]
     with pytest.raises(InputError, match="--enable-return-hidden-states"):

@@ -18,6 +18,16 @@ def test_written_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["b.bin"]
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/report.html", Path("s3://bucket/report.html")])
+def test_a_url_is_no_folder(
+    place: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"s3:/+bucket/report\.html is a URL"):
+        write_atomically(place, b"x")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_reasons_are_explained() -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
     assert "disk is full" in explain(error, "x")

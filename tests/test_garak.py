@@ -1,4 +1,4 @@
-"""garak reaches demur through the API that is served: its request, exactly, under our settings of it."""
+"""garak reaches demur through the API that is served: its request, under our settings of it."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,12 +19,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: A path made of a URL has lost one of its two slashes.
+_URL = re.compile(r"[a-z][a-z0-9+.]+:/")
+
+
 def write_atomically(path: str | Path, data: bytes) -> Path:
     """Write next to the target, flush to the disk, then rename over it. Returns the path.
 
     Raises:
+        InputError: a URL, which as a path would be a folder ``s3:``.
         StoreError: the disk is full or the folder cannot be written.
     """
+    if _URL.match(str(path)):
+        raise InputError(
+            f"{path} is a URL, and this file is written to a disk. Give a path and copy it there; only "
+            "runs are written to URLs: demur trace PROMPTS --out s3://bucket/run"
+        )
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

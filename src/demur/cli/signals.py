@@ -71,6 +71,8 @@ def signal(
         write_csv(out, header, ([name, *values] for name, values in rows.items()))
     if as_json:
         console.say_json({"alignment": reference.alignment, "sigma": rows})
-    elif not out:
+    elif out:
+        console.say(f"{len(rows)} signals of {sigma.shape[1]} steps in {out}")
+    else:
         for name, values in rows.items():
             console.say(f"{name}  {console.sparkline(values)}  {values[-1]:.3f}")
