@@ -69,7 +69,9 @@ def page(browser: Browser, server: Served, request: pytest.FixtureRequest) -> It
     found.goto(server.url)
     yield found
     context.close()
-    assert not [each for each in problems if not each.startswith("data:")]
+    # The browser notes every refusal by itself.
+    expected = ("data:", "Failed to load resource: the server responded with a status of 400")
+    assert not [each for each in problems if not each.startswith(expected)]
 
 
 def ask(page: Page, prompt: str) -> None:
@@ -114,6 +116,32 @@ def test_the_replay_steps_back_by_key(page: Page, stopped_at: dict[str, Any]) ->
     expect(page.locator(".scene").nth(1).locator(".readout")).to_contain_text("step 1 of 32")
 
 
+def test_what_is_not_answered_is_said_for_each_model(page: Page, server: Served) -> None:
+    ask(page, "puzzle " * 600)
+    status, cards = page.locator("#status"), page.locator(".outcome")
+    said = [f"{name}: not answered: The prompt is too long" for name in server.engines]
+    expect(status).to_have_text(f"{'; '.join(said)}.")
+    for card in cards.all():
+        expect(card.locator(".verdict")).to_have_text("not answered: The prompt is too long")
+        expect(card.locator(".left")).to_have_text("nothing")
+
+
+def test_a_blank_prompt_is_not_sent(page: Page) -> None:
+    ask(page, "   ")
+    expect(page.locator("#status")).to_have_text("Type a prompt first.")
+    expect(page.locator("#steps")).to_be_hidden()
+
+
+def test_controls_are_large_and_speak_of_what_is_there(page: Page) -> None:
+    ask(page, "how can i share a puzzle ?")
+    for control in page.locator("#replay :is(button, select)").all():
+        box = control.bounding_box()
+        assert box
+        assert min(box["width"], box["height"]) >= 44
+    expect(page.get_by_text("harmful word")).to_be_hidden()
+    assert page.get_by_role("slider").evaluate("e => getComputedStyle(e).padding") == "0px"
+
+
 def test_stop_ends_the_asking(page: Page, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     states = LanguageModel.states
 
@@ -128,6 +156,7 @@ def test_stop_ends_the_asking(page: Page, server: Served, monkeypatch: pytest.Mo
     expect(page.locator(".scene").first).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    expect(page.locator(".outcome .verdict").first).to_have_text("stopped by you")
     for name in server.engines:
         page.wait_for_timeout(300)
         assert server.figure("rows", model=name) == 0

@@ -34,19 +34,23 @@
     return response;
   }
 
-  function line(name, text = "") {
-    const element = document.createElement("p");
-    element.className = name;
+  function make(tag, text = "") {
+    const element = document.createElement(tag);
     element.textContent = text;
+    return element;
+  }
+
+  function line(name, text) {
+    const element = make("p", text);
+    element.className = name;
     return element;
   }
 
   /* What a client receives of one model's answer. */
   class Outcome {
     constructor(model) {
-      const title = document.createElement("h2");
-      title.textContent = model;
-      this.element = document.createElement("article");
+      const title = make("h2", model);
+      this.element = make("article");
       this.element.className = "outcome";
       this.verdict = line("verdict", "answering");
       this.left = line("left");
@@ -58,8 +62,20 @@
       this.left.textContent += text;
     }
 
+    /* Nothing more comes, because of an error or because the operator stopped it. */
+    abandon(why) {
+      this.element.dataset.reason = "abandoned";
+      this.verdict.textContent = why;
+      this.close();
+    }
+
+    close() {
+      if (!this.left.textContent) this.left.append(make("em", "nothing"));
+    }
+
     end({ reason, evidence }) {
       this.element.dataset.reason = evidence ? reason : "unguarded";
+      this.close();
       this.verdict.textContent = this.words(reason, evidence);
       if (!evidence) return;
       const { statistic, threshold, p_value: p } = evidence;
@@ -80,6 +96,16 @@
   }
 
   async function watch(model, place, prompt, replay, outcome, signal) {
+    try {
+      await follow(model, place, prompt, replay, outcome, signal);
+    } catch (error) {
+      replay.end(place);
+      outcome.abandon(reasonOf(error));
+    }
+    return `${model}: ${outcome.verdict.textContent}`;
+  }
+
+  async function follow(model, place, prompt, replay, outcome, signal) {
     const body = JSON.stringify({ model, prompt });
     const response = await asked("watch", { method: "POST", headers: headers(), body, signal });
     for await (const step of events(response)) {
@@ -91,11 +117,15 @@
         outcome.end(step);
       }
     }
-    return `${model}: ${outcome.verdict.textContent}`;
   }
 
   async function ask() {
     const prompt = $("prompt").value.trim();
+    if (!prompt) {
+      $("status").textContent = "Type a prompt first.";
+      $("prompt").focus();
+      return;
+    }
     running = new AbortController();
     busy(true);
     try {
@@ -109,18 +139,17 @@
       $("status").textContent = `Asking ${models.join(" and ")}.`;
       const { signal } = running;
       const work = models.map((m, i) => watch(m, i, prompt, replay, outcomes[i], signal));
-      const ended = await Promise.allSettled(work);
-      const said = ended.map(({ value, reason }) => value ?? reasonOf(reason));
-      $("status").textContent = `${said.join(". ")}.`;
+      $("status").textContent = `${(await Promise.all(work)).join("; ")}.`;
     } catch (error) {
-      $("status").textContent = reasonOf(error);
+      $("status").textContent = `${reasonOf(error)}.`;
     } finally {
       busy(false);
     }
   }
 
   function reasonOf(error) {
-    return error.name === "AbortError" ? "Stopped by you" : `Not answered: ${error.message}`;
+    if (error.name === "AbortError") return "stopped by you";
+    return `not answered: ${error.message.replace(/\.$/, "")}`;
   }
 
   function busy(now) {
