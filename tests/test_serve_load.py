@@ -15,7 +15,7 @@ import pytest
 import demur
 from demur.organism import world
 from demur.serve.limits import Limits
-from served import serving, started
+from served import a_guard, serving, started
 
 STREAMS = 200
 
@@ -65,28 +65,32 @@ def resident(pid: int) -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def test_two_hundred_streams_equal_single_ones() -> None:
-    asked = bodies()
-    model = demur.load("organism-ar")
-    with serving([model], limits=Limits(rows=64, queue=STREAMS)) as server:
+@pytest.mark.parametrize("guarded", [False, True], ids=["alone", "guarded"])
+def test_two_hundred_streams_equal_single_ones(guarded: bool) -> None:
+    """With a guard that flags some of them, wherever each was flagged by itself."""
+    asked, model = bodies(), demur.load("organism-ar")
+    guards = [a_guard(model)] if guarded else []
+    with serving([model], guards, limits=Limits(rows=64, queue=STREAMS)) as server:
         found = asyncio.run(together(server.url, asked))
-        for body, (text, reason) in zip(asked[::5], found[::5], strict=True):
-            alone = server.post("/v1/chat/completions", body).json()["choices"][0]
-            assert text == alone["message"]["content"]
-            assert reason == alone["finish_reason"]
-        greedy = range(0, STREAMS, 6)
-        texts = [asked[place]["messages"][0]["content"] for place in greedy]
-        for place, trace in zip(greedy, demur.trace(model, texts), strict=True):
-            assert found[place] == (trace.response, trace.finish_reason)
+        alone = [asyncio.run(together(server.url, [body]))[0] for body in asked]
+        assert found == alone
+        reasons = {reason for _, reason in found}
+        assert reasons == {"stop", "length", *(["content_filter"] if guarded else [])}
+        if not guarded:
+            greedy = range(0, STREAMS, 6)
+            texts = [asked[place]["messages"][0]["content"] for place in greedy]
+            for place, trace in zip(greedy, demur.trace(model, texts), strict=True):
+                assert found[place] == (trace.response, trace.finish_reason)
         assert server.figure("waiting", model="organism-ar") == 0
         assert server.figure("rows", model="organism-ar") == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_memory_stays_flat() -> None:
+def test_memory_stays_flat(tmp_path: Path) -> None:
     asked = bodies()[::2]
+    guard = a_guard(demur.load("organism-ar")).save(tmp_path / "guard.safetensors")
     # Buffers go back to the system when they are freed, so that what is left is what is kept.
-    arguments = ("--model", "organism-ar", "--port", "0")
+    arguments = ("--model", "organism-ar", "--guard", str(guard), "--port", "0")
     with started(*arguments, MALLOC_MMAP_THRESHOLD_="262144") as (process, url):
         sizes, texts = [], []
         for _ in range(3):
