@@ -210,7 +210,7 @@ class Reader:
         if not isinstance(function, ast.FunctionDef):
             return [{}]
         places = [a.arg for a in function.args.args if a.arg != "self"]
-        names = {*places, *(a.arg for a in function.args.kwonlyargs)} & {"what", "fix"}
+        names = {*places, *(a.arg for a in function.args.kwonlyargs)} & {"what", "fix", "kind"}
         private = function.name.startswith("_")
         found = []
         for path in [self.path] if private else sorted(SOURCE.rglob("*.py")):

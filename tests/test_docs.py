@@ -36,7 +36,7 @@ sys.path.insert(0, str(DOCS))
 import hooks  # noqa: E402
 
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```", re.M | re.S)
-NAMED = re.compile(r'title="?([\w-]+\.\w+)"?')
+NAMED = re.compile(r'title="([\w-]+\.\w+)"')
 
 #: Page -> the page whose folder it goes on in, as its text says.
 AFTER = {
@@ -92,7 +92,7 @@ class Fence:
     @property
     def title(self) -> str:
         """Its title, empty where it has none."""
-        found = re.search(r'title="?([^"\n]+)"?', self.info)
+        found = re.search(r'title="([^"]+)"', self.info)
         return found[1] if found else ""
 
     @property
