@@ -24,6 +24,7 @@ from torch import Tensor
 
 from demur.alignment import Alignment, align
 from demur.models.base import Batch, LanguageModel
+from demur.models.chat import undated
 from demur.sampling import Autoregressive, Masked, RowNoise, find_pooling
 from demur.sri import EPS, TAU
 
@@ -78,7 +79,10 @@ def encode(model: LanguageModel, prompts: Sequence[str]) -> Batch:
             {"role": "user", "content": text},
         ]
         rendered = model.tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
+            turns,
+            chat_template=undated(model.tokenizer),
+            add_generation_prompt=True,
+            tokenize=False,
         )
         rows.append(torch.tensor(model.tokenizer(rendered)["input_ids"]))
     longest = max(len(row) for row in rows)

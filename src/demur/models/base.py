@@ -149,12 +149,16 @@ class LanguageModel:
         return Batch(ids.to(self.device), attention.to(self.device), tuple(() for _ in rows))
 
     def check_fits(self, prompt: Prompt, *, new_tokens: int) -> int:
-        """Number of prompt tokens.
+        """Number of tokens before the first that is generated.
 
         Raises:
             InputError: prompt and response together exceed the model's context.
         """
         length = len(self.chat.ids(prompt, mask_id=self.traits.mask_id))
+        if self.traits.attention == "causal":
+            # What a response begins with is read like a prompt; elsewhere it is part of new_tokens.
+            fixed = self.chat.template_ids(prompt.response or ())
+            length += max((i + 1 for i, token in enumerate(fixed) if token >= 0), default=0)
         if length + new_tokens > self.context_length:
             raise InputError(
                 f"Prompt {prompt.id} has {length:,} tokens; with {new_tokens} to generate that is "

@@ -9,11 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from demur.errors import InputError
+from demur.errors import InputError, ModelError
 from demur.types import Prompt, Template
 
 #: Stands for the user's text while the template is rendered; never part of what a model reads.
 _TEXT = "\ue0f2text\ue0f2"
+
+#: Put before a template that asks for today's date, so that a prompt has the same tokens every day: the
+#: date that Llama 3's own template states where it cannot ask.
+_TODAY = (
+    "{% macro strftime_now(format) %}{{ format"
+    " | replace('%d', '26') | replace('%m', '07') | replace('%b', 'Jul') | replace('%B', 'July')"
+    " | replace('%Y', '2024') | replace('%y', '24') | replace('%a', 'Fri') | replace('%A', 'Friday')"
+    " | replace('%H', '12') | replace('%M', '00') | replace('%S', '00') }}{% endmacro %}"
+)
 
 
 @final
@@ -24,7 +33,7 @@ class Chat:
     Attributes:
         name: of the model, for messages.
         tokenizer: a transformers tokenizer with a chat template.
-        system: the system prompt; folded into the user turn where the template refuses one.
+        system: the system prompt; put before the user's text where the template has no place for one.
         options: what the template is given besides the turns.
     """
 
@@ -38,8 +47,16 @@ class Chat:
 
         Raises:
             InputError: the prompt has masked slots and the model no mask token.
+            ModelError: the template does not show the user's text once and as it is.
         """
-        before, after = (self._tokens(part) for part in self._asked(_TEXT).split(_TEXT))
+        frame = self._asked(_TEXT).split(_TEXT)
+        if len(frame) != 2:
+            raise ModelError(
+                f"The chat template of {self.name} shows the user's text {len(frame) - 1} times "
+                "unchanged, not once. Correct chat_template.jinja, or the chat_template of "
+                "tokenizer_config.json."
+            )
+        before, after = (self._tokens(part) for part in frame)
         if prompt.user is None:
             if not self._cuts(prompt.text):
                 return self._tokens(self._asked(prompt.text))
@@ -108,23 +125,35 @@ class Chat:
         return self._render([{"role": "system", "content": self.system}, user][not self.system :])
 
     def _render(self, turns: Sequence[Mapping[str, str]]) -> str:
-        """The template around these turns; a system turn that it refuses goes into the next one."""
+        """The template around these turns; a system turn without a place in it goes into the next."""
+        if turns[0]["role"] == "system" and len(turns) > 1 and not self._shows_system():
+            system, first, *others = turns
+            folded = {**first, "content": f"{system['content']}\n\n{first['content']}"}
+            turns = [folded, *others]
         try:
-            return self._apply([dict(turn) for turn in turns])
+            return self._apply(turns)
         except Exception as error:
-            if type(error).__name__ not in ("TemplateError", "UndefinedError"):
-                raise
-            if turns[0]["role"] != "system" or len(turns) == 1:
-                raise InputError(
-                    f"The chat template of {self.name} refuses these turns."
-                ) from error
-        system, first, *others = turns
-        folded = {**first, "content": f"{system['content']}\n\n{first['content']}"}
-        return self._render([folded, *others])
+            reason = f"{type(error).__name__}: {str(error).strip()}"[:300]
+            raise InputError(
+                f"The chat template of {self.name} refuses these turns ({reason}). Correct "
+                "chat_template.jinja, or use a model whose template takes them."
+            ) from error
 
-    def _apply(self, turns: list[dict[str, str]]) -> str:
+    def _shows_system(self) -> bool:
+        """Whether a system turn is shown; some templates refuse one, others leave it out."""
+        turns = [{"role": "system", "content": _TEXT}, {"role": "user", "content": "text"}]
+        try:
+            return _TEXT in self._apply(turns)
+        except Exception:
+            return False
+
+    def _apply(self, turns: Sequence[Mapping[str, str]]) -> str:
         rendered: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **self.options
+            [dict(turn) for turn in turns],
+            chat_template=undated(self.tokenizer),
+            tokenize=False,
+            add_generation_prompt=True,
+            **self.options,
         )
         return rendered
 
@@ -148,3 +177,9 @@ class Chat:
                 cuts.add(start + 1)
                 start = text.find(token, start + 1)
         return sorted(cuts)
+
+
+def undated(tokenizer: Any) -> str:
+    """A tokenizer's chat template, which writes the same date every day."""
+    template: str = tokenizer.get_chat_template()
+    return _TODAY + template if "strftime_now" in template else template
