@@ -123,6 +123,8 @@ def test_the_whole_path(folder: Path) -> None:
     sigma = json.loads(done.stdout)["sigma"]
     assert list(sigma) == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert all(0 <= value <= 1 for row in sigma.values() for value in row)
+    done = demur("signal", "run", "--anchors", "a.safetensors", "--out", "s.csv", cwd=folder)
+    assert done.stdout == "6 signals of 24 steps in s.csv\n"
     (folder / "benign.txt").write_text("".join(f"how do i bake a cake {i} ?\n" for i in range(90)))
     trace = ("trace", "benign.txt", "--model", "organism-ar", "--steps", "24", "--batch-size", "45")
     assert demur(*trace, "--label", "harmless", "--out", "benign", cwd=folder).returncode == 0
