@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import demur
 from demur.guard import Group, StreamingGuard, fit_streaming_guard
@@ -26,6 +27,9 @@ from demur.types import Traces
 MODEL = "organism-ar"
 MANY = 32
 ROUNDS = 5
+
+#: Long prompts that a short one meets; each has a row, and no pass reads more than five of them.
+LONG, LONG_TOKENS = 48, 400
 
 
 def a_guard() -> StreamingGuard:
@@ -60,26 +64,51 @@ def server(*arguments: str) -> Iterator[tuple[str, int]]:
             process.terminate()
 
 
+async def asked(
+    url: str, prompt: str, **fields: Any
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream that was asked for."""
+    host, port = url.removeprefix("http://").split(":")
+    turns = [{"role": "user", "content": prompt}]
+    body = json.dumps({"model": MODEL, "messages": turns, "stream": True, **fields})
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\n"
+        + f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    return reader, writer
+
+
+async def first_token(url: str, prompt: str, *, behind: int) -> float:
+    """Milliseconds to the first token of a prompt that comes after ``behind`` long ones."""
+    long = "puzzle " * LONG_TOKENS
+    others = [await asked(url, long, max_tokens=8) for _ in range(behind)]
+    # The first of them is answered: all are known, and most wait to be read.
+    for reader, _ in others[:1]:
+        await reader.readuntil(b"data: ")
+    begun = perf_counter()
+    own = await asked(url, prompt, max_tokens=8)
+    for _ in range(2):  # who speaks, and the first word
+        await own[0].readuntil(b"data: ")
+    seconds = perf_counter() - begun
+    for reader, writer in [*others, own]:
+        await reader.read(-1)
+        writer.close()
+    return 1000 * seconds
+
+
 async def streamed(url: str, prompts: Sequence[str], *, clients: int) -> tuple[float, list[str]]:
     """Tokens a second of clients that each ask one prompt after another, and the texts.
 
     Plain sockets, read to their end and parsed afterwards: client and server share the cores.
     """
-    host, port = url.removeprefix("http://").split(":")
 
     async def client(prompts: Sequence[str]) -> list[bytes]:
         return [await one(prompt) for prompt in prompts]
 
     async def one(prompt: str) -> bytes:
-        turns = [{"role": "user", "content": prompt}]
-        asked = {"model": MODEL, "messages": turns, "stream": True}
-        body = json.dumps({**asked, "stream_options": {"include_usage": True}})
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            b"Content-Type: application/json\r\n"
-            + f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
-        )
+        reader, writer = await asked(url, prompt, stream_options={"include_usage": True})
         found = await reader.read(-1)
         writer.close()
         return found
@@ -116,13 +145,16 @@ def measure() -> dict[str, float]:
         for turn in range(ROUNDS + 1):
             # In turns, each going first as often, so that noise hits all alike.
             for kind, (url, pid) in sorted(found.items(), reverse=turn % 2 == 1):
-                for name, asked, clients in (("many", prompts, MANY), ("one", prompts[:12], 1)):
+                for name, given, clients in (("many", prompts, MANY), ("one", prompts[:12], 1)):
                     before = cpu_seconds(pid)
-                    rate, texts[kind, name] = asyncio.run(streamed(url, asked, clients=clients))
+                    rate, texts[kind, name] = asyncio.run(streamed(url, given, clients=clients))
                     spent = cpu_seconds(pid) - before
                     if turn:
                         rates[f"{kind}{name}"].append(rate)
                         rates[f"{kind}{name} cpu"].append(spent)
+            for name, behind in (("first alone", 0), ("first behind", LONG)):
+                waited = asyncio.run(first_token(found[""][0], prompts[turn], behind=behind))
+                rates[name].append(waited)
         assert texts["", "many"] == texts["guarded ", "many"], "the guard changed what is said"
     typical = {name: median(values) for name, values in rates.items()}
     return {
@@ -136,6 +168,10 @@ def measure() -> dict[str, float]:
         ),
         "server: CPU time of one stream without guard over with": (
             sum(rates["one cpu"]) / sum(rates["guarded one cpu"])
+        ),
+        "server: milliseconds to the first token, alone": typical["first alone"],
+        f"server: milliseconds to the first token behind {LONG} prompts of {LONG_TOKENS}": (
+            typical["first behind"]
         ),
         "server: milliseconds a token, one stream": 1000 / typical["one"],
         "server: milliseconds a token, 32 streams": 1000 / typical["many"],
