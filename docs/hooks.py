@@ -177,9 +177,9 @@ def error_index(placed: Mapping[str, list[list[Message]]]) -> str:
 ERROR_LEAD = """# Errors
 
 Every message that demur stops with, and what to do about it. Search the site for a few of its own
-words in quotes, such as `"anchors file"`, or look on the page of the part that it comes from; each entry
-has a link of its own. Words in ‹angle brackets› stand for the value received. These pages are made from
-the source.
+words in quotes, such as `"anchors file"`, or look on the page of the part that it comes from;
+each entry has a link of its own. Words in ‹angle brackets› stand for the value received. These pages
+are made from the source.
 """
 
 ERROR_KINDS = """On the command line a message is one line and the exit code is 2 (1: done, and
