@@ -16,7 +16,7 @@ from demur.study.tracing import is_ar_order
 from demur.viz.tables import Table, Value
 
 _TITLE = "Same weights: from AR order to remasking"
-_COLUMNS = ("model", "attack", "change in RR", "cut in ASR")
+_COLUMNS = ("with remasking", "attack", "change in RR", "cut in ASR")
 
 
 def same_weights_table(results: Results) -> Table | None:
@@ -24,7 +24,9 @@ def same_weights_table(results: Results) -> Table | None:
     rows: list[Sequence[Value]] = []
     for ordered, remasked in pairs(results):
         for attack in ["all", *remasked.attacks]:
-            rows.append((remasked.model, shown(attack), *changes(ordered, remasked, attack)))
+            rows.append((remasked.name, shown(attack), *changes(ordered, remasked, attack)))
+        for other in variants(results, ordered):
+            rows.append((other.name, shown("all"), *changes(ordered, other, "all")))
     broken = with_failed_arms(
         Table(_TITLE, _COLUMNS, rows),
         results,
@@ -42,7 +44,8 @@ def same_weights_table(results: Results) -> Table | None:
         _COLUMNS,
         rows,
         note="Differences of rates in [-1, 1] on the same prompts; positive: remasking refuses more, "
-        "and fewer attacks succeed. 95% intervals of paired differences, clustered by goal. "
+        "and fewer attacks succeed. Variants of the remasking saw fewer prompts. 95% intervals of "
+        "paired differences, clustered by goal. "
         f"“all” leaves the plain prompts out. {paper.NOTE}",
     )
 
@@ -52,6 +55,13 @@ def pairs(results: Results) -> Iterator[tuple[Evidence, Evidence]]:
     for one in results.evidence:
         if one.group == "variant" and is_ar_order(one.fingerprint["sampler"]):
             yield from ((one, main) for main in results.main if main.model == one.model)
+
+
+def variants(results: Results, ordered: Evidence) -> Iterator[Evidence]:
+    """The other variants of a model that has an AR order: random remasking, blocks and so on."""
+    for one in results.evidence:
+        if one.group == "variant" and one.model == ordered.model and one is not ordered:
+            yield one
 
 
 def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Shown, Shown]:
