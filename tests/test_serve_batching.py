@@ -251,6 +251,23 @@ def test_settings_that_differ_do_not_share_a_group(tiny_dlm: LanguageModel) -> N
         assert tokens[job] == driven(alone, [job], when=lambda place: 0)[0][job]
 
 
+def test_no_settings_wait_for_others(tiny_dlm: LanguageModel) -> None:
+    """All that arrive with settings of their own begin at once; those of the same settings gather."""
+    samplers = [
+        Masked(steps=8, gen_length=16, block_length=16, temperature=t / 8) for t in range(6)
+    ]
+    jobs = [a_job(tiny_dlm, TEXTS[i], sampler, seed=i) for i, sampler in enumerate(samplers)]
+    batch = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=64)
+    with torch.inference_mode():
+        batch.join(jobs)
+        assert {job for moment in batch.advance() for job in moment.jobs} == set(jobs)
+        later = [a_job(tiny_dlm, text, samplers[0]) for text in TEXTS[:4]]
+        for job in later:
+            batch.join([job])
+            begun = {job for moment in batch.advance() for job in moment.jobs}
+        assert begun & set(later) == {later[0]}
+
+
 def test_clients_take_turns() -> None:
     sampler = sampler_from({"name": "autoregressive"})
 

@@ -122,6 +122,7 @@ class Answering:
             evidence = {"mode": "audit" if self._audits(job) else self._mode, **verdict}
             blocked = reason == "content_filter"
             self._metrics.judged(self._model.name, verdict, blocked=blocked)
+            self._metrics.drift.labels(self._model.name).set(self._judge.drift)
         self.events.append((job, Finished(reason, answer.count, evidence)))
         if answer.begun and answer.count:
             model, guard = (b - a for a, b in zip(answer.begun, self._clocks, strict=True))
@@ -142,12 +143,6 @@ class Answering:
         self._batch = self._new_batch()
         if self._judge:
             self._judge.restart()
-
-    def measure(self) -> None:
-        """Set the gauges."""
-        self._metrics.rows.labels(self._model.name).set(len(self._answers))
-        if self._judge:
-            self._metrics.drift.labels(self._model.name).set(self._judge.drift)
 
     def _hear(self, moment: Moment, before: Clocks, seconds: float) -> None:
         """Judge a step and let out what passed."""

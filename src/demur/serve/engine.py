@@ -152,7 +152,7 @@ class Engine:
                 except Exception:
                     self._running.break_off(self._arriving)
                     self._arriving = []
-                self._running.measure()
+                self._metrics.rows.labels(self.model.name).set(len(self._running.jobs))
                 self._metrics.waiting.labels(self.model.name).set(len(self._waiting))
                 self._post()
             for job in self._running.jobs:

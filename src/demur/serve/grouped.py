@@ -1,13 +1,14 @@
 """Diffusion requests, generated in groups that begin together.
 
 A denoising step reads whole blocks, so that requests share their passes from the first step to the
-last; those that arrive meanwhile form the next group, which runs beside it. What may leave is text of
+last; those that arrive meanwhile form the next group, which runs beside it. Settings differ between
+groups, and none waits for another's (docs/decisions/0009). What may leave is text of
 finished blocks alone: while a row works on a block, everything in it may still change.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import final
 
@@ -19,7 +20,8 @@ from demur.serve.job import Job
 from demur.serve.moment import Moment
 from demur.types import Step
 
-#: Groups that run beside each other; more would only make each slower.
+#: Groups of the same settings that run beside each other. More would make each slower, and those that
+#: arrive meanwhile gather to share their passes.
 GROUPS = 2
 
 
@@ -63,9 +65,11 @@ class Grouped:
         together: dict[Sampler, list[Job]] = defaultdict(list)
         for job in self._arriving:
             together[job.sampler].append(job)
-        for sampler, jobs in list(together.items())[: GROUPS - len(self._groups)]:
-            self._groups.append(self._begin(sampler, jobs))
-            self._arriving = [job for job in self._arriving if job not in jobs]
+        running = Counter(group.sampler for group in self._groups)
+        for sampler, jobs in together.items():
+            if running[sampler] < GROUPS:
+                self._groups.append(self._begin(sampler, jobs))
+                self._arriving = [job for job in self._arriving if job not in jobs]
         moments = [moment for group in self._groups for moment in group.advance()]
         self._groups = [group for group in self._groups if group.jobs]
         return moments
@@ -87,6 +91,7 @@ class Group:
 
     Attributes:
         jobs: job -> row, of those still generating.
+        sampler: their settings.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class Group:
         *,
         end_ids: Sequence[int],
     ) -> None:
-        self.jobs = {job: row for row, job in enumerate(jobs)}
+        self.jobs, self.sampler = {job: row for row, job in enumerate(jobs)}, sampler
         self._steps, self._end_ids = steps, set(end_ids)
         self._takes_back = isinstance(sampler, Canvas) or (
             isinstance(sampler, Block) and sampler.edit_threshold is not None

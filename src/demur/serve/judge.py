@@ -101,10 +101,12 @@ class Judge:
             places = np.array([self._places[job] for job in jobs])
             reading = self._watcher.observe(phi, places)
             self._sigma[places], self._statistic[places] = reading.sigma, reading.statistic
-            sound = np.isfinite(reading.sigma) & np.isfinite(reading.statistic)
-            self._failed.update(jobs[row] for row in np.flatnonzero(~sound).tolist())
-            for row in np.flatnonzero(reading.flagged).tolist():
-                self._flagged.setdefault(jobs[row], int(reading.step[row]))
+            unsound = ~np.isfinite(reading.sigma + reading.statistic)
+            for row in (unsound | reading.flagged).nonzero()[0].tolist():
+                if unsound[row]:
+                    self._failed.add(jobs[row])
+                else:
+                    self._flagged.setdefault(jobs[row], int(reading.step[row]))
         except Exception:
             self._give_up(jobs)
 
