@@ -144,7 +144,10 @@ def trace_window(
     if progress and finished:
         progress(len(finished))
     if len(finished) < len(places):
-        for batch in batches(model, prompts, sampler, batch_size=batch_size):
+        pooling = run.fingerprint.pooling
+        for batch in batches(
+            model, prompts, sampler, batch_size=batch_size, layers=run.layers, pooling=pooling
+        ):
             left = [i for i in batch if places[i] not in finished]
             if not left:
                 continue
@@ -154,7 +157,7 @@ def trace_window(
                     model,
                     chosen,
                     sampler=sampler,
-                    pooling=run.fingerprint.pooling,
+                    pooling=pooling,
                     layers=run.layers,
                     seed=run.seed,
                 )

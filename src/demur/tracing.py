@@ -52,7 +52,8 @@ def trace(
     rows = [p if isinstance(p, Prompt) else Prompt(p) for p in prompts]
     sampler = sampler or sampler_from(model.traits.sampler)
     found: dict[int, Trace] = {}
-    for places in batches(model, rows, sampler, batch_size=batch_size):
+    places_of = batches(model, rows, sampler, batch_size=batch_size, layers=layers, pooling=pooling)
+    for places in places_of:
         traced = record(
             model,
             [rows[i] for i in places],
@@ -106,8 +107,10 @@ def batches(
     sampler: Sampler,
     *,
     batch_size: int | Literal["auto"],
+    layers: Sequence[str] = ("last",),
+    pooling: str | None = None,
 ) -> list[list[int]]:
-    """Places of the prompts, sorted by length and cut into batches.
+    """Places of the prompts, sorted by length and cut into batches; arguments as for ``trace``.
 
     Raises:
         InputError: a prompt is too long for the model, or the batch size is below 1.
@@ -115,9 +118,18 @@ def batches(
     if batch_size != "auto" and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     lengths = [model.check_fits(prompt, new_tokens=sampler.new_tokens) for prompt in prompts]
-    if batch_size == "auto":
-        batch_size = largest_batch(model, prompts, sampler) if prompts else 1
     order = sorted(range(len(prompts)), key=lambda i: (lengths[i], i))
+    if not order:
+        return []
+    if batch_size == "auto":
+        batch_size = largest_batch(
+            model,
+            prompts[order[-1]],
+            sampler,
+            prompts=len(prompts),
+            layers=layers,
+            pooling=pooling or model.traits.pooling,
+        )
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 

@@ -6,6 +6,7 @@ import gc
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -28,18 +29,39 @@ CPU_BATCH = 8
 MOST = 256
 
 
-def largest_batch(model: LanguageModel, prompts: Sequence[Prompt], sampler: Sampler) -> int:
-    """The largest power of two of the longest prompt whose first step fits; at most all of them.
+def largest_batch(
+    model: LanguageModel,
+    longest: Prompt,
+    sampler: Sampler,
+    *,
+    prompts: int,
+    layers: Sequence[str],
+    pooling: str,
+) -> int:
+    """The largest power of two of the longest prompt whose first steps fit; at most ``prompts``.
 
-    The first step reads the whole prompt, so it is the one that takes the memory.
+    Two steps are tried: the first reads the whole prompt, the second also holds what the first left
+    (a cache, a canvas' logits). A cache that outgrows the memory later is done in halves.
     """
     if model.device.type == "cpu":
         return CPU_BATCH
-    longest = max(prompts, key=lambda prompt: len(prompt.text))
+
+    def try_out(size: int) -> None:
+        run_steps(model, [longest] * size, sampler, count=2, layers=layers, pooling=pooling)
+
+    return largest_that_fits(min(MOST, prompts), try_out)
+
+
+def largest_that_fits(most: int, try_out: Callable[[int], object]) -> int:
+    """The largest power of two up to ``most`` for which ``try_out`` finds memory, 1 untried.
+
+    Raises:
+        Exception: whatever else ``try_out`` raises.
+    """
     size = 1
-    while 2 * size <= min(MOST, len(prompts)):
+    while 2 * size <= most:
         try:
-            first_step(model, [longest] * (2 * size), sampler)
+            try_out(2 * size)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -49,16 +71,24 @@ def largest_batch(model: LanguageModel, prompts: Sequence[Prompt], sampler: Samp
     return size
 
 
-def first_step(model: LanguageModel, prompts: Sequence[Prompt], sampler: Sampler) -> Step:
-    """One step of a batch, as it will be run."""
+def run_steps(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    *,
+    count: int,
+    layers: Sequence[str],
+    pooling: str,
+) -> list[Step]:
+    """The first ``count`` steps of a batch, as it will be run."""
     steps = sampler.run(
         model,
         model.encode(prompts),
-        layers=("last",),
-        pooling=find_pooling(model.traits.pooling),
+        layers=tuple(layers),
+        pooling=find_pooling(pooling),
         noise=RowNoise.seeded([0] * len(prompts)),
     )
-    return next(steps)
+    return list(islice(steps, count))
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], list[R]]) -> list[R]:
