@@ -22,7 +22,7 @@ from demur.models import load
 from demur.sampling import sampler_from
 from demur.study.cells import Cell, Desk, Folder
 from demur.study.estimates import estimate
-from demur.study.graph import cells_of
+from demur.study.graph import arms_of, cells_of
 from demur.study.locating import locate_all
 from demur.study.report import write_study_report
 from demur.study.results import read_results
@@ -247,6 +247,28 @@ def test_estimates_take_measured_rates(tmp_path: Path) -> None:
     there, ahead = estimate([slow, more], tmp_path)
     assert (there.state, ahead.state, ahead.measured) == ("done", "waiting", True)
     assert ahead.seconds == pytest.approx(10 * there.seconds)
+
+
+def test_models_are_loaded_as_the_study_says(tmp_path: Path) -> None:
+    plain, half, moved = (
+        tiny(tmp_path / name, loading=loading)
+        for name, loading in (
+            ("plain", {}),
+            ("half", {"dtype": "bfloat16"}),
+            ("moved", {"device": "cpu"}),
+        )
+    )
+    arms = {}
+    for path in (plain, half, moved):
+        study, folder = read_study(path)
+        arms[path] = arms_of(study, locate_all(study, folder))[0]
+    assert (
+        Desk(Folder(tmp_path), lambda units: None)
+        .model(arms[half].location, arms[half].options)
+        .dtype
+        == "bfloat16"
+    )
+    assert arms[plain].inputs == arms[moved].inputs != arms[half].inputs
 
 
 def test_attacks_meet_the_model_under_the_arm_s_sampler() -> None:

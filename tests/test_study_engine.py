@@ -241,7 +241,7 @@ def test_templates_tokenizers_and_the_middle_of_weights_tell_models_apart(tmp_pa
 def test_a_revision_is_kept_for_whoever_loads_the_model(tmp_path: Path) -> None:
     models = [{"name": "AR", "model": "organism-ar", "revision": "v1"}]
     study, folder = read_study(study_file(tmp_path, models=models, reader="AR"))
-    assert locate_all(study, folder)["AR"].revision == "v1"
+    assert locate_all(study, folder)["AR"].options == {"revision": "v1"}
 
 
 def test_anchors_depend_on_who_judges_refusals(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def adaptive_cell(
     """
 
     def work(desk: Desk) -> Mapping[str, Any]:
-        model = desk.model(arm.location, revision=arm.revision)
+        model = desk.model(arm.location, arm.options)
         guard = Guard.load(desk.at(guards) / f"{spec.guard}.safetensors")
         known = {"guard": guard} if spec.name == "adaptive" else {}
         state = {"name": spec.name, "state": desk.path / "state.json"}

@@ -192,15 +192,15 @@ class Desk:
 
     def of(self, located: Located) -> LanguageModel:
         """A loaded model of the study."""
-        return self.model(located.location, revision=located.revision)
+        return self.model(located.location, located.options)
 
-    def model(self, location: str, *, revision: str | None = None) -> LanguageModel:
-        """A loaded model; two are kept at a time."""
+    def model(self, location: str, options: Mapping[str, Any]) -> LanguageModel:
+        """A model loaded with these options; two are kept at a time."""
         from demur.models import load
 
-        key = f"{location}@{revision}"
+        key = f"{location} {sorted(options.items())}"
         if key not in self._models:
             while len(self._models) > 1:
                 del self._models[next(iter(self._models))]
-            self._models[key] = load(location, revision=revision)
+            self._models[key] = load(location, **options)
         return self._models[key]

@@ -77,7 +77,7 @@ def defense_cell(
     """
 
     def work(desk: Desk) -> Mapping[str, Any]:
-        model = desk.model(arm.location, revision=arm.revision)
+        model = desk.model(arm.location, arm.options)
         scorer = desk.of(reader) if reader else None
         target = target_of(arm, model)
         defense = _defense(spec, desk, guards, scorer, calibration)

@@ -123,7 +123,7 @@ def _arms_of(study: Study, spec: ModelSpec, at: Located) -> Iterator[Arm]:
             at.location,
             at.identity,
             sampler={**default, **sampler} if same else sampler,
-            revision=at.revision,
+            options=at.options,
             family=at.family,
             **settings,
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demur.errors import DemurError
 from demur.models.checkpoint import find
-from demur.study.spec import ModelSpec, Study
+from demur.study.spec import Loading, ModelSpec, Study
 
 #: Positions of a response under the samplers of a continuum, where the model's card names none.
 _LENGTH = 128
@@ -24,7 +24,7 @@ class Located:
         location: for ``demur.load``.
         identity: hash of its files or the hub's commit; empty where it was not found, which the cells
             that load it will say.
-        revision: hub revision to pin.
+        options: for ``demur.load``: a hub revision to pin, a dtype and so on.
         family: its kind, as far as its config says.
         sampler: its default, where its config names one.
     """
@@ -32,7 +32,7 @@ class Located:
     name: str
     location: str
     identity: str = ""
-    revision: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     family: str = ""
     sampler: Mapping[str, Any] | None = None
 
@@ -50,21 +50,25 @@ def locate_all(study: Study, folder: Path, *, here: bool = False) -> dict[str, L
         folder: of its relative paths.
         here: look on this machine alone, never on the hub.
     """
-    return {spec.name: _locate(spec, folder, here=here) for spec in study.models}
+    return {
+        spec.name: _locate(spec, folder, spec.loading or study.loading, here=here)
+        for spec in study.models
+    }
 
 
-def _locate(spec: ModelSpec, folder: Path, *, here: bool) -> Located:
+def _locate(spec: ModelSpec, folder: Path, loading: Loading, *, here: bool) -> Located:
     beside = folder / spec.model
+    options = loading.options | ({"revision": spec.revision} if spec.revision else {})
     location = str(beside) if (beside / "config.json").is_file() else spec.model
     try:
         found = find(location, revision=spec.revision, here=here)
     except DemurError:
-        return Located(spec.name, location, revision=spec.revision)
+        return Located(spec.name, location, options=options)
     return Located(
         spec.name,
         location,
         identity=found.revision,
-        revision=spec.revision,
+        options=options,
         family=str(found.card.get("family", found.config.get("model_type", ""))),
         sampler=found.card.get("sampler"),
     )

@@ -28,7 +28,7 @@ def pooled_cell(arm: Arm, traced: Cell, *, batch_size: int) -> Cell:
     """The traces of another arm's finished cell under this arm's pooling, in a run folder ``run``."""
 
     def work(desk: Desk) -> Mapping[str, Any]:
-        model = desk.model(arm.location, revision=arm.revision)
+        model = desk.model(arm.location, arm.options)
         traces = Traces(tuple(Store.open(desk.at(traced) / "run").traces()))
         seed = Store.open(desk.at(traced) / "run").manifest.seed
         assert arm.pooling is not None, "the graph gives these arms a pooling"

@@ -112,7 +112,7 @@ def _scene(
     trace = next(t for t in _traces(desk, sets) if t.prompt.id == name)
     reference = anchors_at(desk, anchors)
     sigma = signal(reference.states(Traces((trace,))), reference)[0]
-    tokenizer = desk.model(arm.location, revision=arm.revision).tokenizer
+    tokenizer = desk.model(arm.location, arm.options).tokenizer
     ended = "the harmful answer" if row["harmful"] else "no harmful answer"
     refused = "a refusal" if row["refused"] else "no refusal"
     return scene(

@@ -39,6 +39,29 @@ class ArmSpec(Part):
     sampler: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class Loading(Part):
+    """How models are loaded; see ``demur.load``.
+
+    Attributes:
+        dtype: ``float32``, ``bfloat16`` or ``float16``; ``demur.load``'s choice when None, as below.
+        device: such as ``cuda``.
+        device_map: such as ``auto``; excludes ``device``.
+        bits: 8 or 4.
+        attention: transformers' implementation.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    device: str | None = None
+    device_map: str | None = None
+    bits: Literal[4, 8] | None = None
+    attention: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is set, for ``demur.load``."""
+        return self.model_dump(exclude_none=True)
+
+
 class ModelSpec(Part):
     """A model and the samplers it is run under.
 
@@ -47,6 +70,7 @@ class ModelSpec(Part):
         model: built-in name, folder or hub id; a folder is looked for beside the file.
         share: share of each set's prompts it gets, for models that are slow.
         batch_size: prompts generated together; the study's when None.
+        loading: how it is loaded; as the study says when None.
         arms: the first is the model's main one, which every analysis uses.
     """
 
@@ -55,6 +79,7 @@ class ModelSpec(Part):
     revision: str | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch_size: Count | None = None
+    loading: Loading | None = None
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1)] = (ArmSpec(name="default"),)
 
 
@@ -222,6 +247,7 @@ class Study(Part):
         layers: recorded layers.
         batch_size: prompts generated together.
         workers: most cells done at once; each loads its own models.
+        loading: how models are loaded.
         reader: the autoregressive model among ``models`` that reads prompts for perplexity.
         detectors: names of ``demur.detectors.DETECTORS``.
         defenses: put before every model's main arm.
@@ -235,6 +261,7 @@ class Study(Part):
     layers: tuple[str, ...] = ("last", "first", "middle")
     batch_size: Count = 8
     workers: Count = 1
+    loading: Loading = Loading()
     judges: Judges = Judges()
     reader: str = ""
     models: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]

@@ -34,7 +34,7 @@ class Arm:
         name: what tables call it.
         model: what tables call its model.
         location: for ``demur.load``.
-        revision: hub revision to pin.
+        options: for ``demur.load``: a hub revision to pin, a dtype and so on.
         identity: hash of the model's config and weights.
         sampler: the model's default, as far as its config tells, with the arm's changes.
         pooling: the model's default when None.
@@ -48,7 +48,7 @@ class Arm:
     location: str
     identity: str
     sampler: Mapping[str, Any] = field(default_factory=dict)
-    revision: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     pooling: str | None = None
     layers: tuple[str, ...] = ("last",)
     group: Literal["main", "variant", "continuum", "pooling"] = "main"
@@ -67,8 +67,10 @@ class Arm:
     @property
     def inputs(self) -> dict[str, Any]:
         """What a generation depends on, the prompt and the seed left out."""
-        kept = ("identity", "revision", "sampler", "pooling", "layers")
-        return {name: getattr(self, name) for name in kept} | {"version": VERSION}
+        kept = ("identity", "sampler", "pooling", "layers")
+        # Where a model is computed changes no result.
+        options = {k: v for k, v in self.options.items() if k not in ("device", "device_map")}
+        return {name: getattr(self, name) for name in kept} | options | {"version": VERSION}
 
 
 def trace_cell(arm: Arm, chosen: Set, *, seed: int, batch_size: int) -> list[Cell]:
@@ -92,10 +94,10 @@ def trace_cell(arm: Arm, chosen: Set, *, seed: int, batch_size: int) -> list[Cel
         }
         place = desk.path / "run"
         if desk.pool is not None:
-            run |= {"options": {"revision": arm.revision}, "sampler": arm.sampler, **desk.pool}
+            run |= {"options": dict(arm.options), "sampler": arm.sampler, **desk.pool}
             store = cluster.trace_to(place, arm.location, prompts, **run)
         else:
-            model = desk.model(arm.location, revision=arm.revision)
+            model = desk.model(arm.location, arm.options)
             store = trace_to(place, model, prompts, sampler=sampler_of(arm, model), **run)
         mark = store.manifest.fingerprint
         return {"traces": len(store), "fingerprint": asdict(mark)}
@@ -138,7 +140,7 @@ def _attack_cell(arm: Arm, chosen: Set, *, seed: int) -> Cell:
     def work(desk: Desk) -> Mapping[str, Any]:
         from demur.attacks import attack_from
 
-        target = target_of(arm, desk.model(arm.location, revision=arm.revision))
+        target = target_of(arm, desk.model(arm.location, arm.options))
         attacked = attack_from(attack)(chosen.prompts, target=target, seed=seed)
         return {"prompts": [asdict(prompt) for prompt in attacked]}
 

@@ -61,7 +61,7 @@ def verdicts_cell(arm: Arm, traced: Cell, anchors: Cell, *, judges: Judges) -> C
 
     def work(desk: Desk) -> Mapping[str, Any]:
         traces = desk.traces(traced)
-        model = desk.model(arm.location, revision=arm.revision)
+        model = desk.model(arm.location, arm.options)
         return judged(
             traces,
             anchors_at(desk, anchors),
