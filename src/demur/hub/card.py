@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from demur import __version__
 from demur.errors import CalibrationError
-from demur.guard import threshold_rank
+from demur.guard.calibration import threshold, threshold_rank
 from demur.hub.contents import Contents
 from demur.types import Fingerprint
 
@@ -87,23 +87,29 @@ def _made_with(mark: Fingerprint) -> list[tuple[str, str]]:
 def _rates(contents: Contents) -> str:
     """Thresholds for several rates, and what each rate may be in truth for this calibration set."""
     rows = []
-    for group, scores in contents.benign.items():
+    for group, (scores, weights) in contents.benign.items():
         for alpha in sorted({*RATES, contents.alpha}, reverse=True):
             own = " (this guard)" if alpha == contents.alpha else ""
-            rows.append((group, f"{len(scores):,}", f"{alpha:g}{own}", *_rate(scores, alpha)))
+            rows.append(
+                (group, f"{len(scores):,}", f"{alpha:g}{own}", *_rate(scores, weights, alpha))
+            )
     header = ("group", "benign generations", "rate", "threshold", "with 95% confidence at most")
     return _table(header, rows)
 
 
-def _rate(scores: NDArray[np.float32], alpha: float) -> tuple[str, str]:
+def _rate(
+    scores: NDArray[np.float32], weights: NDArray[np.float64] | None, alpha: float
+) -> tuple[str, str]:
     from scipy.stats import beta
 
     try:
-        place = threshold_rank(len(scores), alpha)
+        found = f"{threshold(scores, alpha, weights=weights):.4g}"
     except CalibrationError:
         return "too few benign generations", ""
-    bound = float(beta.ppf(0.95, place, len(scores) - place + 1))
-    return f"{scores[-place]:.4g}", f"{bound:.2g}"
+    if weights is not None:
+        return found, "not known: goals count, not generations"
+    place = threshold_rank(len(scores), alpha)
+    return found, f"{float(beta.ppf(0.95, place, len(scores) - place + 1)):.2g}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -25,6 +25,10 @@ FILES = re.compile(
 )
 
 
+#: Sorted benign scores ``[M]``, and their weights ``[M]`` where they were clustered.
+Benign = tuple[NDArray[np.float32], NDArray[np.float64] | None]
+
+
 @dataclass(frozen=True)
 class Contents:
     """One thing that demur made.
@@ -34,7 +38,8 @@ class Contents:
         files: name in a repository -> local file.
         fingerprint: what it was made with; None for anchors released without one.
         facts: name -> value, for people.
-        benign: group -> sorted benign scores that a guard was calibrated on.
+        benign: group -> sorted benign scores that a guard was calibrated on, and what each counts for
+            where they were clustered.
         alpha: false-positive rate of a guard; 0 for what is none.
     """
 
@@ -42,7 +47,7 @@ class Contents:
     files: Mapping[str, Path]
     fingerprint: Fingerprint | None
     facts: Mapping[str, str]
-    benign: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    benign: Mapping[str, Benign] = field(default_factory=dict)
     alpha: float = 0.0
 
 
@@ -117,7 +122,7 @@ def _guard(path: Path) -> Contents:
         "false-positive rate": f"{guard.alpha:g} ({guard.method})",
         **(_anchor_facts(guard.anchors) if guard.anchors else {}),
     }
-    benign = {"all": guard.calibration}
+    benign = {"all": (guard.calibration, guard.weights)}
     return Contents("guard", {"guard.safetensors": path}, mark, facts, benign, guard.alpha)
 
 
@@ -128,7 +133,7 @@ def _streaming_guard(path: Path) -> Contents:
         "false-positive rate": f"{guard.alpha:g} of whole generations ({guard.method})",
         **_anchor_facts(guard.anchors),
     }
-    benign = {name: group.calibration for name, group in guard.groups.items()}
+    benign = {name: (group.calibration, group.weights) for name, group in guard.groups.items()}
     files = {"guard.safetensors": path}
     return Contents("streaming guard", files, guard.fingerprint, facts, benign, guard.alpha)
 
