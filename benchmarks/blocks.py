@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from benchmarks import models
@@ -25,8 +23,8 @@ def cached(model: LanguageModel, batch: Batch) -> torch.Tensor:
 @torch.inference_mode()
 def recomputed(model: LanguageModel, batch: Batch) -> torch.Tensor:
     """The same steps, reading prompt and response anew at each; prompts of whole blocks."""
-    start = batch.ids.shape[1]
-    x = torch.cat([batch.ids, torch.full((len(batch.ids), LENGTH), models.MASK)], dim=1)
+    start, mask = batch.ids.shape[1], model.traits.mask_id
+    x = torch.cat([batch.ids, torch.full((len(batch.ids), LENGTH), mask)], dim=1)
     for end in range(start + SIZE, start + LENGTH + 1, SIZE):
         blocks = torch.arange(end) // SIZE
         attention = (blocks <= blocks[:, None])[None, None].expand(len(x), -1, -1, -1)
@@ -35,9 +33,9 @@ def recomputed(model: LanguageModel, batch: Batch) -> torch.Tensor:
             states = model.states(x[:, :end], attention, positions=positions)["last"]
             states[:, start:].float().mean(1)
             logits = model.logits(states[:, -SIZE:])
-            logits[..., models.MASK] = -torch.inf
+            logits[..., mask] = -torch.inf
             sure, chosen = logits.softmax(-1).max(-1)
-            sure = sure.masked_fill(x[:, end - SIZE : end] != models.MASK, -torch.inf)
+            sure = sure.masked_fill(x[:, end - SIZE : end] != mask, -torch.inf)
             best = sure.argmax(1, keepdim=True)
             x[:, end - SIZE : end].scatter_(1, best, chosen.gather(1, best))
     return x[:, start:]
@@ -45,8 +43,9 @@ def recomputed(model: LanguageModel, batch: Batch) -> torch.Tensor:
 
 def measure() -> dict[str, float]:
     """Ratio of the two; see its name."""
-    made, prompts = models.llama(masked=True, shape="tiny"), models.batch(8, 300)
-    model = replace(made, traits=replace(made.traits, attention="block"))
+    config = models.CONFIGS["sdar-tiny"]
+    model = models.random_model(config)
+    prompts = models.batch(*[300] * 8, vocabulary=config["vocab_size"])
     tokens = cached(model, prompts), recomputed(model, prompts)
     found = seconds(
         {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from benchmarks.models import batch, llama
+from benchmarks.models import CONFIGS, batch, random_model
 from demur.guard import StreamingGuard
 from demur.guard.streaming import Group
 from demur.models.base import LanguageModel
@@ -59,7 +59,7 @@ def work(guard: StreamingGuard, rows: int, width: int, *, apart: bool = False) -
 
 def beside_a_model() -> dict[str, float]:
     """Median guard work of a step as a share of the median time of making it, in one run."""
-    model = llama(masked=False, shape="llama-500m")
+    model = random_model(CONFIGS["llama-500m"])
     making: list[float] = []
     watching: list[float] = []
     for _ in range(2):
@@ -73,7 +73,7 @@ def generate(model: LanguageModel) -> Iterator[Step]:
     """Sixteen tokens after a prompt of 32."""
     return Autoregressive(steps=16).run(
         model,
-        batch(1, 32),
+        batch(32, vocabulary=CONFIGS["llama-500m"]["vocab_size"]),
         layers=("last",),
         pooling=find_pooling("running"),
         noise=RowNoise.seeded([0]),

@@ -1,9 +1,15 @@
-"""Tracing at size: random weights of a published shape, against generating without tracing.
+"""Tracing at size: random weights under any config that demur knows, against not tracing.
 
-On a CPU use a small shape; on a GPU:
+On a CPU use a small shape. On a GPU, for the published 7B and 8B shapes:
 
-    python -m benchmarks.scale --shape llama-3.1-8b --device cuda --dtype bfloat16 --batch 1 8 64
-    python -m benchmarks.scale --shape llada-8b --device cuda --dtype bfloat16 --batch 1 8 64
+    for shape in llama-3.1-8b llada-8b dream-7b; do
+        python -m benchmarks.scale --shape $shape --device cuda --dtype bfloat16 --batch 1 8 64
+    done
+
+``--shape`` takes a path to a config.json too. The family's own code reads the config, chooses the
+sampler and makes the network. Not tracing is transformers' ``generate`` for autoregressive models; for
+the others it is the same steps without pooling and recording, and for LLaDA also the loop that restates
+its ``generate.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,133 +25,155 @@ import numpy as np
 import torch
 
 import demur
-from benchmarks import models
+from benchmarks import llada, models
 from benchmarks.machine import machine
 from benchmarks.timing import seconds
-from benchmarks.tracing import STEPS, plain_generate, plain_llada, traced
-from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, Masked
+from benchmarks.tracing import plain_generate
+from demur.models.base import Batch, LanguageModel
+from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from
 from demur.sampling.fitting import peak_memory
 from demur.sri import Anchors
+from demur.types import Step
 
-PROMPT, RESPONSE = 128, 128
+PROMPT = 128
 
 
 def limits(device: str, dtype: torch.dtype) -> tuple[float, float]:
     """What the machine does at best here: bytes a second copied, operations a second multiplied."""
-    size = 4096 if device == "cuda" else 1024
+    on_gpu = device.startswith("cuda")
+    size = 4096 if on_gpu else 1024
     a = torch.randn(size, size, device=device).to(dtype)
-    wide = torch.empty(
-        (1 << 30) if device == "cuda" else (1 << 28), dtype=torch.uint8, device=device
-    )
+    wide = torch.empty((1 << 30) if on_gpu else (1 << 28), dtype=torch.uint8, device=device)
     target = torch.empty_like(wide)
     timed = seconds(
-        {
-            "copy": lambda: _synced(lambda: target.copy_(wide), device),
-            "multiply": lambda: _synced(lambda: a @ a, device),
-        },
-        rounds=5,
+        {"copy": lambda: target.copy_(wide), "multiply": lambda: a @ a}, rounds=5, device=device
     )
     return 2 * wide.numel() / timed["copy"], 2 * size**3 / timed["multiply"]
 
 
-def measure(model: LanguageModel, rows: int, *, masked: bool, device: str) -> dict[str, float]:
+def generated(
+    model: LanguageModel, sampler: Sampler, batch: Batch, *, layers: tuple[str, ...]
+) -> list[Step]:
+    """Every step, with the pooled states of these layers brought to the host."""
+    pooling = find_pooling(model.traits.pooling)
+    noise = RowNoise.seeded(range(len(batch.ids)))
+    steps = list(sampler.run(model, batch, layers=layers, pooling=pooling, noise=noise))
+    for layer in layers:
+        torch.stack([step.phi[layer] for step in steps]).cpu()
+    return steps
+
+
+def measure(model: LanguageModel, sampler: Sampler, rows: int, *, device: str) -> dict[str, float]:
     """Tokens a second, overhead of tracing in %, memory, and the guard's share of a step in %."""
-    prompts = models.batch(rows, PROMPT, device=device)
-    sampler = Masked(steps=STEPS, gen_length=RESPONSE, block_length=RESPONSE)
-    if masked:
-        ways = {
-            "plain": lambda: _synced(lambda: plain_llada(model, prompts), device),
-            "traced": lambda: _synced(lambda: traced(model, prompts, sampler), device),
-        }
+    vocabulary = model.net.get_input_embeddings().weight.shape[0]
+    prompts = models.batch(*[PROMPT] * rows, vocabulary=vocabulary, device=device)
+    ways: dict[str, Callable[[], object]] = {
+        "traced": lambda: generated(model, sampler, prompts, layers=("last",))
+    }
+    if model.traits.attention == "causal":
+        ways["generate"] = lambda: plain_generate(model, prompts)
     else:
-        greedy = Autoregressive(steps=STEPS)
-        ways = {
-            "plain": lambda: _synced(lambda: plain_generate(model, prompts), device),
-            "traced": lambda: _synced(lambda: traced(model, prompts, greedy), device),
-        }
-    timed = seconds(ways, rounds=3)
-    tokens = rows * (RESPONSE if masked else STEPS)
-    return {
+        ways["the same steps"] = lambda: generated(model, sampler, prompts, layers=())
+    if model.traits.family == "llada":
+        ways["generate.py restated"] = lambda: llada.restated(model, prompts, sampler.steps)
+    forget_peak(device)
+    steps = generated(model, sampler, prompts, layers=("last",))
+    peak = peak_memory(model.device)
+    timed = seconds(ways, rounds=3, device=device)
+    traced = timed.pop("traced")
+    found = {
         "batch": rows,
-        "tokens a second, traced": tokens / timed["traced"],
-        "overhead of tracing in %": 100 * (timed["traced"] / timed["plain"] - 1),
-        "guard in % of a step": 100 * _guard_seconds(model, rows) / (timed["traced"] / STEPS),
-        "seconds a step, traced": timed["traced"] / STEPS,
-        "peak memory in GiB": peak_memory(model.device),
+        "tokens a second, traced": rows * sampler.new_tokens / traced,
+        **{f"percent more than {name}": 100 * (traced / t - 1) for name, t in timed.items()},
+        "guard in % of a step": 100 * _guard_seconds(model, rows) / (traced / len(steps)),
+        "seconds a step, traced": traced / len(steps),
+        "peak memory in GiB": peak,
     }
+    if model.traits.attention in ("block", "canvas"):
+        return found
+    return found | {"operations a step": operations(model, steps) / len(steps)}
 
 
-def shares(
-    model: LanguageModel, found: dict[str, float], best: tuple[float, float], *, masked: bool
-) -> dict[str, float]:
-    """The step's share of the machine's limits: weights read once, two operations a weight a token."""
-    parameters = sum(p.numel() for p in model.net.parameters())
-    positions = found["batch"] * ((PROMPT + RESPONSE) if masked else 1)
-    element = next(model.net.parameters()).element_size()
-    step = found["seconds a step, traced"]
-    return {
-        "share of bandwidth in %": 100 * parameters * element / step / best[0],
-        "share of arithmetic in %": 100 * 2 * parameters * positions / step / best[1],
-    }
+def operations(model: LanguageModel, steps: list[Step]) -> float:
+    """Two a weight and position read, the head's only where logits are needed.
+
+    Attention's own are left out, and so are the weights of an embedding, which is looked up. For
+    models that read one token a step, or everything at each step, and have no experts.
+    """
+    head = model.net.get_output_embeddings().weight
+    looked_up = model.net.get_input_embeddings().weight
+    both = {id(w): w.numel() for w in (head, looked_up)}
+    body = sum(p.numel() for p in model.net.parameters()) - sum(both.values())
+    rows, length = steps[0].tokens.shape
+    if model.traits.attention == "causal":
+        read, asked = rows * (PROMPT + len(steps) - 1), rows * len(steps)
+    else:
+        read = rows * len(steps) * (PROMPT + length)
+        committed = sum(int((step.tokens >= 0).sum()) for step in steps[:-1])
+        asked = rows * length * len(steps) - committed
+    return 2.0 * (body * read + head.numel() * asked)
+
+
+def forget_peak(device: str) -> None:
+    """Let the next peak of memory be counted from here."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (resets := Path("/proc/self/clear_refs")).exists():
+        resets.write_text("5")
 
 
 def _guard_seconds(model: LanguageModel, rows: int) -> float:
     """Signal and score of one step of each row."""
-    width = model.net.config.hidden_size
+    width = model.net.get_input_embeddings().weight.shape[1]
     generator = np.random.default_rng(0)
     anchors = Anchors(*generator.normal(size=(2, 1, width)).astype(np.float32))
-    benign = generator.uniform(0.8, 1, size=(400, STEPS)).astype(np.float32)
+    benign = generator.uniform(0.8, 1, size=(400, 32)).astype(np.float32)
     guard = demur.fit_guard(benign[:200], benign[200:])
     states = generator.normal(size=(rows, 1, width)).astype(np.float32)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(200):
         demur.signal(states, anchors)
         guard.score(benign[:rows])
-    return (time.perf_counter() - start) / 200
-
-
-def _synced(work: object, device: str) -> object:
-    result = work()  # type: ignore[operator]
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return result
+    return (time.process_time() - start) / 200
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=models.SHAPES, default="small")
+    parser.add_argument("--shape", default="llama-small", help="a name in models.CONFIGS or a path")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     chosen = parser.parse_args()
+    torch.set_num_threads(1)
     dtype, device = getattr(torch, chosen.dtype), chosen.device
-    best = limits(device, dtype)
-    results: dict[str, object] = {
+    copied, multiplied = limits(device, dtype)
+    model = models.random_model(models.config_of(chosen.shape), dtype=dtype, device=device)
+    sampler = sampler_from(model.traits.sampler)
+    weights = sum(p.numel() * p.element_size() for p in model.net.parameters())
+    rows = []
+    for size in chosen.batch:
+        found = measure(model, sampler, size, device=device)
+        step = found["seconds a step, traced"]
+        found["share of bandwidth in %, weights read once"] = 100 * weights / step / copied
+        if done := found.get("operations a step"):
+            found["share of arithmetic in %"] = 100 * done / step / multiplied
+        print(found, flush=True)
+        rows.append(found)
+    results = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "shape": chosen.shape,
+        "shape": Path(chosen.shape).stem,
+        "family": model.traits.family,
+        "sampler": dict(model.traits.sampler),
         "dtype": chosen.dtype,
-        "bytes a second copied": best[0],
-        "operations a second multiplied": best[1],
+        "bytes a second copied": copied,
+        "operations a second multiplied": multiplied,
+        "batches": rows,
     }
-    for masked in (False, True):
-        if (chosen.shape == "llama-3.1-8b" and masked) or (
-            chosen.shape in ("llada-8b", "dream-7b") and not masked
-        ):
-            continue
-        model = models.llama(masked=masked, shape=chosen.shape, dtype=dtype, device=device)
-        rows = []
-        for size in chosen.batch:
-            found = measure(model, size, masked=masked, device=device)
-            rows.append(found | shares(model, found, best, masked=masked))
-            print("masked" if masked else "autoregressive", rows[-1], flush=True)
-        results["masked" if masked else "autoregressive"] = rows
-        del model
     chosen.out.mkdir(parents=True, exist_ok=True)
-    name = f"scale-{chosen.shape}-{device.split(':')[0]}.json"
+    name = f"scale-{Path(chosen.shape).stem}-{device.split(':')[0]}.json"
     (chosen.out / name).write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -1,17 +1,22 @@
-"""The signal against the per-step loop, and the guard's score of one generation."""
+"""The signal against the per-step loop, the guard's score of one generation, the refusal rules."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import demur
 from benchmarks.timing import seconds
+from demur.judges import refusal
 from demur.sri import Anchors
+
+RESPONSES = Path(__file__).parents[1] / "tests/data/refusals.jsonl"
 
 
 def loop_signal(phi: torch.Tensor, harmless: torch.Tensor, harmful: torch.Tensor) -> torch.Tensor:
@@ -31,7 +36,7 @@ def loop_signal(phi: torch.Tensor, harmless: torch.Tensor, harmful: torch.Tensor
 
 
 def measure() -> dict[str, float]:
-    """Ratios of the signal, microseconds of the guard, seconds of the command line."""
+    """Ratios of the signal, time of the guard, pace of the rules, seconds of the command line."""
     generator = torch.Generator().manual_seed(0)
     phi = torch.randn(400, 32, 4096, generator=generator)
     harmless, harmful = torch.randn(2, 32, 4096, generator=generator)
@@ -60,8 +65,18 @@ def measure() -> dict[str, float]:
         "signal: times faster than the per-step loop": found["loop"] / found["signal"],
         "guard: microseconds a score at batch 1": scoring["one"] * 1e3,
         "guard: microseconds a row at batch 64": scoring["many"] * 1e3 / 64,
+        "refusal rules: judgements a second": judgements_a_second(),
         "demur --help: seconds": _help_seconds(),
     }
+
+
+def judgements_a_second() -> float:
+    """The rules on every hand-labelled response, on one core."""
+    rows = [json.loads(line) for line in RESPONSES.read_text().splitlines()]
+    judged = seconds(
+        {"all": lambda: [refusal.read(row["goal"], row["response"]) for row in rows]}, rounds=5
+    )
+    return len(rows) / judged["all"]
 
 
 def _help_seconds(rounds: int = 5) -> float:

@@ -160,7 +160,7 @@ class FinishedMeans:
             states: layer -> ``[K, S, D]``.
             chosen: ``[K, S]`` bool, which of them.
         """
-        count = self._begin(states)
+        count = self._begin(states, rows.device)
         count[rows] += chosen.sum(1)
         for layer, value in states.items():
             self._sum[layer][rows] += torch.einsum("bsd,bs->bd", value.float(), chosen.float())
@@ -173,7 +173,7 @@ class FinishedMeans:
         Returns:
             layer -> ``[B, D]`` float32; rows not given repeat.
         """
-        count = self._begin(states)[rows]
+        count = self._begin(states, rows.device)[rows]
         none = (count + chosen.sum(1) == 0)[:, None]
         weights = (chosen | none).float()
         total = (count + weights.sum(1))[:, None]
@@ -182,11 +182,11 @@ class FinishedMeans:
             self._mean[layer] = self._mean[layer].index_copy(0, rows, mean / total)
         return dict(self._mean)
 
-    def _begin(self, states: Mapping[str, Tensor]) -> Tensor:
+    def _begin(self, states: Mapping[str, Tensor], device: torch.device) -> Tensor:
         """Make the sums at the first use, where the states are; give the counts ``[B]``."""
         if self._count is None:
             for layer, value in states.items():
                 self._sum[layer] = torch.zeros(self._rows, value.shape[-1], device=value.device)
                 self._mean[layer] = torch.zeros_like(self._sum[layer])
-            self._count = torch.zeros(self._rows, device=value.device)
+            self._count = torch.zeros(self._rows, device=device)
         return self._count
