@@ -20,6 +20,7 @@ from demur.models import known_families
 from demur.models.base import LanguageModel
 from demur.types import Prompt
 from parity import tiny
+from parity.blocks import save_llada2
 
 
 def weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -63,8 +64,9 @@ def test_truncated_weights(tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "cut")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="check that the folder is complete"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged") as caught:
         demur.load(folder)
+    assert "pickle" not in str(caught.value)
 
 
 def test_pickled_weights_load_when_asked_for(tmp_path: Path) -> None:
@@ -93,17 +95,19 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "pickle")
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="--allow-pickle"):
+    with pytest.raises(ModelError, match=r"pickled weights \(pytorch_model.*--allow-pickle"):
         demur.load(folder)
 
 
 def test_no_weights_and_no_folder(tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "empty")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="--allow-pickle"):
+    with pytest.raises(ModelError, match="There are no weights"):
         demur.load(folder)
-    with pytest.raises(ModelError, match=r"no readable config\.json"):
-        demur.load(tmp_path / "nowhere")
+    for absent in (tmp_path / "nowhere", "./nowhere", "a/b/c", "nowhere"):
+        with pytest.raises(ModelError, match="there is no such folder") as caught:
+            demur.load(absent)
+        assert "repo id" not in str(caught.value)
 
 
 def test_damaged_config(tmp_path: Path) -> None:
@@ -113,11 +117,71 @@ def test_damaged_config(tmp_path: Path) -> None:
         demur.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("[1, 2]", "No model at"), ('{"demur": "x"}', "demur: 'x', which is no card")],
+)
+def test_a_config_of_another_kind(written: str, said: str, tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "odd")
+    (folder / "config.json").write_text(written)
+    with pytest.raises(ModelError, match=said):
+        demur.load(folder)
+
+
+def test_a_llada_of_another_build_is_named(tmp_path: Path) -> None:
+    folder = config(tiny.llada(tmp_path / "odd"), n_heads=None)
+    with pytest.raises(ModelError, match="calls itself llada without n_heads"):
+        demur.load(folder)
+    with pytest.raises(ModelError, match="is a LLaDA-MoE"):
+        demur.load(config(folder, num_experts=64))
+
+
+def test_layers_and_their_types_that_differ_in_number(tmp_path: Path) -> None:
+    folder = config(tiny.a2d(tmp_path / "odd"), num_hidden_layers=2)
+    with pytest.raises(ModelError, match="2 layers and 3 layer_types"):
+        demur.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (tiny.llada, "model.transformer.blocks.1.ff_out.weight"),
+        (save_llada2, "model.layers.1.attention.query_key_value.weight"),
+    ],
+)
+def test_a_tensor_is_called_as_in_the_file(make: Any, name: str, tmp_path: Path) -> None:
+    folder = weights(make(tmp_path / "lacking"), lambda tensors: tensors.pop(name))
+    with pytest.raises(ModelError, match=f"missing: {name}"):
+        demur.load(folder)
+
+
+def test_llada2_takes_no_pickle(tmp_path: Path) -> None:
+    folder = save_llada2(tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors only, with --allow-pickle too"):
+        demur.load(folder, allow_pickle=True)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    folder = save_llada2(tmp_path / "cut")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"in model\.safetensors: .*Download that file again"):
+        demur.load(folder)
+
+
+def test_one_place_for_a_model(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "two")
+    with pytest.raises(ModelError, match=r"device 'cpu' and device_map 'auto'.*Give one"):
+        demur.load(folder, device="cpu", device_map="auto")
+
+
 def test_hub_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match=r"demur-tests/absent.*Give a folder"):
+    with pytest.raises(ModelError, match=r"hf download demur-tests/absent.*HF_HUB_OFFLINE"):
         demur.load("demur-tests/absent")
 
 
@@ -215,8 +279,13 @@ def test_fewer_bits_and_device_map_name_their_extra(
 ) -> None:
     monkeypatch.setattr("demur.models.checkpoint.find_spec", lambda name: None)
     folder = save_llama(tmp_path / "small")
-    for options in ({"bits": 4}, {"bits": 8}, {"device_map": "auto"}):
-        with pytest.raises(MissingExtraError, match=r"demur\[quant\]"):
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"bits": 4}, "weights in 4 bits"),
+        ({"bits": 8}, "weights in 8 bits"),
+        ({"device_map": "auto"}, "over devices"),
+    ]
+    for options, what in cases:
+        with pytest.raises(MissingExtraError, match=rf"{what}.*demur\[quant\]"):
             demur.load(folder, **options)
     with pytest.raises(ModelError, match="Use 8 or 4"):
         demur.load(folder, bits=2)
@@ -252,7 +321,7 @@ def test_a_missing_shard(tmp_path: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {"total_size": 1}, "weight_map": index})
     )
-    with pytest.raises(ModelError, match="check that the folder is complete"):
+    with pytest.raises(ModelError, match="Check that the folder is complete"):
         demur.load(folder)
 
 

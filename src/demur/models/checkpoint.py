@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from demur.errors import MissingExtraError, ModelError
+from demur.models.faults import nowhere, sentence, unreadable
 from demur.organism import NAMES, path
 
 #: Files of a folder, beside its config, that decide what a model does.
@@ -80,14 +83,22 @@ def find(
         config, _ = PretrainedConfig.get_config_dict(
             location, revision=revision, local_files_only=here
         )
-    except (OSError, ValueError) as error:
-        known = ", ".join(NAMES)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(nowhere(str(name), error)) from error
+    if not config or not isinstance(config, dict):
         raise ModelError(
-            f"No model at {str(name)!r}: no readable config.json there ({first_line(error)}). "
-            f"Give a folder, a hub id or a built-in model ({known})."
-        ) from error
-    if not config:
-        raise ModelError(f"No model at {str(name)!r}: its config.json is empty or missing.")
+            f"No model at {str(name)!r}: its config.json is missing, empty or no JSON object. Download "
+            "it again."
+        )
+    if not isinstance(config.get("demur", {}), dict):
+        raise ModelError(
+            f"The config.json of {str(name)!r} says demur: {config['demur']!r}, which is no card. "
+            'Write it as {"demur": {"family": ...}}, or leave it out.'
+        )
+    if device and device_map is not None:
+        raise ModelError(
+            f"device {device!r} and device_map {device_map!r} both say where the model goes. Give one."
+        )
     if bits not in (None, 4, 8):
         raise ModelError(f"Weights of {bits} bits cannot be made. Use 8 or 4, or leave it out.")
     on_cpu = device_map is None and (device or "cpu") == "cpu"
@@ -106,22 +117,32 @@ def find(
     )
 
 
-def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
+def load_native(
+    checkpoint: Checkpoint,
+    auto_class: Any,
+    *,
+    published: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> Any:
     """Load a native class from safetensors only, every tensor accounted for.
 
-    ``options`` go to the class; with a ``state_dict`` among them nothing is read from the folder.
+    ``published`` turns a native tensor's name into the checkpoint's own for messages (patterns and
+    what replaces them). ``options`` go to the class; with a ``state_dict`` among them nothing is read
+    from the folder.
 
     Raises:
         ModelError: no safetensors, a missing, extra or wrongly shaped tensor, a truncated file.
         MissingExtraError: ``device_map`` or fewer bits without accelerate and bitsandbytes.
     """
     device_map = checkpoint.device_map
-    if device_map is not None or checkpoint.bits:
+    if checkpoint.bits:
+        _require("accelerate", what=f"Loading weights in {checkpoint.bits} bits")
+    if device_map is not None:
         _require("accelerate", what="Spreading a model over devices")
     if checkpoint.attention:
         options["attn_implementation"] = checkpoint.attention
     if checkpoint.bits:
-        options["quantization_config"] = _fewer_bits(checkpoint.bits)
+        options["quantization_config"] = _fewer_bits(checkpoint)
     try:
         with quiet():
             net, info = auto_class.from_pretrained(
@@ -138,12 +159,11 @@ def load_native(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
                 **options,
             )
     except Exception as error:
-        raise ModelError(
-            f"Could not load {checkpoint.name}: {first_line(error)} Weights are read from "
-            "safetensors; check that the folder is complete, or load pickled ones, if you trust "
-            "them, with allow_pickle=True (--allow-pickle)."
-        ) from error
-    check_complete(checkpoint, info)
+        said = unreadable(
+            checkpoint.location, checkpoint.name, error, allow_pickle=checkpoint.allow_pickle
+        )
+        raise ModelError(said) from error
+    check_complete(checkpoint, info, published)
     if device_map is None and checkpoint.device:
         net = _put(net, checkpoint.device)
     return net.eval()
@@ -155,7 +175,7 @@ def _put(net: Any, device: str) -> Any:
         return net.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"The model cannot be put on device {device!r}: {first_line(error)} Use cpu, or a "
+            f"The model cannot be put on device {device!r}: {sentence(error)} Use cpu, or a "
             "device that torch finds."
         ) from error
 
@@ -172,6 +192,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     folder = Path(checkpoint.location)
     tensors: dict[str, Tensor] = {}
+    file = folder
     try:
         if not folder.is_dir():
             folder = Path(
@@ -185,21 +206,23 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
             tensors |= load_file(file)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"Could not read the weights of {checkpoint.name}: {first_line(error)} Check that the "
-            "folder is complete or download it again."
+            f"Could not read the weights of {checkpoint.name} in {file.name}: {sentence(error)} "
+            "Download that file again."
         ) from error
     if not tensors:
         raise ModelError(
             f"{checkpoint.name} has no *.safetensors file, and its weights have to be renamed, which "
-            "is done on safetensors only. Convert them first."
+            "is done on safetensors only, with --allow-pickle too. Convert them first."
         )
     return tensors
 
 
-def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
+def check_complete(
+    checkpoint: Checkpoint, info: Mapping[str, Any], published: Mapping[str, str]
+) -> None:
     """Raise ModelError unless every tensor of the class was found with its shape and none is left."""
     wrong = {
-        kind: sorted(_tensor(item) for item in info.get(f"{kind}_keys") or ())
+        kind: sorted({_tensor(item, published) for item in info.get(f"{kind}_keys") or ()})
         for kind in ("missing", "unexpected", "mismatched")
     }
     if any(wrong.values()):
@@ -210,12 +233,12 @@ def check_complete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
         )
 
 
-def _tensor(key: Any) -> str:
-    """A tensor's name, with both shapes where they differ."""
-    if isinstance(key, str):
-        return key
-    name, found, expected = key
-    return f"{name} is {list(found)} instead of {list(expected)}"
+def _tensor(key: Any, published: Mapping[str, str]) -> str:
+    """A tensor's published name, with both shapes where they differ."""
+    name, shapes = (key, None) if isinstance(key, str) else (key[0], key[1:])
+    for pattern, replacement in published.items():
+        name = re.sub(pattern, replacement, name)
+    return f"{name} is {list(shapes[0])} instead of {list(shapes[1])}" if shapes else str(name)
 
 
 def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
@@ -224,15 +247,26 @@ def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
 
     foreign = ("model_type", "auto_map", "architectures", "transformers_version", "demur")
     kept = {k: v for k, v in checkpoint.config.items() if k not in foreign}
+    kinds, layers = kept.get("layer_types"), kept.get("num_hidden_layers")
+    if kinds is not None and layers is not None and len(kinds) != layers:
+        raise ModelError(
+            f"The config.json of {checkpoint.name} has {layers} layers and {len(kinds)} layer_types. "
+            "Download it again."
+        )
     return AutoConfig.for_model(model_type, **kept)
 
 
-def _fewer_bits(bits: int) -> Any:
-    """bitsandbytes' settings for weights of 8 or 4 bits."""
+def _fewer_bits(checkpoint: Checkpoint) -> Any:
+    """bitsandbytes' settings for weights of 8 or 4 bits, which compute in the checkpoint's dtype."""
     from transformers import BitsAndBytesConfig
 
+    bits = checkpoint.bits
     _require("bitsandbytes", what=f"Loading weights in {bits} bits")
-    return BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
+    said = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "float32"
+    dtype = said if checkpoint.dtype == "auto" else checkpoint.dtype
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def _require(module: str, *, what: str) -> None:
@@ -293,7 +327,3 @@ def _sampled(size: int) -> list[tuple[int, int]]:
         return [(0, size)]
     between = [edge + (size - 2 * edge) * i // count for i in range(count)]
     return [(0, edge), *((start, sample) for start in between), (size - edge, edge)]
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

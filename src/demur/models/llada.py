@@ -11,6 +11,7 @@ the native class in the model's dtype.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,21 +40,22 @@ _SETTINGS = {
     "pad_token_id": "pad_token_id",
 }
 
-#: LLaDA's tensor names -> Llama's. transformers 5 substitutes one group of a pattern, no more.
-_BLOCK = r"^model\.transformer\.blocks\.(\d+)\."
+_REQUIRED = ("d_model", "n_layers", "n_heads", "mlp_hidden_size")
+
+#: LLaDA's tensor names -> Llama's, * for a layer's number.
 _NAMES = {
-    r"^model\.transformer\.wte\.": "model.embed_tokens.",
-    r"^model\.transformer\.ln_f\.": "model.norm.",
-    r"^model\.transformer\.ff_out\.": "lm_head.",
-    _BLOCK + r"q_proj\.": r"model.layers.\1.self_attn.q_proj.",
-    _BLOCK + r"k_proj\.": r"model.layers.\1.self_attn.k_proj.",
-    _BLOCK + r"v_proj\.": r"model.layers.\1.self_attn.v_proj.",
-    _BLOCK + r"attn_out\.": r"model.layers.\1.self_attn.o_proj.",
-    _BLOCK + r"attn_norm\.": r"model.layers.\1.input_layernorm.",
-    _BLOCK + r"ff_norm\.": r"model.layers.\1.post_attention_layernorm.",
-    _BLOCK + r"ff_proj\.": r"model.layers.\1.mlp.gate_proj.",
-    _BLOCK + r"up_proj\.": r"model.layers.\1.mlp.up_proj.",
-    _BLOCK + r"ff_out\.": r"model.layers.\1.mlp.down_proj.",
+    "model.transformer.wte": "model.embed_tokens",
+    "model.transformer.ln_f": "model.norm",
+    "model.transformer.ff_out": "lm_head",
+    "model.transformer.blocks.*.q_proj": "model.layers.*.self_attn.q_proj",
+    "model.transformer.blocks.*.k_proj": "model.layers.*.self_attn.k_proj",
+    "model.transformer.blocks.*.v_proj": "model.layers.*.self_attn.v_proj",
+    "model.transformer.blocks.*.attn_out": "model.layers.*.self_attn.o_proj",
+    "model.transformer.blocks.*.attn_norm": "model.layers.*.input_layernorm",
+    "model.transformer.blocks.*.ff_norm": "model.layers.*.post_attention_layernorm",
+    "model.transformer.blocks.*.ff_proj": "model.layers.*.mlp.gate_proj",
+    "model.transformer.blocks.*.up_proj": "model.layers.*.mlp.up_proj",
+    "model.transformer.blocks.*.ff_out": "model.layers.*.mlp.down_proj",
 }
 
 #: What the released checkpoints say; anything else is not a Llama.
@@ -87,7 +89,13 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     tokenizer = load_tokenizer(checkpoint, native="PreTrainedTokenizerFast")
     mask = mask_id(checkpoint, tokenizer, released="126336, 5 in iLLaDA")
     config = _config(checkpoint)
-    net = load_native(checkpoint, LlamaForCausalLM, config=config, key_mapping=_NAMES)
+    net = load_native(
+        checkpoint,
+        LlamaForCausalLM,
+        published=_patterns({ours: theirs for theirs, ours in _NAMES.items()}),
+        config=config,
+        key_mapping=_patterns(_NAMES),
+    )
     traits = Traits(
         family=NAME,
         attention="bidirectional",
@@ -109,6 +117,16 @@ def _config(checkpoint: Checkpoint) -> Any:
     from transformers import LlamaConfig
 
     found = checkpoint.config
+    if "num_experts" in found:
+        raise ModelError(
+            f"{checkpoint.name} is a LLaDA-MoE, which demur has no native class for. Use LLaDA-8B, "
+            "LLaDA-1.5 or LLaDA-2.x, or add a family file for it."
+        )
+    if absent := [name for name in (*_REQUIRED, "vocab_size") if name not in found]:
+        raise ModelError(
+            f"The config.json of {checkpoint.name} calls itself llada without {', '.join(absent)}. "
+            "Download it again, or add a family file for it."
+        )
     if odd := {k: found[k] for k, v in _EXPECTED.items() if found.get(k, v) != v}:
         raise ModelError(
             f"{checkpoint.name} is a LLaDA that differs from the released ones ({odd}); demur knows "
@@ -122,3 +140,11 @@ def _config(checkpoint: Checkpoint) -> Any:
         attention_bias=bias,
         **{ours: found[theirs] for theirs, ours in _SETTINGS.items() if theirs in found},
     )
+
+
+def _patterns(names: Mapping[str, str]) -> dict[str, str]:
+    """Names as patterns of transformers, which substitutes one group of a pattern and no more."""
+    return {
+        "^" + re.escape(old).replace(r"\*", r"(\d+)") + r"\.": new.replace("*", r"\1") + "."
+        for old, new in names.items()
+    }

@@ -14,6 +14,7 @@ the quality mode of its card.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -66,6 +67,9 @@ _NAMES = {
     ".attention.key_layernorm.": ".self_attn.k_norm.",
     ".mlp.gate.expert_bias": ".mlp.gate.e_score_correction_bias",
 }
+#: GLM-4 MoE's tensor names -> LLaDA-2's, as patterns.
+_PUBLISHED = {re.escape(ours): theirs for theirs, ours in _NAMES.items()}
+_PUBLISHED[r"\.self_attn\.[qkv]_proj\."] = ".attention.query_key_value."
 
 #: LLaDA 2.0's ``generate``, and LLaDA 2.1's quality mode.
 _BLOCKS = {"name": "block", "block_length": 32, "block_steps": 32, "threshold": 0.95}
@@ -94,8 +98,14 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
         for name, value in read_tensors(checkpoint).items()
         for pair in _renamed(name, value, config)
     )
-    check_complete(checkpoint, {"missing_keys": _experts(config) - weights.keys()})
-    net = load_native(checkpoint, Glm4MoeForCausalLM, config=config, state_dict=weights)
+    check_complete(checkpoint, {"missing_keys": _experts(config) - weights.keys()}, {})
+    net = load_native(
+        checkpoint,
+        Glm4MoeForCausalLM,
+        published=_PUBLISHED,
+        config=config,
+        state_dict=weights,
+    )
     edits = checkpoint.config["model_type"] == "llada21_moe" or "2.1" in checkpoint.title
     traits = Traits(
         family=NAME,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from demur.errors import ModelError
-from demur.models.checkpoint import Checkpoint, first_line, quiet
+from demur.models.checkpoint import Checkpoint, quiet
+from demur.models.faults import sentence
 
 
 def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> Any:
@@ -31,7 +32,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> 
             )
     except Exception as error:
         raise ModelError(
-            f"Could not load the tokenizer of {checkpoint.name}: {first_line(error)} "
+            f"Could not load the tokenizer of {checkpoint.name}: {sentence(error)} "
             "Check that its tokenizer files are in the folder."
         ) from error
     if not tokenizer.chat_template:

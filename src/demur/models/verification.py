@@ -7,7 +7,7 @@ from torch import Tensor
 
 from demur.errors import ModelError
 from demur.models.base import LanguageModel
-from demur.models.checkpoint import first_line
+from demur.models.faults import sentence
 
 #: Columns of padding before the short row.
 _PAD = 2
@@ -35,7 +35,7 @@ def verify(model: LanguageModel) -> None:
     except Exception as error:
         raise ModelError(
             f"{model.name} ({type(model.net).__name__}) cannot be run in a padded batch with a cache: "
-            f"{first_line(error).rstrip('.')}. {_RECURRENT}"
+            f"{sentence(error)} {_RECURRENT}"
         ) from error
 
 
