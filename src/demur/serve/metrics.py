@@ -36,7 +36,7 @@ class Metrics:
             shared with others or not, over its tokens; without the guard's share and with it.
         waiting: answers in the queue.
         rows: answers being generated.
-        drift: the test martingale against traffic like the calibration's.
+        drift: evidence that traffic is not like the calibration's (``demur.guard.drift``).
     """
 
     registry: CollectorRegistry = field(
@@ -59,7 +59,11 @@ class Metrics:
             "token": self._spread("token_seconds", "A token.", _SECONDS, "model", "guard"),
             "waiting": self._level("waiting", "Answers in the queue.", "model"),
             "rows": self._level("rows", "Answers being generated.", "model"),
-            "drift": self._level("drift", "Test martingale against exchangeable traffic.", "model"),
+            "drift": self._level(
+                "drift",
+                "Evidence that traffic changed: C or more once in C answers by chance.",
+                "model",
+            ),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)

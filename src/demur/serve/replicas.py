@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from demur.errors import InputError, MissingExtraError
 from demur.models import load
-from demur.serve.answer import Mode
+from demur.serve.answer import Mode, Uncalibrated
 from demur.serve.app import create_app
 from demur.serve.host import host, read_guard
 from demur.serve.keys import VARIABLE, Keys, read_keys
@@ -38,7 +38,7 @@ class Settings(BaseModel):
     Attributes:
         model: name that every machine loads the model by.
         guard: file of a streaming guard that every machine sees; None answers unguarded.
-        mode, hold: see ``demur.serve.answer``.
+        mode, hold, uncalibrated: see ``demur.serve.answer``.
         dtype, device: as ``demur.load`` takes them.
         replicas: copies.
         cores, gpus: of a copy.
@@ -53,6 +53,7 @@ class Settings(BaseModel):
     guard: Path | None = None
     mode: Mode = "hold"
     hold: int = 0
+    uncalibrated: Uncalibrated = "block"
     dtype: str | None = None
     device: str | None = None
     replicas: int = Field(default=1, ge=1)
@@ -100,6 +101,7 @@ class Copy:
             [read_guard(settings.guard)] if settings.guard else [],
             mode=settings.mode,
             hold=settings.hold,
+            uncalibrated=settings.uncalibrated,
             limits=limits,
             metrics=metrics,
         )
