@@ -137,8 +137,10 @@ def test_batched_equals_single(
         np.testing.assert_array_equal(one.committed, alone.committed)
         assert one.finish_reason == alone.finish_reason
         for layer in options["layers"]:
-            largest = max(1.0, float(np.abs(alone.phi[layer]).max()))
-            np.testing.assert_allclose(one.phi[layer], alone.phi[layer], atol=1e-5 * largest)
+            # Before the final norm these weights' states reach 60, where float32 has steps of 4e-6:
+            # 5e-5 was measured.
+            within = 1e-5 if layer == "last" else 1e-4
+            np.testing.assert_allclose(one.phi[layer], alone.phi[layer], rtol=0, atol=within)
 
 
 def test_order_and_batch_size_change_nothing(ending_ar: LanguageModel) -> None:

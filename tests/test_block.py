@@ -314,6 +314,15 @@ def test_other_rules_fill_everything(model: LanguageModel, rule: str) -> None:
     assert [s.tokens.tolist() for s in first] == [s.tokens.tolist() for s in again]
 
 
+def test_random_remasking_commits_any_position_first(model: LanguageModel) -> None:
+    """Of 200 rows about 50 begin at each position of the block."""
+    sampler = Block(gen_length=4, threshold=None, remasking="random")
+    [first, *_] = run(ending(model), sampler, batch_of([ids_of(8)] * 200), seeds=list(range(200)))
+    begun = (first.tokens >= 0).sum(0)
+    assert begun.sum() == 200
+    assert ((begun > 25) & (begun < 75)).all()
+
+
 def test_top_k_one_is_greedy_and_the_draw_follows_the_probabilities(model: LanguageModel) -> None:
     greedy = run(ending(model), Block(gen_length=8, threshold=None), batch_of([ids_of(6)]))
     sampler = Block(

@@ -60,9 +60,9 @@ def test_states_and_logits_equal_the_network(model: LanguageModel) -> None:
     for row, kept in enumerate(batch.attention):
         ids = batch.ids[row][kept][None]
         own = model.net(input_ids=ids, output_hidden_states=True)
-        torch.testing.assert_close(
-            model.logits(states[row][kept]), own.logits[0], atol=1e-4, rtol=1e-4
-        )
+        found = states[row][kept]
+        torch.testing.assert_close(found, own.hidden_states[-1][0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.logits(found), own.logits[0], atol=1e-5, rtol=0)
 
 
 def test_batched_equals_single(model: LanguageModel) -> None:

@@ -57,8 +57,10 @@ def test_recorded_states_are_the_networks_own(tiny_ar: LanguageModel) -> None:
             ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
     for layer, found in states.items():
         running = (torch.stack(found).cumsum(0) / torch.arange(1, 6)[:, None]).numpy()
-        scale = max(1.0, float(np.abs(running).max()))  # states before the final norm are large
-        np.testing.assert_allclose(trace.phi[layer] / scale, running / scale, atol=1e-5)
+        # Before the final norm these weights' states reach 60, where float32 has steps of 4e-6: 5e-5
+        # was measured.
+        within = 1e-5 if layer == "last" else 1e-4
+        np.testing.assert_allclose(trace.phi[layer], running, rtol=0, atol=within)
 
 
 def test_stopping_the_stream_ends_the_trace(tiny_ar: LanguageModel) -> None:
