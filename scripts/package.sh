@@ -8,14 +8,15 @@ root=$PWD
 builder=$root/.venv/bin/python
 python=$(command -v "${PYTHON:-$builder}")
 case $python in /*) ;; *) python=$root/$python ;; esac
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+commit=$(git rev-parse HEAD)
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")
 export SOURCE_DATE_EPOCH PIP_DISABLE_PIP_VERSION_CHECK=1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 for try in one two; do
     mkdir "$work/$try.source"
-    git archive HEAD | tar -x -C "$work/$try.source"
+    git archive "$commit" | tar -x -C "$work/$try.source"
     "$builder" -m build --outdir "$work/$try" "$work/$try.source" >"$work/$try.log" 2>&1 ||
         { cat "$work/$try.log"; exit 1; }
 done
