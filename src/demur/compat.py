@@ -84,14 +84,8 @@ def encode(model: LanguageModel, prompts: Sequence[str]) -> Batch:
             add_generation_prompt=True,
             tokenize=False,
         )
-        rows.append(torch.tensor(model.tokenizer(rendered)["input_ids"]))
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), int(rows[0][0]))
-    attention = torch.zeros_like(ids, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, longest - len(row) :] = row
-        attention[index, longest - len(row) :] = True
-    return Batch(ids.to(model.device), attention.to(model.device), tuple(() for _ in rows))
+        rows.append(model.tokenizer(rendered)["input_ids"])
+    return model.batch(rows)
 
 
 def create_signal(

@@ -11,7 +11,7 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling import sampler_from
 from demur.sampling.autoregressive import with_prefill
-from demur.sampling.denoising import canvas, predictors
+from demur.sampling.denoising import masked_text, predictors
 from demur.sampling.fitting import in_halves
 from demur.types import Prompt
 
@@ -78,7 +78,7 @@ def _first_logits(model: LanguageModel, prompts: list[Prompt], new_tokens: int) 
             "first draft of masked diffusion models and autoregressive models only. Search on one "
             "of those and send its prompts to this one."
         )
-    page = canvas(model, batch, new_tokens)
+    page = masked_text(model, batch, new_tokens)
     masked = page.tokens == page.mask_id
     masked[:, : page.start] = False
     first = masked & (masked.cumsum(1) == 1)

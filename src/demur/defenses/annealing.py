@@ -27,7 +27,7 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling import Noise, Pooling
-from demur.sampling.denoising import Canvas, Decision, canvas, denoise, most_likely
+from demur.sampling.denoising import Decision, MaskedText, denoise, masked_text, most_likely
 from demur.sampling.remasking import commits_at, confidence, most_confident
 from demur.types import Step
 
@@ -80,13 +80,13 @@ class Annealing:
         noise: Noise,
     ) -> Iterator[Step]:
         """Generate; see ``annealed``."""
-        page = canvas(model, batch, self.gen_length)
+        page = masked_text(model, batch, self.gen_length)
         return annealed(model, page, self, layers=layers, pooling=pooling, noise=noise)
 
 
 def annealed(
     model: LanguageModel,
-    page: Canvas,
+    page: MaskedText,
     settings: Annealing,
     *,
     layers: Sequence[str],
@@ -118,7 +118,9 @@ def annealed(
 class Anneal:
     """The rule of one stage: blend confidence with chance, commit each row's share."""
 
-    def __init__(self, alphas: Sequence[float], *, end: int, page: Canvas, before: Canvas) -> None:
+    def __init__(
+        self, alphas: Sequence[float], *, end: int, page: MaskedText, before: MaskedText
+    ) -> None:
         """
         Args:
             alphas: weight of chance at each step of the stage.
@@ -152,7 +154,7 @@ class Anneal:
 
 def _stage(
     model: LanguageModel,
-    page: Canvas,
+    page: MaskedText,
     rule: Anneal,
     steps: int,
     *,
@@ -169,13 +171,15 @@ def _falling(alpha: float, steps: int) -> list[float]:
     return [alpha * (1 - n / max(1, steps - 1)) for n in range(steps)]
 
 
-def _after(page: Canvas, step: Step) -> Canvas:
+def _after(page: MaskedText, step: Step) -> MaskedText:
     """The canvas as a step leaves it."""
     response = step.tokens.masked_fill(step.tokens < 0, page.mask_id)
     return replace(page, tokens=torch.cat([step.prompt, response], dim=1))
 
 
-def _masked_again(page: Canvas, given: Tensor, end: int, share: float, noise: Noise) -> Canvas:
+def _masked_again(
+    page: MaskedText, given: Tensor, end: int, share: float, noise: Noise
+) -> MaskedText:
     """The canvas with a share of what was generated up to column ``end`` masked again."""
     eligible = ~given & (page.tokens != page.mask_id)
     eligible[:, end:] = False

@@ -71,6 +71,22 @@ class Batch:
         """Whether any row carries padding."""
         return not bool(self.attention.all())
 
+    def fixed(self, gen_length: int) -> Tensor:
+        """``[B, gen_length]`` fixed response tokens, -1 where free.
+
+        Raises:
+            InputError: a response template is longer.
+        """
+        found = self.ids.new_full((len(self.ids), gen_length), -1)
+        for row, template in enumerate(self.responses):
+            if len(template) > gen_length:
+                raise InputError(
+                    f"A response template of {len(template)} tokens does not fit gen_length "
+                    f"{gen_length}. Raise gen_length."
+                )
+            found[row, : len(template)] = found.new_tensor(template)
+        return found
+
 
 @final
 @dataclass(frozen=True)

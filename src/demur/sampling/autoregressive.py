@@ -178,11 +178,5 @@ def with_prefill(model: LanguageModel, batch: Batch) -> Batch:
                 f"A response template has fixed text after masked slots; {model.name} generates "
                 "from left to right. Use a masked sampler or a plain prefill."
             )
-        rows.append(torch.cat([ids[kept], ids.new_tensor(fixed)]))
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), int(batch.ids[0, 0]), device=batch.ids.device)
-    attention = torch.zeros_like(ids, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, longest - len(row) :] = row
-        attention[index, longest - len(row) :] = True
-    return Batch(ids, attention, tuple(() for _ in rows))
+        rows.append([*ids[kept].tolist(), *fixed])
+    return model.batch(rows)

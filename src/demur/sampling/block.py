@@ -33,7 +33,7 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.decision import BlockRule, Decision
+from demur.sampling.decision import BlockDecision, BlockRule
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page, Reader, Window, lay_out
 from demur.sampling.pooling import FinishedMeans, Pooling, require_own_positions
@@ -182,7 +182,7 @@ class BlockMeans:
         self._past = FinishedMeans(len(page.first))
 
     def __call__(
-        self, window: Window, states: Mapping[str, Tensor], decision: Decision, live: Tensor
+        self, window: Window, states: Mapping[str, Tensor], decision: BlockDecision, live: Tensor
     ) -> dict[str, Tensor]:
         """Layer -> ``[B, D]`` after a step of the rows ``live``; the others repeat.
 

@@ -123,7 +123,7 @@ def canvas(
             pooling that takes the state before each position.
     """
     require_own_positions(pooling)
-    written, fixed = Written(model, batch), templates(batch, settings.gen_length)
+    written, fixed = Written(model, batch), batch.fixed(settings.gen_length)
     tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)
     rows = torch.arange(len(fixed), device=fixed.device)
     means, index = FinishedMeans(len(fixed)), 0
@@ -220,23 +220,6 @@ def least_uncertain(entropy: Tensor, bound: float) -> Tensor:
     ordered, order = entropy.sort(dim=-1)
     within = ordered.cumsum(-1) - ordered <= bound
     return torch.zeros_like(within).scatter(-1, order, within)
-
-
-def templates(batch: Batch, gen_length: int) -> Tensor:
-    """``[B, R]`` fixed response tokens, -1 where free.
-
-    Raises:
-        InputError: a response template is too long.
-    """
-    fixed = batch.ids.new_full((len(batch.ids), gen_length), -1)
-    for row, template in enumerate(batch.responses):
-        if len(template) > gen_length:
-            raise InputError(
-                f"A response template of {len(template)} tokens does not fit gen_length "
-                f"{gen_length}. Raise gen_length."
-            )
-        fixed[row, : len(template)] = fixed.new_tensor(template)
-    return fixed
 
 
 def hold(tokens: Tensor, fixed: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 from demur.sampling.denoising import drawn, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page
-from demur.sampling.remasking import Remasking, commits_at, confidence, most_confident
+from demur.sampling.remasking import Remasking, commits_at, confidence, most_confident, spread
 
 if TYPE_CHECKING:
     from demur.sampling.block import Block
 
 
 @dataclass(frozen=True)
-class Decision:
+class BlockDecision:
     """What a step decides about each row's block.
 
     Attributes:
@@ -55,7 +55,7 @@ class BlockRule:
         block: Tensor,
         live: Tensor,
         noise: Noise,
-    ) -> Decision:
+    ) -> BlockDecision:
         """Decide a step of the rows ``live``.
 
         Args:
@@ -86,7 +86,7 @@ class BlockRule:
         tokens = torch.where(commit | edit, predicted, now)
         draft = torch.where(waiting, predicted, tokens)
         idle = ~waiting.any(1) & (~edit.any(1) | (edited >= settings.edit_steps))
-        return Decision(tokens, draft, ~idle & (settings.edit_threshold is not None))
+        return BlockDecision(tokens, draft, ~idle & (settings.edit_threshold is not None))
 
     def _scores(
         self, rule: Remasking, logits: Tensor, chosen: Tensor, asked: Tensor, noise: Noise
@@ -95,8 +95,7 @@ class BlockRule:
         uniform = noise.uniform(asked) if rule == "random" else None
         columns = asked.nonzero()[:, 1]
         found = confidence(rule, logits, chosen, columns=columns, uniform=uniform)
-        score = torch.full(asked.shape, -torch.inf, dtype=found.dtype, device=found.device)
-        return score.masked_scatter(asked, found)
+        return spread(found, asked)
 
     def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Logits that were drawn from, and the ``[N]`` tokens."""

@@ -23,7 +23,7 @@ from demur.types import Step
 
 
 @dataclass(frozen=True)
-class Canvas:
+class MaskedText:
     """Prompts and masked responses, as they stand before the first step.
 
     Attributes:
@@ -71,7 +71,7 @@ class Rule(Protocol):
 @torch.inference_mode()
 def denoise(
     model: LanguageModel,
-    page: Canvas,
+    page: MaskedText,
     rule: Rule,
     *,
     layers: Sequence[str],
@@ -108,7 +108,7 @@ def denoise(
         yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
 
 
-def canvas(model: LanguageModel, batch: Batch, gen_length: int) -> Canvas:
+def masked_text(model: LanguageModel, batch: Batch, gen_length: int) -> MaskedText:
     """Put a masked response behind each prompt, with what its template fixes.
 
     Raises:
@@ -120,15 +120,8 @@ def canvas(model: LanguageModel, batch: Batch, gen_length: int) -> Canvas:
             f"{model.name} has no mask token (its attention is {model.traits.attention}). Use "
             f"--sampler {model.traits.sampler['name']}."
         )
-    response = batch.ids.new_full((len(batch.ids), gen_length), mask_id)
-    for row, template in enumerate(batch.responses):
-        if len(template) > gen_length:
-            raise InputError(
-                f"A response template of {len(template)} tokens does not fit gen_length "
-                f"{gen_length}. Raise gen_length."
-            )
-        fixed = torch.tensor(template, dtype=torch.long, device=response.device)
-        response[row, : len(template)] = fixed.masked_fill(fixed < 0, mask_id)
+    fixed = batch.fixed(gen_length)
+    response = fixed.masked_fill(fixed < 0, mask_id)
     attention = None
     if batch.padded:
         attention = torch.cat([batch.attention, torch.ones_like(response, dtype=torch.bool)], 1)
@@ -136,7 +129,7 @@ def canvas(model: LanguageModel, batch: Batch, gen_length: int) -> Canvas:
     other = next(i for i in (*model.traits.end_ids, 0, 1) if i != mask_id)
     prompt = batch.ids.masked_fill(~batch.attention & (batch.ids == mask_id), other)
     tokens = torch.cat([prompt, response], dim=1)
-    return Canvas(tokens, attention, batch.ids.shape[1], mask_id)
+    return MaskedText(tokens, attention, batch.ids.shape[1], mask_id)
 
 
 def predictors(
@@ -201,7 +194,7 @@ def pool(
     states: dict[str, Tensor],
     x: Tensor,
     draft: Tensor,
-    page: Canvas,
+    page: MaskedText,
     layers: Sequence[str],
     pooling: Pooling,
 ) -> dict[str, Tensor]:

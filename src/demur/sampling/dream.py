@@ -27,11 +27,11 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import Canvas, Decision, canvas, denoise, drawn, most_likely
+from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.nucleus import nucleus
 from demur.sampling.pooling import Pooling
-from demur.sampling.remasking import Remasking, confidence, most_confident
+from demur.sampling.remasking import Remasking, confidence, most_confident, spread
 from demur.types import Step
 
 Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
@@ -105,7 +105,7 @@ class Dream:
         Raises:
             InputError: the model has no mask token, or a response template is too long.
         """
-        page = canvas(model, batch, self.gen_length)
+        page = masked_text(model, batch, self.gen_length)
         rule = Timed(self, page)
         return denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise)
 
@@ -113,7 +113,7 @@ class Dream:
 class Timed:
     """The rule: commit the share of the masked positions that the time step asks for."""
 
-    def __init__(self, settings: Dream, page: Canvas) -> None:
+    def __init__(self, settings: Dream, page: MaskedText) -> None:
         self._settings = settings
         self._mask_id = page.mask_id
         self._times = torch.linspace(1, settings.eps, settings.steps + 1)
@@ -170,5 +170,4 @@ class Timed:
         if self._settings.alg_temp > 0:
             uniform = noise.uniform(waiting)
             found = found / self._settings.alg_temp - torch.log(-torch.log(uniform))
-        score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
-        return most_confident(score.masked_scatter(waiting, found), count)
+        return most_confident(spread(found, waiting), count)

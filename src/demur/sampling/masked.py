@@ -24,7 +24,7 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import Canvas, Decision, canvas, denoise, drawn, most_likely
+from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import Pooling
 from demur.sampling.remasking import (
@@ -33,6 +33,7 @@ from demur.sampling.remasking import (
     commits_at,
     confidence,
     most_confident,
+    spread,
 )
 from demur.types import Step
 
@@ -118,7 +119,7 @@ class Masked:
         Raises:
             InputError: the model has no mask token, or a response template is too long.
         """
-        page = canvas(model, batch, self.gen_length)
+        page = masked_text(model, batch, self.gen_length)
         return denoise(
             model,
             page,
@@ -136,7 +137,7 @@ class Remask:
     Each row keeps its own block and its own share of commits, so that none waits for another.
     """
 
-    def __init__(self, settings: Masked, page: Canvas, *, end_ids: tuple[int, ...]) -> None:
+    def __init__(self, settings: Masked, page: MaskedText, *, end_ids: tuple[int, ...]) -> None:
         self._settings = settings
         self._start = page.start
         self._mask_id = page.mask_id
@@ -192,8 +193,7 @@ class Remask:
             columns=waiting.nonzero()[:, 1],
             uniform=noise.uniform(waiting) if rule == "random" else None,
         )
-        score = torch.full(waiting.shape, -torch.inf, dtype=found.dtype, device=found.device)
-        return score.masked_scatter(waiting, found)
+        return spread(found, waiting)
 
     def _commit(self, score: Tensor, share: Tensor) -> Tensor:
         """``[K, L]`` bool: the step's share, and what the dynamic threshold adds."""

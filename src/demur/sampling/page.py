@@ -11,7 +11,7 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import canvas
+from demur.sampling.denoising import masked_text
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def lay_out(
             f"{model.name} was not trained with blocks (its attention is "
             f"{model.traits.attention}). Use its own sampler: {model.traits.sampler['name']}."
         )
-    first = canvas(model, batch, gen_length)
+    first = masked_text(model, batch, gen_length)
     lengths = batch.attention.sum(1)
     empty = -lengths % block_length if counted_from == "response" else torch.zeros_like(lengths)
     begins = empty + lengths

@@ -52,6 +52,12 @@ def confidence(
     return logits.softmax(-1).gather(1, chosen[:, None])[:, 0].float()
 
 
+def spread(score: Tensor, where: Tensor) -> Tensor:
+    """Scores ``[N]`` at the true entries of ``where`` ``[B, L]``, row by row, and -inf elsewhere."""
+    nothing = torch.full(where.shape, -torch.inf, dtype=score.dtype, device=score.device)
+    return nothing.masked_scatter(where, score)
+
+
 def check_rule(rule: str) -> None:
     """Raise InputError unless the rule is known."""
     if rule not in get_args(Remasking):
