@@ -16,7 +16,11 @@ from conftest import save_llama, save_tokenizer
 from demur.errors import ModelError
 from demur.models.base import LanguageModel
 from demur.models.verification import check_cache, verify
+from demur.sampling import RowNoise, find_pooling, sampler_from
+from demur.types import Prompt
 from parity import tiny
+from parity.blocks import save_diffusion_gemma, save_llada2, save_sdar
+from test_models_bert_chat import save as save_bert
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.5}
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -69,6 +73,28 @@ def test_padding_that_leaks_is_found(tiny_ar: LanguageModel) -> None:
     finally:
         hook.remove()
     check_cache(tiny_ar)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [tiny.llada, tiny.dream, tiny.a2d, save_sdar, save_llada2, save_bert, save_diffusion_gemma],
+)
+def test_the_final_norm_is_the_one_declared(make: Any, tmp_path: Path) -> None:
+    """Its output over all positions read is what the states of a step are made of."""
+    if make is save_diffusion_gemma and not hasattr(transformers, "DiffusionGemmaConfig"):
+        pytest.skip("transformers has no DiffusionGemma before 5.11")
+    model = demur.load(make(tmp_path / "model"))
+    sampler = sampler_from(model.traits.sampler)
+    outputs: list[torch.Tensor] = []
+    norm = model.body.get_submodule(model.traits.final_norm)
+    hook = norm.register_forward_hook(lambda module, args, output: outputs.append(output))
+    batch = model.encode([Prompt("w1")])
+    options: dict[str, Any] = {"layers": ("last",), "pooling": find_pooling("response")}
+    step = next(sampler.run(model, batch, **options, noise=RowNoise.seeded([0])))
+    hook.remove()
+    pooled = step.phi["last"][0]
+    begun = int((step.draft[0] >= 0).sum())
+    torch.testing.assert_close(outputs[-1][0, -begun:].mean(0), pooled, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("make", [tiny.dream, tiny.a2d])

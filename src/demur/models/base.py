@@ -40,6 +40,8 @@ class Traits:
             says otherwise).
         pooling: default pooling of the states.
         template: what the chat template is given besides the turns.
+        final_norm: module of ``LanguageModel.body`` whose output is the ``last`` states; None where
+            that differs from checkpoint to checkpoint and the native class knows it.
     """
 
     family: str
@@ -50,6 +52,7 @@ class Traits:
     mask_id: int | None = None
     shift: bool = True
     template: Mapping[str, Any] = field(default_factory=dict)
+    final_norm: str | None = "norm"
 
 
 @dataclass(frozen=True)

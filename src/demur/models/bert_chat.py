@@ -45,6 +45,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
         pooling="response",
         mask_id=mask,
         shift=False,
+        final_norm="final_norm",
     )
     name, revision = checkpoint.name, checkpoint.revision
     return LanguageModel(name, revision, net, tokenizer, traits, logits_of=_logits)

@@ -36,5 +36,6 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
         end_ids=end_ids(tokenizer, net),
         sampler=checkpoint.card.get("sampler", {"name": "autoregressive", "steps": 32}),
         pooling="running",
+        final_norm=None,
     )
     return LanguageModel(checkpoint.name, checkpoint.revision, net, tokenizer, traits)

@@ -53,6 +53,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
         sampler=checkpoint.card.get("sampler", _sampler(net)),
         pooling="response",
         shift=False,
+        final_norm="decoder.norm",
     )
     name, revision = checkpoint.name, checkpoint.revision
     return LanguageModel(name, revision, net, tokenizer, traits, logits_of=logits)
