@@ -62,7 +62,8 @@ def test_states_and_logits_equal_the_network(model: LanguageModel) -> None:
         own, body = model.net(input_ids=ids), model.net.model(input_ids=ids)
         found = states[row][kept]
         torch.testing.assert_close(found, body.last_hidden_state[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(model.logits(found), own.logits[0], atol=1e-5, rtol=0)
+        # Logits of these weights are sums of 32 products: 1.5e-5 was measured, in transformers 4.57.
+        torch.testing.assert_close(model.logits(found), own.logits[0], atol=3e-5, rtol=0)
 
 
 def test_batched_equals_single(model: LanguageModel) -> None:
