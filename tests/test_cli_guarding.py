@@ -47,7 +47,7 @@ def test_goals_count_as_one(folder: Path) -> None:
 
 
 def test_goals_of_a_finished_guard(folder: Path) -> None:
-    with pytest.raises(DemurError, match="5 clusters .* at least 9 benign clusters"):
+    with pytest.raises(DemurError, match=r"5 clusters .* at least 9 benign clusters"):
         fit(folder, "--by-goal")
     halved = fit(folder, "--by-goal", "--calibration", str(folder / "run"))
     assert isinstance(halved, Guard)
