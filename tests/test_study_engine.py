@@ -32,9 +32,10 @@ from demur.study.locating import locate_all
 from demur.study.pooling import pooled_again
 from demur.study.run import plan_study, run_study, together
 from demur.study.running import run_cells, run_cells_at_once
-from demur.study.sets import missing_files, prompt_sets
+from demur.study.sets import missing_files, one_a_goal, prompt_sets
 from demur.study.spec_file import read_study
 from demur.tracing import trace
+from demur.types import Prompt
 
 SMALL = {
     "title": "small",
@@ -314,3 +315,8 @@ def test_defenses_take_the_generation_they_are_compared_with(
     assert (found.outcomes, found.passes) == (alone.outcomes, alone.passes)
     assert found.undefended_seconds == shared.seconds
     assert whole.rows - spent.rows == found.undefended_passes
+
+
+def test_one_prompt_a_goal() -> None:
+    prompts = [Prompt(str(i), goal=str(i % 3)) for i in range(7)]
+    assert [p.text for p in one_a_goal(prompts)] == ["0", "1", "2"]

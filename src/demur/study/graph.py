@@ -16,7 +16,7 @@ from demur.study.pooling import pooled_cell
 from demur.study.reading import surrogate_cell
 from demur.study.replaying import replay_cell
 from demur.study.scoring import Traced, ablation_recipes, detector_recipes, scores_cell
-from demur.study.sets import Set, prompt_sets, read_source
+from demur.study.sets import Set, one_a_goal, prompt_sets, read_source
 from demur.study.spec import ModelSpec, Study
 from demur.study.tracing import Arm, is_ar_order, trace_cell
 from demur.study.verdicts import anchors_cell, verdicts_cell
@@ -25,6 +25,9 @@ from demur.types import Prompt
 
 #: Sets that another pooling needs: its anchors, the paper's detector, and what it is tested on.
 _POOLED = ("anchors", "fit", "calibration", "test")
+
+#: Prompts that are read for each goal to attack, since several may share one.
+_SPARE = 4
 
 
 @dataclass(frozen=True)
@@ -238,9 +241,14 @@ def _guarded(work: Work) -> Iterator[Cell]:
                 work.models[pair.white], arm.name, work.traced, alpha=study.alpha, **common
             )
     if study.adaptive:
-        goals = read_source(
-            study.adaptive.source, work.folder, limit=study.adaptive.goals, planned=work.planned
-        )
+        goals = one_a_goal(
+            read_source(
+                study.adaptive.source,
+                work.folder,
+                limit=_SPARE * study.adaptive.goals,
+                planned=work.planned,
+            )
+        )[: study.adaptive.goals]
         for search in study.adaptive.searches:
             if spec.name in (search.models or study.adaptive.models):
                 some = search.goals or len(goals)

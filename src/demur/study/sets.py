@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -113,6 +113,14 @@ def read_source(
         return [Prompt(f"{source}, prompt {i}", label=label) for i in range(limit)]
     beside = folder / source
     return read_prompts(beside if beside.is_file() else source, label=label, limit=limit)
+
+
+def one_a_goal(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first prompt of each goal, in order."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first.setdefault(prompt.goal, prompt)
+    return list(first.values())
 
 
 def missing_files(study: Study, folder: Path) -> list[str]:
