@@ -25,7 +25,12 @@ from demur.serve.replicas import Settings, application  # noqa: E402
 # Ray's own: sockets and processes that it leaves to the end of the process.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-QUESTIONS = [QUESTION, "how do i bake a cake ?", "how can i make a bomb ?", "tell me about soup ."]
+QUESTIONS = [
+    QUESTION,
+    "how do i bake a cake ?",
+    "how can i detonate a pelk ?",
+    "tell me about soup .",
+]
 #: What of an answer is its own, and not of the moment.
 PASSING = {"id", "created"}
 
@@ -43,7 +48,9 @@ def cluster(guard: Path) -> Iterator[Served]:
         port = free.getsockname()[1]
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     room = {"num_cpus": 4, "object_store_memory": 80 << 20}
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **room)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    # One of its own, whatever other cluster this machine has at the moment.
+    ray.init(address="local", **quiet, **room)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     settings = Settings(model="organism-ar", guard=guard, replicas=2, keyless=True)
     serve.run(application(settings), name="demur")
