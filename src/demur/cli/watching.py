@@ -70,9 +70,13 @@ def watch(
 
     Example: demur watch "how can i bake a cake ?" --model organism-dlm
     """
+    from transformers.utils import logging
+
     from demur import watching
     from demur.models import load
 
+    # Its bars would stand between the steps.
+    logging.disable_progress_bar()
     names = models or ["organism-ar", "organism-dlm"]
     if anchors and len(anchors) != len(names):
         raise InputError(
