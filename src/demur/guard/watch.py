@@ -45,12 +45,12 @@ def watch(
         if watcher is None or release is None:
             watcher, release = guard.watcher(len(running)), Release(len(running))
             watcher.reset(slice(None), groups=groups)
-        rows = np.flatnonzero(running)
-        phi = step.phi
-        if len(rows) < len(running):
-            phi = {layer: value[step.running] for layer, value in phi.items()}
-        watcher.observe(phi, rows)
-        reading = watcher.read()
+        if running.all():
+            reading = watcher.observe(step.phi, slice(None))
+        else:
+            phi = {layer: value[step.running] for layer, value in step.phi.items()}
+            watcher.observe(phi, np.flatnonzero(running))
+            reading = watcher.read()
         yield Watched(
             **{name: getattr(step, name) for name in Step.__dataclass_fields__},
             reading=reading,
