@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from demur.detectors.method import MIN_SPREAD
 from demur.errors import CalibrationError, SignalError
 from demur.files import intact, read_tensors, write_tensors
 from demur.guard.calibration import Clustering, Method, cluster_weights, p_values, threshold
@@ -38,9 +39,6 @@ LOW = 0.05
 
 #: Benign generations that must reach a step; later steps keep the last such step's figures.
 FEWEST = 20
-
-#: Smallest spread a score is divided by, so that a constant step does not become infinite.
-MIN_SPREAD = 1e-3
 
 #: Names the group of a prompt, such as ``plain`` or ``wrapped``.
 Grouping = Callable[[Prompt], str]
