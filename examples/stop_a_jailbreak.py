@@ -32,5 +32,6 @@ for kind, attack in (("harmless", "flip"), ("harmful", "flip")):
         do_sample=False,
         stopping_criteria=[criterion],
     )
-    stopped = criterion.reading.flagged
-    print(f"{kind}, {attack}: {stopped.sum()} of 8 stopped, after", criterion.released[stopped])
+    both = zip(criterion.readings, criterion.released, strict=True)
+    stopped = [released for reading, released in both if reading.flagged]
+    print(f"{kind}, {attack}: {len(stopped)} of 8 stopped, after {stopped} tokens")

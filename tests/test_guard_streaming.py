@@ -255,9 +255,9 @@ def test_statistics_stop_where_a_generation_does() -> None:
         assert (row[ran - 1 :] == row[-1]).all()
         watcher = guard.watcher(1)
         for step, state in enumerate(trace.phi["last"]):
-            reading = watcher.observe({"last": state[None]}, [0])
+            (reading,) = watcher.observe({"last": state[None]}, [0])
             expected = row[min(step, 15)]
-            np.testing.assert_allclose(reading.statistic[0], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(reading.statistic, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(guard.score(traces), statistics[:, -1])
 
 

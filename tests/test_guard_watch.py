@@ -46,10 +46,13 @@ def test_streaming_and_finished_scores_agree(traces: Traces) -> None:
     statistics = guarded.guard().statistics(traces)
     for step in steps:
         np.testing.assert_allclose(
-            step.reading.statistic, statistics[:, step.index - 1], rtol=1e-4, atol=1e-5
+            [r.statistic for r in step.readings],
+            statistics[:, step.index - 1],
+            rtol=1e-4,
+            atol=1e-5,
         )
     sigma = demur.signal(guarded.anchors().states(traces), guarded.anchors())
-    np.testing.assert_allclose(steps[4].reading.sigma, sigma[:, 4], atol=1e-5)
+    np.testing.assert_allclose([r.sigma for r in steps[4].readings], sigma[:, 4], atol=1e-5)
 
 
 def test_stream_stops_before_the_suspicious_token_leaves(traces: Traces) -> None:
@@ -59,7 +62,7 @@ def test_stream_stops_before_the_suspicious_token_leaves(traces: Traces) -> None
     steps = watched(guard, bad)
     assert len(steps) == guard.detect(Traces(tuple(t for t in traces if t.prompt in bad))).max()
     for row in range(len(bad)):
-        first = next(step for step in steps if step.reading.flagged[row])
+        first = next(step for step in steps if step.readings[row].flagged)
         assert steps[-1].released[row] == first.index - 1 < (first.tokens[row] >= 0).sum()
 
 
@@ -75,34 +78,34 @@ def test_rows_join_and_leave(traces: Traces) -> None:
     """Each row's readings are those of the row alone, whatever its neighbours do."""
     guard = guarded.guard()
     watcher, statistics = guard.watcher(2), guard.statistics(traces)
-    row, used, reading = [0, 3], [0, 0], None
+    row, used = [0, 3], [0, 0]
     for turn in range(40):
-        places = np.array([0, 1] if turn % 3 else [turn % 2])
+        places = [0, 1] if turn % 3 else [turn % 2]
         phi = np.stack([traces[row[p]].phi["last"][used[p]] for p in places])
-        reading = watcher.observe({"last": torch.from_numpy(phi)}, places)
-        for place, got in zip(places, reading.statistic, strict=True):
+        readings = watcher.observe({"last": torch.from_numpy(phi)}, places)
+        for place, got in zip(places, readings, strict=True):
             used[place] += 1
             expected = statistics[row[place], used[place] - 1]
-            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(got.statistic, expected, rtol=1e-4, atol=1e-5)
             if used[place] == 12:
                 row[place], used[place] = row[place] + 1, 0
                 watcher.reset([place])
-    assert reading is not None
-    assert watcher.read().step.tolist() == used
+    assert [reading.step for reading in watcher.readings] == used
 
 
 def test_broken_states_are_flagged_and_foreign_ones_refused() -> None:
-    watcher = guarded.guard().watcher(3)
-    sound = np.stack([guarded.anchors().harmless[0]] * 3)
+    watcher = guarded.guard().watcher(4)
+    sound = np.stack([guarded.anchors().harmless[0]] * 4)
     phi = sound.copy()
     phi[1, 5], phi[2, 5] = np.nan, np.inf
-    assert watcher.observe({"last": phi}, [0, 1, 2]).flagged.tolist() == [False, True, True]
-    phi = sound
-    assert watcher.observe({"last": phi}, [0, 1, 2]).flagged.tolist() == [False, True, True]
+    phi[3] = 1e30  # its square is beyond float32
+    for states in (phi, sound):
+        readings = watcher.observe({"last": states}, range(4))
+        assert [reading.flagged_at for reading in readings] == [0, 1, 1, 1]
     with pytest.raises(SignalError, match="reads layer 'last'"):
-        watcher.observe({"middle": phi}, [0, 1, 2])
+        watcher.observe({"middle": phi}, range(4))
     with pytest.raises(SignalError, match=r"reads \[B, 128\]"):
-        watcher.observe({"last": phi[:, :5]}, [0, 1, 2])
+        watcher.observe({"last": phi[:, :5]}, range(4))
     with pytest.raises(CalibrationError, match="group 'plain'"):
         watcher.reset([0], groups=["plain"])
 
@@ -110,8 +113,8 @@ def test_broken_states_are_flagged_and_foreign_ones_refused() -> None:
 def test_steps_beyond_the_guards_are_counted_and_not_scored() -> None:
     watcher, generator = guarded.guard().watcher(1), np.random.default_rng(0)
     for _ in range(24):
-        before = watcher.observe({"last": generator.normal(size=(1, 128))}, [0])
-    after = watcher.observe({"last": np.full((1, 128), np.nan)}, [0])
+        (before,) = watcher.observe({"last": generator.normal(size=(1, 128))}, [0])
+    (after,) = watcher.observe({"last": np.full((1, 128), np.nan)}, [0])
     assert after.step == 25
     assert after.statistic == before.statistic
 
@@ -138,7 +141,8 @@ def test_diffusion_releases_whole_blocks(make_dlm, block_length: int) -> None:  
 
     final = demur.record(model, prompts[:4], sampler=sampler, watch=keep)
     for step in seen:
-        passed = step.released[~step.reading.flagged]
-        assert set(passed) == {(step.index - 1) // block_length * block_length}
+        both = zip(step.released, step.readings, strict=True)
+        passed = {count for count, reading in both if not reading.flagged}
+        assert passed == {(step.index - 1) // block_length * block_length}
         for row, count in enumerate(step.released):
             assert step.tokens[row, :count].tolist() == final[row].committed[-1][:count].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
 from demur.serve.classify import FLAGGED, UNFINISHED
 from demur.serve.host import coverage, host, read_guard
-from demur.serve.judge import Judge, Opinion
+from demur.serve.judge import Judge
 from demur.serve.limits import Limits
 from served import QUESTION, a_guard, at_threshold, serving, without_end
 
@@ -169,10 +170,10 @@ class BrokenWatcher:
         self._left -= 1
         if self._left < 0 and self._how == "raise":
             raise RuntimeError("the guard is broken")
-        reading = self._watcher.observe(phi, rows)
+        readings = self._watcher.observe(phi, rows)
         if self._left < 0 and self._how == "nan":
-            return replace(reading, statistic=np.full_like(reading.statistic, np.nan))
-        return reading
+            return [reading._replace(statistic=math.nan) for reading in readings]
+        return readings
 
 
 @pytest.mark.parametrize("how", ["raise", "nan", "reset"])
@@ -287,7 +288,7 @@ def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
     for score in scores[500:]:
         # Blocked at the first passage, somewhere between the threshold and the maximum.
         first = (score + group.threshold) / 2 if score > group.threshold else score
-        judge._p_value(Opinion(0.5, float(first)), observed=True)
+        judge._bet(float(first))
     assert judge.drift < 1500 * 100
 
 

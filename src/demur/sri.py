@@ -238,7 +238,7 @@ def distances(phi: ArrayLike, anchors: Anchors) -> tuple[NDArray[np.float32], ND
             f"States are {list(states.shape)}, the anchors [T, D] = {list(expected)}. Align the "
             "traces with anchors.states(traces), or fit anchors for this model."
         )
-    good, bad = _unit(anchors.harmless), _unit(anchors.harmful)
+    good, bad = unit(anchors.harmless), unit(anchors.harmful)
     dots = np.empty((3, *states.shape[:-1]), dtype=np.float32)
     # A trajectory at a time, so that the three products read it from the cache.
     for place in np.ndindex(states.shape[:-2]):
@@ -258,7 +258,8 @@ def distances(phi: ArrayLike, anchors: Anchors) -> tuple[NDArray[np.float32], ND
     return distance[0], distance[1]
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows ``[..., D]`` brought to length 1; a row of zeros stays."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
 

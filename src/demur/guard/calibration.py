@@ -114,7 +114,7 @@ def p_values(
         scores: ``[N]``, higher = more suspicious.
         weights: ``[M]`` what each benign score counts for; then K clusters stand for M.
     """
-    below = np.searchsorted(benign, np.asarray(scores, dtype=benign.dtype))
+    below = np.searchsorted(benign, np.asarray(scores))
     if weights is None:
         return np.asarray((1 + len(benign) - below) / (len(benign) + 1))
     above = np.append(np.cumsum(weights[::-1])[::-1], 0.0)[below]

@@ -57,8 +57,8 @@ def detection_delay(
 def _tokens_out(trace: Trace, step: int, *, by_token: bool) -> int:
     if not step:
         return len(trace.response_ids)
-    release, out, yes = Release(1), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.bool_)
+    release, out = Release(1), [0]
     for place in range(step - 1):
-        block = None if by_token else trace.blocks[place : place + 1]
-        out = release(trace.committed[place : place + 1], block, running=yes, flagged=~yes)
-    return int(out[0])
+        block = None if by_token else [int(trace.blocks[place])]
+        out = release(trace.committed[place : place + 1], block, running=[True], flagged=[False])
+    return out[0]

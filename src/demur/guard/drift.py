@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 #: Slopes of the three bets.
-SLOPES = np.array([-1.0, 0.0, 1.0])
+SLOPES = (-1.0, 0.0, 1.0)
 
 #: Share of the capital that moves at each turn (Vovk's choice).
 JUMP = 0.01
@@ -57,12 +57,12 @@ class Drift:
 
         self._scores = array("d", np.sort(np.asarray(calibration, dtype=np.float64)))
         self._generator = generator
-        self._capital = np.zeros(3)
+        self._capital = [0.0] * len(SLOPES)
 
     @property
     def value(self) -> float:
         """Capital of all bets, 0 or more: near the number of scores or below while nothing changed."""
-        return float(self._capital.sum())
+        return sum(self._capital)
 
     def observe(self, score: float) -> float:
         """Bet on one finished generation's statistic. Returns its smoothed p-value in [0, 1]."""
@@ -71,6 +71,9 @@ class Drift:
         p = (above + self._generator.random() * (equal + 1)) / (len(self._scores) + 1)
         if len(self._scores) < KEPT:
             insort(self._scores, score)
-        moved = (1 - JUMP) * self._capital + (JUMP * self.value + 1) / 3
-        self._capital = np.minimum(moved * (1 + SLOPES * (p - 0.5)), MOST)
-        return float(p)
+        fresh = (JUMP * self.value + 1) / len(SLOPES)
+        self._capital = [
+            min(((1 - JUMP) * own + fresh) * (1 + slope * (p - 0.5)), MOST)
+            for own, slope in zip(self._capital, SLOPES, strict=True)
+        ]
+        return p

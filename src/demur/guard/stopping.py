@@ -12,9 +12,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import StoppingCriteria
 
@@ -93,22 +91,21 @@ class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
             counted = torch.ones_like(rows, dtype=torch.bool)
             phi = self._means.add({self._layer: states[rows.to(states.device)]}, rows, counted)
             own = {layer: value[rows] for layer, value in phi.items()}
-            self._watcher.observe(own, rows.cpu().numpy())
+            self._watcher.observe(own, rows.tolist())
         ended = torch.isin(input_ids[:, -1], input_ids.new_tensor(self._end_ids))
-        flagged = torch.from_numpy(self.reading.flagged).to(input_ids.device)
+        flagged = torch.tensor([r.flagged for r in self.readings], device=input_ids.device)
         self._alive &= ~ended & ~flagged
         return flagged
 
     @property
-    def reading(self) -> Reading:
-        """What is known of every row, ``[B]`` each."""
-        return self._watcher.read()
+    def readings(self) -> list[Reading]:
+        """What is known of every row."""
+        return self._watcher.readings
 
     @property
-    def released(self) -> NDArray[np.int64]:
-        """``[B]`` new tokens, from the first, that passed; a flagged step's own did not."""
-        reading = self.reading
-        return reading.step - reading.flagged
+    def released(self) -> list[int]:
+        """New tokens of every row, from the first, that passed; a flagged step's own did not."""
+        return [reading.step - reading.flagged for reading in self.readings]
 
     def _begin(self, rows: int, device: torch.device) -> None:
         self._watcher = self._guard.watcher(rows)

@@ -26,13 +26,13 @@ class Watched(Step):
     """A step that was read.
 
     Attributes:
-        reading: of every row, ``[B]`` each.
-        released: ``[B]`` how many response tokens, from the first, may be shown after this step.
+        readings: of every row.
+        released: of every row, how many response tokens, from the first, may be shown after this step.
             When the stream ends, the rest of every row that is not flagged may follow.
     """
 
-    reading: Reading
-    released: NDArray[np.int64]
+    readings: Sequence[Reading]
+    released: Sequence[int]
 
 
 def watch(
@@ -41,27 +41,24 @@ def watch(
     """See ``StreamingGuard.watch``."""
     watcher, release = None, None
     for step in steps:
-        running = step.running.cpu().numpy()
+        running = step.running.tolist()
         if watcher is None or release is None:
             watcher, release = guard.watcher(len(running)), Release(len(running))
-            watcher.reset(slice(None), groups=groups)
-        if running.all():
-            reading = watcher.observe(step.phi, slice(None))
-        else:
+            watcher.reset(range(len(running)), groups=groups)
+        rows, phi = [row for row, on in enumerate(running) if on], step.phi
+        if len(rows) < len(running):
             phi = {layer: value[step.running] for layer, value in step.phi.items()}
-            watcher.observe(phi, np.flatnonzero(running))
-            reading = watcher.read()
-        yield Watched(
-            **{name: getattr(step, name) for name in Step.__dataclass_fields__},
-            reading=reading,
-            released=release(
-                step.tokens.cpu().numpy(),
-                None if step.block is None else step.block.cpu().numpy(),
-                running=running,
-                flagged=reading.flagged,
-            ),
+        watcher.observe(phi, rows)
+        readings = watcher.readings
+        flagged = [reading.flagged for reading in readings]
+        released = release(
+            step.tokens.cpu().numpy(),
+            None if step.block is None else step.block.tolist(),
+            running=running,
+            flagged=flagged,
         )
-        if (reading.flagged | ~running).all():
+        yield Watched(**vars(step), readings=readings, released=released)
+        if not any(on and not bad for on, bad in zip(running, flagged, strict=True)):
             return
 
 
@@ -70,33 +67,32 @@ class Release:
     """How many tokens of each row may leave after each step."""
 
     def __init__(self, rows: int) -> None:
-        self._released = np.zeros(rows, dtype=np.int64)
-        self._whole = np.zeros(rows, dtype=np.int64)
-        self._block: NDArray[np.integer] = np.zeros(rows, dtype=np.int64)
+        self._released, self._whole, self._block = [0] * rows, [0] * rows, [0] * rows
 
     def __call__(
         self,
         tokens: NDArray[np.integer],
-        block: NDArray[np.integer] | None,
+        block: Sequence[int] | None,
         *,
-        running: NDArray[np.bool_],
-        flagged: NDArray[np.bool_],
-    ) -> NDArray[np.int64]:
-        """Take in a step: how many tokens may leave ``[B]``; a flagged row's stay where they were.
+        running: Sequence[bool],
+        flagged: Sequence[bool],
+    ) -> list[int]:
+        """Take in a step: how many tokens of each row may leave; a flagged row's stay as they were.
 
         Args:
             tokens: ``[B, R]`` committed tokens, -1 where none is.
-            block: ``[B]`` block each row worked on; None where there are no blocks.
-            running: ``[B]`` rows the step belongs to.
-            flagged: ``[B]``.
+            block: ``B`` numbers, the block each row worked on; None where there are no blocks.
+            running: ``B`` times whether the step belongs to the row.
+            flagged: ``B`` times whether the row is.
         """
-        masked = tokens < 0
-        prefix = np.where(masked.any(axis=1), masked.argmax(axis=1), tokens.shape[1])
-        passed = prefix
-        if block is not None:
-            # What was there when a block was left is final: nothing goes back to it.
-            left = ~running | (block != self._block)
-            passed = np.where(left, self._whole, self._released)
-            self._whole, self._block = prefix, block
-        self._released = np.where(flagged, self._released, passed)
-        return self._released
+        for row, place in enumerate(tokens.argmin(axis=1).tolist()):
+            prefix = place if tokens.item(row, place) < 0 else tokens.shape[1]
+            passed = prefix
+            if block is not None:
+                # What was there when a block was left is final: nothing goes back to it.
+                left = not running[row] or block[row] != self._block[row]
+                passed = self._whole[row] if left else self._released[row]
+                self._whole[row], self._block[row] = prefix, block[row]
+            if not flagged[row]:
+                self._released[row] = passed
+        return list(self._released)

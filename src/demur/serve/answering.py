@@ -12,7 +12,7 @@ from demur.sampling import Autoregressive, Sampler, find_pooling
 from demur.serve.answer import Answer, Clocks, Mode
 from demur.serve.grouped import Grouped
 from demur.serve.job import Event, Failed, Finished, FinishReason, Job, Said, Seen, Started
-from demur.serve.judge import Judge, Opinion
+from demur.serve.judge import Judge
 from demur.serve.limits import Limits
 from demur.serve.metrics import Metrics
 from demur.serve.moment import Moment, Running
@@ -160,8 +160,8 @@ class Answering:
                 self._metrics.first.labels(self._model.name).observe(monotonic() - job.arrived)
             answer.add(moment.settled[place])
             if job.watched:
-                opinion = self._opinion(job)
-                seen = Seen(*moment.view(place), opinion.sigma, opinion.suspicious)
+                sigma = self._judge.sigma(job) if self._judge else None
+                seen = Seen(*moment.view(place), sigma, job in suspicious)
                 self.events.append((job, seen))
             if job in suspicious and not self._audits(job):
                 self.end(job, "content_filter", natural=True)
@@ -189,9 +189,6 @@ class Answering:
         if not self._judge or self._audits(job):
             return 0
         return None if self._mode == "buffer" else self._hold
-
-    def _opinion(self, job: Job) -> Opinion:
-        return self._judge.opinion(job) if self._judge else Opinion()
 
 
 def _is_cut(last: Sequence[int], model: LanguageModel) -> bool:

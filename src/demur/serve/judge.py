@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from torch import Tensor
@@ -13,30 +15,9 @@ from demur.guard.drift import Drift
 from demur.serve.job import Job
 
 if TYPE_CHECKING:
-    from demur.guard import StreamingGuard
+    from demur.guard import Reading, StreamingGuard
 
 _log = logging.getLogger("demur.serve")
-
-
-class Opinion(NamedTuple):
-    """What the guard says of one answer after a step.
-
-    Attributes:
-        sigma: the signal in [0, 1], 1 = complying.
-        statistic: running maximum of the score.
-        flagged_at: 1-based step at which the statistic passed the threshold; 0 while it has not.
-        failed: the guard could not judge; nothing more may leave.
-    """
-
-    sigma: float | None = None
-    statistic: float | None = None
-    flagged_at: int = 0
-    failed: bool = False
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether the answer must be held back."""
-        return self.failed or self.flagged_at > 0
 
 
 @final
@@ -53,8 +34,11 @@ class Judge:
         # Of an answer that was blocked it is known only that its maximum lies above the threshold, so
         # that for the bet everything above counts as one value, in the calibration too.
         self._above = float(np.nextafter(np.float32(guard.threshold), np.float32(np.inf)))
-        known = np.concatenate([group.calibration for group in guard.groups.values()])
+        known = np.sort(np.concatenate([group.calibration for group in guard.groups.values()]))
         censored = np.minimum(known, self._above)
+        # A p-value counts the scores as high, so that it is the same up to the next of them.
+        self._known = known.tolist()
+        self._p_values = guard.p_value([*known, np.inf]).tolist()
         self._drift = Drift(censored, generator=np.random.default_rng())
         self.restart()
 
@@ -63,10 +47,9 @@ class Judge:
         self._watcher = self.guard.watcher(self._rows)
         self._free = list(range(self._rows))
         self._places: dict[Job, int] = {}
+        self._readings: dict[Job, Reading] = {}
+        self._flagged: set[Job] = set()
         self._failed: set[Job] = set()
-        self._flagged: dict[Job, int] = {}
-        self._sigma = np.full(self._rows, np.nan, dtype=np.float32)
-        self._statistic = np.full(self._rows, np.nan, dtype=np.float32)
 
     @property
     def drift(self) -> float:
@@ -81,9 +64,7 @@ class Judge:
         for job in jobs:
             self._places[job] = self._free.pop()
         try:
-            places = np.array([self._places[job] for job in jobs])
-            self._sigma[places] = self._statistic[places] = np.nan
-            self._watcher.reset(places)
+            self._watcher.reset([self._places[job] for job in jobs])
         except Exception:
             self._give_up(jobs)
 
@@ -92,38 +73,32 @@ class Judge:
         for job in jobs:
             if job in self._places:
                 self._free.append(self._places.pop(job))
+                self._readings.pop(job, None)
+                self._flagged.discard(job)
                 self._failed.discard(job)
-                self._flagged.pop(job, None)
 
     def read(self, jobs: Sequence[Job], phi: Mapping[str, Tensor]) -> None:
         """Take in a step of these jobs: layer -> ``[K, D]``."""
         try:
-            places = np.array([self._places[job] for job in jobs])
-            reading = self._watcher.observe(phi, places)
-            self._sigma[places], self._statistic[places] = reading.sigma, reading.statistic
-            unsound = ~np.isfinite(reading.sigma + reading.statistic)
-            for row in (unsound | reading.flagged).nonzero()[0].tolist():
-                if unsound[row]:
-                    self._failed.add(jobs[row])
-                else:
-                    self._flagged.setdefault(jobs[row], int(reading.step[row]))
+            readings = self._watcher.observe(phi, [self._places[job] for job in jobs])
+            for job, reading in zip(jobs, readings, strict=True):
+                self._readings[job] = reading
+                if not reading.statistic <= self.guard.threshold:
+                    # inf or NaN: the state or the guard is broken.
+                    sound = math.isfinite(reading.statistic)
+                    (self._flagged if sound else self._failed).add(job)
         except Exception:
             self._give_up(jobs)
 
     @property
     def suspicious(self) -> Collection[Job]:
-        """The watched jobs that must be held back."""
-        return self._failed | self._flagged.keys()
+        """The watched jobs that must be held back: flagged, or not to be judged."""
+        return self._failed | self._flagged
 
-    def opinion(self, job: Job) -> Opinion:
-        """What is known of a job by now."""
-        if job in self._failed:
-            return Opinion(failed=True)
-        place = self._places[job]
-        if np.isnan(self._statistic[place]):
-            return Opinion()
-        sigma, statistic = float(self._sigma[place]), float(self._statistic[place])
-        return Opinion(sigma, statistic, self._flagged.get(job, 0))
+    def sigma(self, job: Job) -> float | None:
+        """The signal of a job's last step; None before the first, or where it could not be judged."""
+        reading = self._read_of(job)
+        return reading.sigma if reading else None
 
     def verdict(self, job: Job, *, whole: bool) -> dict[str, Any]:
         """What a client is told about an answer that is over; called once for each.
@@ -135,28 +110,31 @@ class Judge:
         """
         p_value = None
         try:
-            p_value = self._p_value(self.opinion(job), observed=whole and job.calibrated)
+            if reading := self._read_of(job):
+                if whole and job.calibrated:
+                    self._bet(reading.statistic)
+                p_value = self._p_values[bisect_left(self._known, reading.statistic)]
         except Exception:
             self._give_up([job])
-        opinion = self.opinion(job)
+        failed, reading = job in self._failed, self._read_of(job)
         return {
             "guard": self.guard.name,
             "alpha": self.guard.alpha,
             "threshold": float(self.guard.threshold),
-            "statistic": opinion.statistic,
+            "statistic": reading.statistic if reading else None,
             "p_value": p_value,
-            "flagged": opinion.suspicious,
-            "flagged_at_step": opinion.flagged_at or None,
-            "guard_failed": opinion.failed,
+            "flagged": failed or job in self._flagged,
+            "flagged_at_step": reading.flagged_at or None if reading else None,
+            "guard_failed": failed,
             "calibrated": job.calibrated,
         }
 
-    def _p_value(self, opinion: Opinion, *, observed: bool) -> float | None:
-        if opinion.statistic is None:
-            return None
-        if observed:
-            self._drift.observe(min(opinion.statistic, self._above))
-        return float(self.guard.p_value(np.array([opinion.statistic]))[0])
+    def _read_of(self, job: Job) -> Reading | None:
+        return None if job in self._failed else self._readings.get(job)
+
+    def _bet(self, statistic: float) -> None:
+        """An answer of the kind that the calibration's were ended with this."""
+        self._drift.observe(min(statistic, self._above))
 
     def _give_up(self, jobs: Sequence[Job]) -> None:
         _log.exception("The guard failed; %d answers are filtered", len(jobs))
