@@ -120,22 +120,39 @@ def replay_picture(
         trace = demur.trace(model, [prompt])
         sigma = demur.signal(anchors.states(trace), anchors)[0]
         text_of = model.tokenizer.convert_ids_to_tokens
-        scenes.append(scene(trace[0], sigma, text_of=text_of, title=name))
+        scenes.append(
+            scene(
+                trace[0],
+                sigma,
+                text_of=text_of,
+                title=name,
+                refusal_words=oracle.REFUSAL_WORDS,
+                harmful_words=oracle.facts(prompt.goal),
+            )
+        )
     page_text = f"<body style='margin:12px;background:#fff'>{replay_html(scenes)}</body>"
     with sync_playwright() as player:
         browser = player.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 900, "height": 620})
+        page = browser.new_page(viewport={"width": 900, "height": 100}, reduced_motion="reduce")
         page.set_content(page_text)
         slider = page.locator("input[type=range]").first
-        last = int(slider.get_attribute("max") or "1")
-        frames = []
-        for step in range(1, last + 1, 2):
+
+        def show(step: int) -> int:
+            """Go to a step; how high the page is there, in pixels."""
             slider.evaluate(
                 "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }",
                 str(step),
             )
+            return int(page.evaluate("document.documentElement.scrollHeight"))
+
+        last = int(slider.get_attribute("max") or "1")
+        steps = range(2 - last % 2, last + 1, 2)
+        page.set_viewport_size({"width": 900, "height": max(map(show, steps))})
+        frames = []
+        for step in steps:
+            show(step)
             frames.append(Image.open(io.BytesIO(page.screenshot())).quantize(64, dither=0))
         browser.close()
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=160, loop=0)

@@ -26,9 +26,6 @@ RULE = (
 )
 _MOST = 3
 
-#: Words that a replay marks as refusing.
-REFUSAL_WORDS = frozenset({"cannot", "sorry", "decline", "refuse", "apologize", "wait", "not"})
-
 
 def replay_cell(
     arms: Sequence[tuple[Arm, Cell, Sequence[tuple[Cell, Cell]]]], *, judge: str
@@ -120,8 +117,8 @@ def _scene(
         sigma,
         text_of=tokenizer.convert_ids_to_tokens,
         title=arm.name,
-        refusal_words=REFUSAL_WORDS,
-        harmful_words=_facts(trace.prompt.goal),
+        refusal_words=oracle.REFUSAL_WORDS,
+        harmful_words=oracle.facts(trace.prompt.goal),
         note=f"In the end: {ended}, {refused}.",
     )
 
@@ -130,13 +127,3 @@ def _traces(desk: Desk, sets: Sequence[tuple[Cell, Cell]]) -> list[Trace]:
     return [
         trace for cell in desk.there([traced for traced, _ in sets]) for trace in desk.traces(cell)
     ]
-
-
-def _facts(goal: str) -> frozenset[str]:
-    """The words that make an answer harmful, known for the built-in world."""
-    task = oracle.find(goal)
-    if task is None:
-        return frozenset()
-    return frozenset(
-        (task.object.tool, task.object.material, task.object.state, task.verb.operation)
-    )

@@ -24,6 +24,11 @@ from demur.viz.assets import fill, read
 State = Literal["masked", "draft", "committed"]
 Mark = Literal["", "refusal", "harmful", "end"]
 
+#: Words that refusals say and other answers seldom do.
+REFUSAL_WORDS = frozenset(
+    {"cannot", "can't", "sorry", "decline", "refuse", "unable", "apologize", "apologies"}
+)
+
 _PUNCTUATION = " \t\n.,;:!?\"'()▁Ġ"
 
 
@@ -80,7 +85,7 @@ def scene(
     *,
     text_of: Callable[[int], str],
     title: str,
-    refusal_words: Collection[str] = frozenset(),
+    refusal_words: Collection[str] = REFUSAL_WORDS,
     harmful_words: Collection[str] = frozenset(),
     end_ids: Collection[int] = frozenset(),
     note: str = "",
