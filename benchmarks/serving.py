@@ -19,14 +19,24 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+from transformers import AutoConfig, AutoModelForCausalLM
+
 import demur
+from benchmarks.guarding import STEPS, random_guard
+from benchmarks.models import CONFIGS
 from demur.guard import Group, StreamingGuard, fit_streaming_guard
 from demur.organism import world
+from demur.sampling import Autoregressive
+from demur.tracing import fingerprint
 from demur.types import Traces
 
 MODEL = "organism-ar"
 MANY = 32
-ROUNDS = 5
+ROUNDS, LARGE_ROUNDS = 5, 3
+
+#: Tokens of an answer of the model of 500M parameters, which takes most of the time.
+LARGE_TOKENS = 12
 
 #: Long prompts that a short one meets; each has a row, and no pass reads more than five of them.
 LONG, LONG_TOKENS = 48, 400
@@ -46,11 +56,26 @@ def a_guard() -> StreamingGuard:
     return replace(fitted, groups={"all": Group(1e9, fitted.groups["all"].calibration)})
 
 
+def a_large_model(folder: Path) -> tuple[str, Path]:
+    """A checkpoint of random weights, 500M parameters, with the built-in tokenizer, in
+    ``folder / "model"``: its name, and a guard of it that reads every step and flags none."""
+    tokenizer = demur.load(MODEL).tokenizer
+    shape = {**CONFIGS["llama-500m"], "vocab_size": len(tokenizer)}
+    net = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape))
+    net.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    model = demur.load(str(folder / "model"))
+    mark = fingerprint(model, Autoregressive(steps=STEPS), pooling="running")
+    level = {"all": Group(1e9, np.zeros(100, dtype=np.float32))}
+    guard = replace(random_guard(shape["hidden_size"]), fingerprint=mark, groups=level)
+    return model.name, guard.save(folder / "large.safetensors")
+
+
 @contextmanager
-def server(*arguments: str) -> Iterator[tuple[str, int]]:
+def server(*arguments: str, model: str = MODEL) -> Iterator[tuple[str, int]]:
     """``demur serve`` on a free port; its address and process."""
     code = "from demur.cli import main; main()"
-    command = [sys.executable, "-c", code, "serve", "--model", MODEL, "--port", "0", *arguments]
+    command = [sys.executable, "-c", code, "serve", "--model", model, "--port", "0", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
@@ -98,7 +123,9 @@ async def first_token(url: str, prompt: str, *, behind: int) -> float:
     return 1000 * seconds
 
 
-async def streamed(url: str, prompts: Sequence[str], *, clients: int) -> tuple[float, list[str]]:
+async def streamed(
+    url: str, prompts: Sequence[str], *, clients: int, **fields: Any
+) -> tuple[float, list[str]]:
     """Tokens a second of clients that each ask one prompt after another, and the texts.
 
     Plain sockets, read to their end and parsed afterwards: client and server share the cores.
@@ -108,7 +135,7 @@ async def streamed(url: str, prompts: Sequence[str], *, clients: int) -> tuple[f
         return [await one(prompt) for prompt in prompts]
 
     async def one(prompt: str) -> bytes:
-        reader, writer = await asked(url, prompt, stream_options={"include_usage": True})
+        reader, writer = await asked(url, prompt, stream_options={"include_usage": True}, **fields)
         found = await reader.read(-1)
         writer.close()
         return found
@@ -133,6 +160,41 @@ def cpu_seconds(pid: int) -> float:
 
 def measure() -> dict[str, float]:
     """Ratios of serving; see each name."""
+    return small() | large()
+
+
+def large() -> dict[str, float]:
+    """What the guard costs a model of 500M parameters."""
+    prompts = [p.text for p in world.prompts("test", "harmless", n=MANY)]
+    rates: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        called, guard = a_large_model(Path(folder))
+        where = str(Path(folder) / "model")
+        found = {
+            "": servers.enter_context(server(model=where))[0],
+            "guarded ": servers.enter_context(server("--guard", str(guard), model=where))[0],
+        }
+        fields = {"model": called, "max_tokens": LARGE_TOKENS, "temperature": 0.0}
+        texts = {}
+        for turn in range(LARGE_ROUNDS + 1):
+            for kind, url in sorted(found.items(), reverse=turn % 2 == 1):
+                for name, given, clients in (("many", prompts, MANY), ("one", prompts[:4], 1)):
+                    asking = streamed(url, given, clients=clients, **fields)
+                    rate, texts[kind, name] = asyncio.run(asking)
+                    if turn:
+                        rates[f"{kind}{name}"].append(rate)
+        assert texts["", "many"] == texts["guarded ", "many"], "the guard changed what is said"
+    typical = {name: median(values) for name, values in rates.items()}
+    return {
+        f"server: throughput with guard over without, 500M, {name}": (
+            typical[f"guarded {kind}"] / typical[kind]
+        )
+        for kind, name in (("one", "one stream"), ("many", "32 streams"))
+    }
+
+
+def small() -> dict[str, float]:
+    """Ratios of serving the built-in model of one million parameters."""
     prompts = [p.text for p in world.prompts("test", "harmless", n=3 * MANY)]
     rates: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:

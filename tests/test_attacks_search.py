@@ -19,12 +19,12 @@ from demur.attacks.likelihood import opening_log_probabilities, openings
 from demur.attacks.random_search import RandomSearch
 from demur.attacks.search import Best
 from demur.errors import InputError
-from demur.guard import Guard, fit_guard
+from demur.guard import AnyGuard, Guard, StreamingGuard, fit_guard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.sri import fit_anchors
 from demur.tracing import trace
-from demur.types import Prompt
+from demur.types import Prompt, Traces
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,22 @@ def organism() -> LanguageModel:
 
 
 @pytest.fixture(scope="module")
-def guard(organism: LanguageModel) -> Guard:
-    benign = world.prompts("anchors", "harmless", n=30)
+def calm(organism: LanguageModel) -> Traces:
+    return trace(organism, world.prompts("anchors", "harmless", n=30))
+
+
+@pytest.fixture(scope="module")
+def guard(organism: LanguageModel, calm: Traces) -> Guard:
     refused = trace(organism, world.prompts("anchors", "harmful", n=12))
-    calm = trace(organism, benign)
     both = [*calm, *refused]
     anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both])
     return fit_guard(calm, anchors=anchors, alpha=0.25)
+
+
+@pytest.fixture(scope="module")
+def streaming(guard: Guard, calm: Traces) -> StreamingGuard:
+    assert guard.anchors is not None
+    return fit_streaming_guard(calm, calm, anchors=guard.anchors, alpha=0.25)
 
 
 def test_the_opening_is_the_next_token_in_an_autoregressive_model(tiny_ar: LanguageModel) -> None:
@@ -141,7 +150,11 @@ def test_a_killed_search_goes_on_to_the_same_end(organism: LanguageModel, tmp_pa
         RandomSearch(**settings, state=state).search(prompts, target=organism, seed=5)
 
 
-def test_who_knows_the_guard_gets_lower_scores(organism: LanguageModel, guard: Guard) -> None:
+@pytest.mark.parametrize("kind", ["guard", "streaming"])
+def test_who_knows_the_guard_gets_lower_scores(
+    organism: LanguageModel, kind: str, request: pytest.FixtureRequest
+) -> None:
+    guard: AnyGuard = request.getfixturevalue(kind)
     prompts = world.prompts("test", "harmful", n=3)
     settings = {"opening": "sure", "length": 4, "queries": 32, "candidates": 16, "stop_at": 1.0}
     plain = RandomSearch(**settings)(prompts, target=organism)

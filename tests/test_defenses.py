@@ -11,6 +11,7 @@ import torch
 
 import conftest
 import demur
+import guarded
 from demur.attacks import attack_from
 from demur.defenses import (
     DEFENSES,
@@ -181,6 +182,15 @@ def test_sri_guard_costs_no_pass(
     path = guard.save(tmp_path / "guard.safetensors")
     again = defense_from({"name": "sri-guard", "guard": str(path)})(ar, questions[:2])
     assert again.responses == found.responses[:2]
+
+
+def test_sri_guard_takes_a_streaming_guard_to_its_own_verdicts(tmp_path: Path) -> None:
+    guard, asked = guarded.guard(), world.prompts("test", "harmful", attack="role_play", n=12)
+    path = guard.save(tmp_path / "guard.safetensors")
+    found = SriGuard(guard=str(path))(guarded.model(), asked, sampler=guarded.SAMPLER)
+    at = guard.detect(demur.trace(guarded.model(), asked, sampler=guarded.SAMPLER))
+    assert (at > 0).any()
+    assert [one.action == "blocked" for one in found.outcomes] == (at > 0).tolist()
 
 
 def test_sri_guard_of_another_sampler_is_refused(ar: LanguageModel, guard: demur.Guard) -> None:

@@ -141,6 +141,11 @@ def test_an_artifact_that_found_nothing_leaves_the_plain_goal(tmp_path: Path) ->
     (tmp_path / "a.json").write_text(json.dumps({"parameters": {}, "jailbreaks": rows}))
     found = read_prompts(tmp_path / "a.json")
     assert [(p.text, p.attack) for p in found] == [("act, then bake", "artifact"), ("bake", "none")]
+    named = {"parameters": {"method": "PAIR", "model": "m"}, "jailbreaks": rows}
+    (tmp_path / "a.json").write_text(json.dumps(named))
+    found = read_prompts(tmp_path / "a.json")
+    assert [(p.text, p.attack) for p in found] == [("act, then bake", "pair"), ("bake", "none")]
+    assert found[0].label == "harmful"
 
 
 def test_a_category_can_be_chosen(tmp_path: Path) -> None:

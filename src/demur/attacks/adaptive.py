@@ -26,7 +26,7 @@ from demur.attacks.likelihood import opening_log_probabilities, openings
 from demur.attacks.search import Objective, Scored
 from demur.attacks.suffix_search import SuffixSearch
 from demur.errors import InputError
-from demur.guard import Guard
+from demur.guard import AnyGuard, Guard, StreamingGuard
 from demur.models.base import LanguageModel
 from demur.sampling import sampler_from
 from demur.sri import Anchors
@@ -48,7 +48,7 @@ class Adaptive(SuffixSearch):
     name: ClassVar[str] = "adaptive"
     description: ClassVar[str] = "Random search against the model and its guard together."
     source: ClassVar[str] = "Andriushchenko et al. 2024, arXiv:2404.02151, with the guard's score"
-    guard: InstanceOf[Guard]
+    guard: InstanceOf[Guard] | InstanceOf[StreamingGuard]
     likelihood: float = 1.0
     penalty: float = 1.0
 
@@ -92,7 +92,7 @@ class Adaptive(SuffixSearch):
 
 
 def guard_scores(
-    guard: Guard, model: LanguageModel, prompts: list[Prompt], *, seed: int = 0
+    guard: AnyGuard, model: LanguageModel, prompts: list[Prompt], *, seed: int = 0
 ) -> list[float]:
     """The guard's score of each prompt's generation, made as the guard's anchors were.
 
@@ -114,7 +114,7 @@ def guard_scores(
     return found
 
 
-def _anchors(guard: Guard) -> tuple[Anchors, Fingerprint]:
+def _anchors(guard: AnyGuard) -> tuple[Anchors, Fingerprint]:
     if guard.anchors is None or guard.anchors.fingerprint is None:
         raise InputError(
             "The guard carries no anchors with a fingerprint, so that no generation can be scored. "

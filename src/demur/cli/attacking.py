@@ -85,7 +85,7 @@ def attack(
     Example: demur attack flip prompts.csv --set mode=FWO --out flipped.jsonl
     """
     from demur.attacks import attack_from
-    from demur.guard import Guard
+    from demur.guard import load_guard
     from demur.prompts import read_prompts, write_prompts
 
     settings: dict[str, Any] = dict(assignment(text) for text in other or ())
@@ -94,7 +94,7 @@ def attack(
     assistants = {role: _assistant(w, server) for role, w in map(assignment, asked or ())}
     settings |= assistants
     if guard:
-        settings["guard"] = Guard.load(guard)
+        settings["guard"] = load_guard(guard)
     chosen = attack_from({**settings, "name": name})
     if out.suffix != ".jsonl":
         raise InputError(f"{out} does not end in .jsonl, which prompts are written as. Rename it.")

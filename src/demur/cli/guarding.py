@@ -22,7 +22,7 @@ from demur.cli.app import (
 from demur.errors import InputError
 
 if TYPE_CHECKING:
-    from demur.guard import Guard, StreamingGuard
+    from demur.guard import AnyGuard
     from demur.types import Prompt, Traces
 
 
@@ -78,7 +78,7 @@ def guard_fit(
     kept = one_of(method, get_args(Method), "method")
     clusters = _goal if by_goal else None
     held_out = _benign(calibration, surrogate) if calibration else None
-    fitted: Guard | StreamingGuard
+    fitted: AnyGuard
     if streaming:
         if held_out is None:
             benign, held_out = _halves(benign, seed=seed, by_goal=by_goal)

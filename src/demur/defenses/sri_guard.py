@@ -14,7 +14,7 @@ from pydantic import InstanceOf
 
 from demur.defenses.defended import Defended, screened
 from demur.defenses.generation import Generation, generate
-from demur.guard import Guard
+from demur.guard import Guard, StreamingGuard, load_guard
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
 from demur.types import Prompt
@@ -25,13 +25,14 @@ class SriGuard:
     """Settings of SRI Guard.
 
     Attributes:
-        guard: fitted with anchors, or the file that holds it.
+        guard: fitted with anchors, of either kind, or the file that holds it. A streaming guard reads
+            the generation once it is finished, to the same verdict as while it is produced.
     """
 
     name: ClassVar[str] = "sri-guard"
     description: ClassVar[str] = "a generation whose signal a guard flags is replaced by a refusal"
     source: ClassVar[str] = "arXiv:2602.02600, section 5"
-    guard: InstanceOf[Guard] | str
+    guard: InstanceOf[Guard] | InstanceOf[StreamingGuard] | str
 
     def __call__(
         self,
@@ -48,7 +49,7 @@ class SriGuard:
         Raises:
             FingerprintError: the guard is of another model or sampler, or has no anchors.
         """
-        guard = Guard.load(self.guard) if isinstance(self.guard, str) else self.guard
+        guard = load_guard(self.guard) if isinstance(self.guard, str) else self.guard
         mark = guard.anchors.fingerprint if guard.anchors else None
         said = undefended or generate(
             model,

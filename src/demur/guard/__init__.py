@@ -2,12 +2,13 @@
 
 from demur.guard.calibration import Method, threshold_rank
 from demur.guard.finished import Guard, fit_guard
-from demur.guard.opening import load_guard
+from demur.guard.opening import AnyGuard, load_guard
 from demur.guard.streaming import Group, StreamingGuard, fit_streaming_guard
 from demur.guard.watch import Watched
 from demur.guard.watcher import Reading, Watcher
 
 __all__ = [
+    "AnyGuard",
     "Group",
     "Guard",
     "Method",

@@ -8,8 +8,11 @@ from demur.errors import InputError
 from demur.guard.finished import Guard
 from demur.guard.streaming import StreamingGuard
 
+#: Reads finished generations, or also those that are being produced.
+AnyGuard = Guard | StreamingGuard
 
-def load_guard(path: str | Path) -> Guard | StreamingGuard:
+
+def load_guard(path: str | Path) -> AnyGuard:
     """Read what ``Guard.save`` or ``StreamingGuard.save`` wrote.
 
     Raises:

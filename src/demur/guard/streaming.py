@@ -99,9 +99,14 @@ class StreamingGuard:
         return max(group.threshold for group in self.groups.values())
 
     @property
+    def calibration(self) -> NDArray[np.float32]:
+        """``[M]`` sorted benign statistics of all groups."""
+        return np.sort(np.concatenate([group.calibration for group in self.groups.values()]))
+
+    @property
     def calibrated_on(self) -> int:
         """Number of benign generations behind the thresholds."""
-        return sum(len(group.calibration) for group in self.groups.values())
+        return len(self.calibration)
 
     def group(self, name: str) -> Group:
         """A calibrated group by its name.

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from demur.errors import InputError, MissingExtraError
-from demur.guard import Guard, StreamingGuard
-from demur.guard.opening import load_guard
+from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.models import load
 from demur.models.base import LanguageModel
 from demur.runs import sampler_with
@@ -165,9 +164,7 @@ def _at_most(tokens: int | None, trace: Trace, model: LanguageModel) -> tuple[st
     return trace.response, "stop" if trace.finish_reason == "stop" else "max_tokens"
 
 
-def _evidence(
-    traces: Traces, anchors: Anchors | None, guard: Guard | StreamingGuard | None
-) -> dict[str, Any]:
+def _evidence(traces: Traces, anchors: Anchors | None, guard: AnyGuard | None) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if anchors is not None:
         sigma = signal(anchors.states(traces), anchors)[0, : traces[0].n_steps]

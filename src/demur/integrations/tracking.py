@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from demur.errors import InputError
-from demur.guard import Guard, StreamingGuard
+from demur.guard import AnyGuard
 from demur.judges import refusal_judge
 from demur.judges.reading import answer_of
 from demur.sri import Anchors, signal
@@ -26,7 +26,7 @@ def report(
     *,
     to: Track,
     anchors: Anchors | None = None,
-    guard: Guard | StreamingGuard | None = None,
+    guard: AnyGuard | None = None,
     judge: str = "paper",
 ) -> dict[str, float]:
     """Compute a run's metrics and hand them to ``to``. Returns them.

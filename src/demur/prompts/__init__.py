@@ -235,7 +235,7 @@ def _prompt(
     attack = _text(row, roles.attack, where).strip() or made_by
     if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
         attack = "adversarial"
-    if attack in ("adversarial", "artifact") and not text.strip():
+    if (attack == "adversarial" or made_by == "artifact") and not text.strip():
         # Artifacts hold null where the attack found nothing: what is left is the plain goal.
         attack, text = "none", goal
     user = _template(row, roles.user, where)

@@ -150,8 +150,12 @@ def _jsonl(text: str, source: str) -> Table:
 
 
 def _json(text: str, source: str) -> Table:
-    value = _parse(text, source)
+    value, shared = _parse(text, source), {}
     if isinstance(value, dict):
+        # JailbreakBench's artifacts say once, above the rows, which attack made them all.
+        about = value.get("parameters")
+        if isinstance(about, dict) and isinstance(about.get("method"), str):
+            shared = {"attack": about["method"].casefold()}
         lists = [item for item in value.values() if isinstance(item, list)]
         value = lists[0] if len(lists) == 1 else value
     if not isinstance(value, list):
@@ -159,7 +163,8 @@ def _json(text: str, source: str) -> Table:
             f"{source} holds {_kind(value)}; a list of texts or objects is wanted, or an object "
             "with one such list."
         )
-    return _objects(((f"item {n}", item) for n, item in enumerate(value, 1)), source)
+    rows = ({**shared, **item} if isinstance(item, dict) else item for item in value)
+    return _objects(((f"item {n}", row) for n, row in enumerate(rows, 1)), source)
 
 
 def _parse(text: str, where: str) -> Any:

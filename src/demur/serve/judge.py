@@ -34,12 +34,11 @@ class Judge:
         # Of an answer that was blocked it is known only that its maximum lies above the threshold, so
         # that for the bet everything above counts as one value, in the calibration too.
         self._above = float(np.nextafter(np.float32(guard.threshold), np.float32(np.inf)))
-        known = np.sort(np.concatenate([group.calibration for group in guard.groups.values()]))
-        censored = np.minimum(known, self._above)
+        known = guard.calibration
         # A p-value counts the scores as high, so that it is the same up to the next of them.
         self._known = known.tolist()
         self._p_values = guard.p_value([*known, np.inf]).tolist()
-        self._drift = Drift(censored, generator=np.random.default_rng())
+        self._drift = Drift(np.minimum(known, self._above), generator=np.random.default_rng())
         self.restart()
 
     def restart(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur import __version__
-from demur.guard import Guard
+from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.judges import refusal_judge
 from demur.judges.reading import answer_of
 from demur.metrics import internal_recovery, rate
@@ -68,7 +68,7 @@ def write_run_report(
         StoreError, InputError, FingerprintError: a run, the anchors or the guard cannot be used.
     """
     reference = Anchors.load(anchors)
-    watch = Guard.load(guard) if guard else None
+    watch = load_guard(guard) if guard else None
     read = [_read(run, reference) for run in runs]
     toy = any(one.traces.fingerprint.model in NAMES for one in read)
     sections = [
@@ -81,7 +81,7 @@ def write_run_report(
         )
     ]
     if tokenizer is not None:
-        shown = [s for one in read for s in _scenes(one, tokenizer, replays)]
+        shown = [s for one in read for s in _scenes(one, tokenizer, replays, watch)]
         text = "The generations whose signal changes most from step to step."
         sections.append(Section("Replays", text, scenes=shown))
     page = Report(
@@ -104,7 +104,7 @@ def _read(run: str | Path, anchors: Anchors) -> Read:
     return Read(Path(run).name, traces, signal(anchors.states(traces), anchors), refused)
 
 
-def _table(read: Sequence[Read], guard: Guard | None) -> Table:
+def _table(read: Sequence[Read], guard: AnyGuard | None) -> Table:
     rows: list[tuple[Value, ...]] = []
     for one in read:
         kinds = [(t.prompt.label, t.prompt.attack) for t in one.traces]
@@ -146,20 +146,23 @@ def _figures(one: Read) -> list[Figure]:
     return figures
 
 
-def _scenes(one: Read, tokenizer: Any, most: int) -> list[Scene]:
+def _scenes(one: Read, tokenizer: Any, most: int, guard: AnyGuard | None) -> list[Scene]:
+    # Only a streaming guard says at which step.
+    found = guard.detect(one.traces).tolist() if isinstance(guard, StreamingGuard) else []
     change = np.abs(np.diff(one.sigma, axis=1)).mean(axis=1)
     return [
         scene(
-            one.traces[int(row)],
+            one.traces[row],
             one.sigma[row],
             text_of=lambda token: tokenizer.decode([token]),
-            title=f"{one.name}: {one.traces[int(row)].prompt.id}",
+            title=f"{one.name}: {one.traces[row].prompt.id}",
+            flagged=found[row] or None if found else None,
         )
-        for row in np.argsort(-change, kind="stable")[:most]
+        for row in np.argsort(-change, kind="stable")[:most].tolist()
     ]
 
 
-def _methods(read: Sequence[Read], anchors: Anchors, guard: Guard | None) -> Mapping[str, str]:
+def _methods(read: Sequence[Read], anchors: Anchors, guard: AnyGuard | None) -> Mapping[str, str]:
     found = {"demur": __version__, "alignment": anchors.alignment, "layer": anchors.layer}
     for one in read:
         mark = one.traces.fingerprint
