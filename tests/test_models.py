@@ -277,7 +277,7 @@ def test_attention_implementation_changes_no_token(tmp_path: Path) -> None:
 def test_fewer_bits_and_device_map_name_their_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demur.models.checkpoint.find_spec", lambda name: None)
+    monkeypatch.setattr("demur.models.weights.find_spec", lambda name: None)
     folder = save_llama(tmp_path / "small")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"bits": 4}, "weights in 4 bits"),

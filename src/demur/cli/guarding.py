@@ -80,8 +80,6 @@ def guard_fit(
     held_out = _benign(calibration, surrogate) if calibration else None
     fitted: AnyGuard
     if streaming:
-        if held_out is None:
-            benign, held_out = _halves(benign, seed=seed, by_goal=by_goal)
         fitted = fit_streaming_guard(
             benign,
             held_out,
@@ -90,6 +88,7 @@ def guard_fit(
             method=kept,
             groups=(lambda prompt: prompt.attack) if by_attack else None,
             clusters=clusters,
+            seed=seed,
         )
     else:
         fitted = fit_guard(
@@ -159,21 +158,3 @@ def _benign(runs: list[Path], surrogate: str | None) -> Traces:
 
 def _goal(prompt: Prompt) -> str:
     return prompt.goal
-
-
-def _halves(traces: Traces, *, seed: int, by_goal: bool) -> tuple[Traces, Traces]:
-    """Two random halves of the traces, or of their goals: what is usual at a step, and the threshold,
-    need as many."""
-    import numpy as np
-
-    from demur.types import Traces
-
-    names = [trace.prompt.goal if by_goal else i for i, trace in enumerate(traces)]
-    known = list(dict.fromkeys(names))
-    order = np.random.default_rng(seed).permutation(len(known)).tolist()
-    chosen = {known[i] for i in order[: len(order) // 2]}
-    first, second = (
-        Traces(tuple(t for t, n in zip(traces, names, strict=True) if (n in chosen) is side))
-        for side in (True, False)
-    )
-    return first, second

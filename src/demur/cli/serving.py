@@ -83,9 +83,9 @@ def serve(
 
     from demur.models import load
     from demur.serve.answer import Mode
-    from demur.serve.answering import Uncalibrated
     from demur.serve.app import create_app
     from demur.serve.host import coverage, host, read_guard
+    from demur.serve.hosted import Uncalibrated
     from demur.serve.keys import read_keys
     from demur.serve.lifetime import Server, is_loopback, listen
     from demur.serve.metrics import Metrics

@@ -3,7 +3,8 @@
 from demur.guard.calibration import Method, threshold_rank
 from demur.guard.finished import Guard, fit_guard
 from demur.guard.opening import AnyGuard, load_guard
-from demur.guard.streaming import Group, StreamingGuard, fit_streaming_guard
+from demur.guard.streaming import Group, StreamingGuard
+from demur.guard.streaming_fit import fit_streaming_guard
 from demur.guard.watch import Watched
 from demur.guard.watcher import Reading, Watcher
 

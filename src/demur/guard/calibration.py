@@ -67,6 +67,19 @@ def threshold_rank(
     return place
 
 
+def hold_out(
+    clusters: Sequence[Hashable], *, one_in: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """Places of the rows that are kept, and of those of one in so many clusters, drawn at random."""
+    known = list(dict.fromkeys(clusters))
+    order = np.random.default_rng(seed).permutation(len(known)).tolist()
+    held = {known[i] for i in order[: max(1, len(known) // one_in)]}
+    kept, out = list[int](), list[int]()
+    for place, name in enumerate(clusters):
+        (out if name in held else kept).append(place)
+    return kept, out
+
+
 def cluster_weights(clusters: Sequence[Hashable]) -> NDArray[np.float64]:
     """``[M]`` what each score counts for: 1 / (scores of its cluster)."""
     sizes = Counter(clusters)

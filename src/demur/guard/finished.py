@@ -23,6 +23,7 @@ from demur.guard.calibration import (
     Clustering,
     Method,
     cluster_weights,
+    hold_out,
     p_values,
     threshold,
     threshold_rank,
@@ -171,7 +172,7 @@ def fit_guard(
     """
     values, names = _as_signals(train, anchors), _names(train, clusters)
     if calibration is None:
-        kept, held = _held_out(names, seed)
+        kept, held = hold_out(names, one_in=7, seed=seed)
         values, held_out, names = values[kept], values[held], [names[i] for i in held]
     else:
         held_out, names = _as_signals(calibration, anchors), _names(calibration, clusters)
@@ -200,17 +201,6 @@ def _names(values: ArrayLike | Traces, clusters: Clustering | None) -> list[Hash
     if not isinstance(values, Traces):
         raise SignalError("Bare signals have no prompts to cluster. Give traces and anchors.")
     return [clusters(trace.prompt) for trace in values]
-
-
-def _held_out(names: list[Hashable], seed: int) -> tuple[list[int], list[int]]:
-    """Places of the rows to fit on and of those of a seventh of the clusters."""
-    known = list(dict.fromkeys(names))
-    order = np.random.default_rng(seed).permutation(len(known))
-    held = {known[i] for i in order[: max(1, len(known) // 7)]}
-    places = {True: list[int](), False: list[int]()}
-    for place, name in enumerate(names):
-        places[name in held].append(place)
-    return places[False], places[True]
 
 
 def _as_signals(values: ArrayLike | Traces, anchors: Anchors | None) -> NDArray[np.float32]:

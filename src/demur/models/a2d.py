@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, load_native, native_config
+from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.weights import load_native, native_config
 
 NAME = "a2d"
 EXAMPLES = "Qwen3-0.6B-diffusion-mdlm, Qwen3-0.6B-diffusion-bd3lm, Qwen2.5-Coder-0.5B-..-mdlm"

@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.weights import load_native
 
 NAME = "bert-chat"
 EXAMPLES = "ModernBERT-base-chat-v0.1, ModernBERT-large-chat-v0.1"

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
+from demur.models.weights import load_native
 
 NAME = "causal"
 EXAMPLES = "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo"

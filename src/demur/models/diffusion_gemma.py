@@ -16,8 +16,9 @@ from torch import Tensor
 
 from demur.errors import InputError, ModelError
 from demur.models.base import Batch, LanguageModel, Traits, cache_keyword
-from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
+from demur.models.weights import load_native
 
 NAME = "diffusion_gemma"
 EXAMPLES = "diffusiongemma-26B-A4B-it"

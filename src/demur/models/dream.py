@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, load_native, native_config
+from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.weights import load_native, native_config
 
 NAME = "dream"
 EXAMPLES = "Dream-v0-Instruct-7B, Dream-Coder-v0-Instruct-7B"

@@ -17,9 +17,10 @@ from typing import Any
 
 from demur.errors import ModelError
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.weights import load_native
 
 NAME = "llada"
 EXAMPLES = "LLaDA-8B-Instruct, LLaDA-1.5, iLLaDA-8B-Instruct"

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from demur.errors import ModelError
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, check_complete, load_native, read_tensors
+from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.weights import check_complete, load_native, read_tensors
 
 NAME = "llada2"
 EXAMPLES = "LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini"

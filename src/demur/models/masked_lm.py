@@ -12,8 +12,9 @@ from typing import Any
 
 from demur.errors import ModelError
 from demur.models.base import LanguageModel, Traits
-from demur.models.checkpoint import Checkpoint, load_native
+from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
+from demur.models.weights import load_native
 
 NAME = "masked"
 EXAMPLES = "organism-dlm; any native class trained with both-sided attention"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from demur.errors import ModelError
-from demur.models.checkpoint import Checkpoint, quiet
+from demur.models.checkpoint import Checkpoint
 from demur.models.faults import sentence
+from demur.models.weights import quiet
 
 
 def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> Any:

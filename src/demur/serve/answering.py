@@ -5,57 +5,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Literal, final
+from typing import final
 
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, Sampler, find_pooling
-from demur.serve.answer import Answer, Clocks, Mode
+from demur.sampling import Autoregressive, find_pooling
+from demur.serve.answer import Answer, Clocks
 from demur.serve.grouped import Grouped
+from demur.serve.hosted import Hosted
 from demur.serve.job import Event, Failed, Finished, FinishReason, Job, Said, Seen, Started
 from demur.serve.judge import Judge
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
 from demur.serve.moment import Moment, Running
 from demur.serve.rolling import Rolling
 from demur.serve.speech import Speech, remembered
 
-if TYPE_CHECKING:
-    from demur.guard import StreamingGuard
-
 _log = logging.getLogger("demur.serve")
-
-#: What happens to requests that the guard's false-positive rate does not cover: judged like all
-#: others, marked and never blocked, or not served.
-Uncalibrated = Literal["block", "audit", "refuse"]
 
 
 @final
 class Answering:
-    """A batch, its judge, and the text that is on its way out. Arguments: see ``Engine``.
+    """A batch, its judge, and the text that is on its way out.
 
     Attributes:
         events: what is to be told, in order; whoever tells it empties the list.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        sampler: Sampler,
-        *,
-        pooling: str,
-        guard: StreamingGuard | None,
-        mode: Mode,
-        hold: int,
-        uncalibrated: Uncalibrated,
-        limits: Limits,
-        metrics: Metrics,
-    ) -> None:
-        self._model, self._sampler, self._pooling = model, sampler, pooling
-        self._mode, self._hold, self._uncalibrated = mode, hold, uncalibrated
-        self._limits, self._metrics = limits, metrics
-        self._judge = Judge(guard, rows=limits.rows) if guard else None
+    def __init__(self, hosted: Hosted) -> None:
+        self._hosted, self._model, guard = hosted, hosted.model, hosted.guard
+        self._limits, self._metrics = hosted.limits, hosted.metrics
+        self._judge = Judge(guard, rows=self._limits.rows) if guard else None
         self._layers = (guard.anchors.layer,) if guard else ("last",)
-        self._decode = remembered(model.decode)
+        self._decode = remembered(self._model.decode)
         self._answers: dict[Job, Answer] = {}
         self._clocks = Clocks()
         self.events: list[tuple[Job, Event]] = []
@@ -119,7 +98,7 @@ class Answering:
         evidence = None
         if self._judge:
             verdict = self._judge.verdict(job, whole=natural and job.whole)
-            evidence = {"mode": "audit" if self._audits(job) else self._mode, **verdict}
+            evidence = {"mode": "audit" if self._audits(job) else self._hosted.mode, **verdict}
             blocked = reason == "content_filter"
             self._metrics.judged(self._model.name, verdict, blocked=blocked)
             self._metrics.drift.labels(self._model.name).set(self._judge.drift)
@@ -175,20 +154,22 @@ class Answering:
 
     def _new_batch(self) -> Running:
         rows = self._limits.rows
-        if isinstance(self._sampler, Autoregressive):
+        if isinstance(self._hosted.sampler, Autoregressive):
             return Rolling(self._model, layers=self._layers, rows=rows)
-        pooling = find_pooling(self._pooling)
+        pooling = find_pooling(self._hosted.pooling)
         return Grouped(self._model, layers=self._layers, pooling=pooling, rows=rows)
 
     def _audits(self, job: Job) -> bool:
         """Whether this answer is only marked."""
-        return self._mode == "audit" or (self._uncalibrated == "audit" and not job.calibrated)
+        return self._hosted.mode == "audit" or (
+            self._hosted.uncalibrated == "audit" and not job.calibrated
+        )
 
     def _held(self, job: Job) -> int | None:
         """Tokens that are kept back, None for all of them."""
         if not self._judge or self._audits(job):
             return 0
-        return None if self._mode == "buffer" else self._hold
+        return None if self._hosted.mode == "buffer" else self._hosted.hold
 
 
 def _is_cut(last: Sequence[int], model: LanguageModel) -> bool:

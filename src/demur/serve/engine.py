@@ -7,21 +7,14 @@ import logging
 import threading
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 
-from demur.models.base import LanguageModel
-from demur.sampling import Sampler
-from demur.serve.answer import Mode
-from demur.serve.answering import Answering, Uncalibrated
+from demur.serve.answering import Answering
+from demur.serve.hosted import Hosted
 from demur.serve.job import Event, Failed, Job
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
 from demur.serve.waiting import Waiting
-
-if TYPE_CHECKING:
-    from demur.guard import StreamingGuard
 
 _log = logging.getLogger("demur.serve")
 
@@ -35,52 +28,20 @@ class BusyError(Exception):
 
 @final
 class Engine:
-    """Generates what is submitted and posts the events to an event loop.
+    """Generates what is submitted and posts the events to an event loop."""
 
-    Args:
-        model: from ``demur.load``.
-        sampler: settings that requests start from (see ``demur.serve.host``).
-        pooling: of the states that the guard reads.
-        guard: fitted on the same; None leaves everything unguarded.
-        mode: see ``demur.serve.answer``.
-        hold: tokens kept behind in mode ``hold``.
-        uncalibrated: see ``demur.serve.answering``.
-        limits: rows, queue and time.
-        metrics: where figures go.
-    """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        sampler: Sampler,
-        *,
-        pooling: str,
-        guard: StreamingGuard | None,
-        mode: Mode,
-        hold: int,
-        uncalibrated: Uncalibrated,
-        limits: Limits,
-        metrics: Metrics,
-    ) -> None:
-        self.model, self.sampler, self.guard = model, sampler, guard
-        self.mode, self.uncalibrated = mode, uncalibrated
-        self._limits, self._metrics = limits, metrics
-        self._running = Answering(
-            model,
-            sampler,
-            pooling=pooling,
-            guard=guard,
-            mode=mode,
-            hold=hold,
-            uncalibrated=uncalibrated,
-            limits=limits,
-            metrics=metrics,
-        )
+    def __init__(self, hosted: Hosted) -> None:
+        self.model, self.sampler, self.guard = hosted.model, hosted.sampler, hosted.guard
+        self.mode, self.uncalibrated = hosted.mode, hosted.uncalibrated
+        self._limits, self._metrics = hosted.limits, hosted.metrics
+        self._running = Answering(hosted)
         # A job waits, or arrives, or runs, or has been told its end: none is ever in between.
         self._waiting, self._arriving, self._gone = Waiting(), list[Job](), list[Job]()
         self._wake = threading.Condition()
         self._draining, self._stopped, self._dead = False, False, False
-        self._thread = threading.Thread(target=self._run, name=f"demur-{model.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"demur-{self.model.name}", daemon=True
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # ------------------------------------------------------------------ called by the event loop

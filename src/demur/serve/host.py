@@ -10,9 +10,9 @@ from demur.errors import FingerprintError, InputError
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Sampler, sampler_from
 from demur.serve.answer import Mode
-from demur.serve.answering import Uncalibrated
 from demur.serve.asking import DRAWN
 from demur.serve.engine import Engine
+from demur.serve.hosted import Hosted, Uncalibrated
 from demur.serve.limits import Limits
 from demur.serve.metrics import Metrics
 from demur.tracing import fingerprint
@@ -41,7 +41,7 @@ def host(
         guards: each for one of the models; a model without one answers unguarded.
         mode: see ``demur.serve.answer``.
         hold: tokens kept behind in mode ``hold``; with 0 a token leaves once its own step passed.
-        uncalibrated: see ``demur.serve.answering``; blocking is the default, since whoever asks chooses
+        uncalibrated: see ``demur.serve.hosted``; blocking is the default, since whoever asks chooses
             the temperature and the dialogue, and could choose not to be blocked.
         limits: the defaults when None.
         metrics: a registry of its own when None.
@@ -70,15 +70,17 @@ def host(
         guard = own.get(model.name)
         sampler, pooling = _generation(model, guard)
         engines[model.name] = Engine(
-            model,
-            sampler,
-            pooling=pooling,
-            guard=guard,
-            mode=mode,
-            hold=hold,
-            uncalibrated=uncalibrated,
-            limits=limits,
-            metrics=metrics,
+            Hosted(
+                model=model,
+                sampler=sampler,
+                pooling=pooling,
+                guard=guard,
+                mode=mode,
+                hold=hold,
+                uncalibrated=uncalibrated,
+                limits=limits,
+                metrics=metrics,
+            )
         )
     return engines
 

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from demur.errors import InputError, MissingExtraError
 from demur.models import load
 from demur.serve.answer import Mode
-from demur.serve.answering import Uncalibrated
 from demur.serve.app import create_app
 from demur.serve.host import host, read_guard
+from demur.serve.hosted import Uncalibrated
 from demur.serve.keys import VARIABLE, Keys, read_keys
 from demur.serve.lifetime import GRACE, SWITCH
 from demur.serve.limits import Limits

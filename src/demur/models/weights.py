@@ -1,0 +1,192 @@
+"""Load native transformers classes from safetensors, every tensor accounted for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from demur.errors import MissingExtraError, ModelError
+from demur.models.checkpoint import Checkpoint
+from demur.models.faults import sentence, unreadable
+
+
+def load_native(
+    checkpoint: Checkpoint,
+    auto_class: Any,
+    *,
+    published: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> Any:
+    """Load a native class from safetensors only, every tensor accounted for.
+
+    ``published`` turns a native tensor's name into the checkpoint's own for messages (patterns and
+    what replaces them). ``options`` go to the class; with a ``state_dict`` among them nothing is read
+    from the folder.
+
+    Raises:
+        ModelError: no safetensors, a missing, extra or wrongly shaped tensor, a truncated file.
+        MissingExtraError: ``device_map`` or fewer bits without accelerate and bitsandbytes.
+    """
+    device_map = checkpoint.device_map
+    if checkpoint.bits:
+        _require("accelerate", what=f"Loading weights in {checkpoint.bits} bits")
+    if device_map is not None:
+        _require("accelerate", what="Spreading a model over devices")
+    if checkpoint.attention:
+        options["attn_implementation"] = checkpoint.attention
+    if checkpoint.bits:
+        options["quantization_config"] = _fewer_bits(checkpoint)
+    try:
+        with quiet():
+            net, info = auto_class.from_pretrained(
+                None if "state_dict" in options else checkpoint.location,
+                revision=checkpoint.hub_revision,
+                dtype=checkpoint.dtype,
+                device_map=device_map,
+                # None takes safetensors where there are any; pickles are read weights-only.
+                use_safetensors=None if checkpoint.allow_pickle else True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                # A wrong shape is reported below with its tensor's name instead.
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+    except Exception as error:
+        said = unreadable(
+            checkpoint.location, checkpoint.name, error, allow_pickle=checkpoint.allow_pickle
+        )
+        raise ModelError(said) from error
+    check_complete(checkpoint, info, published)
+    if device_map is None and checkpoint.device:
+        net = _put(net, checkpoint.device)
+    return net.eval()
+
+
+def _put(net: Any, device: str) -> Any:
+    """The network on a device; raises ModelError when there is none of that name."""
+    try:
+        return net.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The model cannot be put on device {device!r}: {sentence(error)} Use cpu, or a "
+            "device that torch finds."
+        ) from error
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Every tensor of the checkpoint's safetensors files, memory-mapped, under its own name.
+
+    Raises:
+        ModelError: no safetensors, or a truncated file.
+    """
+    from huggingface_hub import snapshot_download
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(checkpoint.location)
+    tensors: dict[str, Tensor] = {}
+    file = folder
+    try:
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    checkpoint.location,
+                    revision=checkpoint.hub_revision,
+                    allow_patterns=["*.safetensors"],
+                )
+            )
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors |= load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"Could not read the weights of {checkpoint.name} in {file.name}: {sentence(error)} "
+            "Download that file again."
+        ) from error
+    if not tensors:
+        raise ModelError(
+            f"{checkpoint.name} has no *.safetensors file, and its weights have to be renamed, which "
+            "is done on safetensors only, with --allow-pickle too. Convert them first."
+        )
+    return tensors
+
+
+def check_complete(
+    checkpoint: Checkpoint, info: Mapping[str, Any], published: Mapping[str, str]
+) -> None:
+    """Raise ModelError unless every tensor of the class was found with its shape and none is left."""
+    wrong = {
+        kind: sorted({_tensor(item, published) for item in info.get(f"{kind}_keys") or ()})
+        for kind in ("missing", "unexpected", "mismatched")
+    }
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {', '.join(v[:4])}" for kind, v in wrong.items() if v)
+        raise ModelError(
+            f"The checkpoint {checkpoint.name} does not fit its architecture ({found}). "
+            "Download it again or check its config.json."
+        )
+
+
+def _tensor(key: Any, published: Mapping[str, str]) -> str:
+    """A tensor's published name, with both shapes where they differ."""
+    name, shapes = (key, None) if isinstance(key, str) else (key[0], key[1:])
+    for pattern, replacement in published.items():
+        name = re.sub(pattern, replacement, name)
+    return f"{name} is {list(shapes[0])} instead of {list(shapes[1])}" if shapes else str(name)
+
+
+def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
+    """The checkpoint's config read as a native class's, without what names remote code."""
+    from transformers import AutoConfig
+
+    foreign = ("model_type", "auto_map", "architectures", "transformers_version", "demur")
+    kept = {k: v for k, v in checkpoint.config.items() if k not in foreign}
+    kinds, layers = kept.get("layer_types"), kept.get("num_hidden_layers")
+    if kinds is not None and layers is not None and len(kinds) != layers:
+        raise ModelError(
+            f"The config.json of {checkpoint.name} has {layers} layers and {len(kinds)} layer_types. "
+            "Download it again."
+        )
+    return AutoConfig.for_model(model_type, **kept)
+
+
+def _fewer_bits(checkpoint: Checkpoint) -> Any:
+    """bitsandbytes' settings for weights of 8 or 4 bits, which compute in the checkpoint's dtype."""
+    from transformers import BitsAndBytesConfig
+
+    bits = checkpoint.bits
+    _require("bitsandbytes", what=f"Loading weights in {bits} bits")
+    said = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "float32"
+    dtype = said if checkpoint.dtype == "auto" else checkpoint.dtype
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _require(module: str, *, what: str) -> None:
+    if find_spec(module) is None:
+        raise MissingExtraError(what, "quant")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No report of transformers' own, and a progress bar only for somebody who watches."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
