@@ -215,6 +215,21 @@ def test_groups_keep_the_rate_each() -> None:
         fitted.group("borderline")
 
 
+def test_half_of_the_goals_are_held_out_where_no_calibration_is_given() -> None:
+    benign = guarded.every_attack("guard", "harmless", 40)
+    goals = {t.prompt.goal for t in benign}
+    fitted = fit_streaming_guard(
+        benign, anchors=guarded.anchors(), alpha=0.2, clusters=attrgetter("goal"), seed=1
+    )
+    group = fitted.group("all")
+    assert group.weights is not None
+    assert group.weights.sum() == pytest.approx(len(goals) // 2)
+    held = {t.prompt.goal for t in benign if np.isin(fitted.score(Traces((t,))), group.calibration)}
+    assert len(held) == len(goals) // 2
+    other = fit_streaming_guard(benign, anchors=guarded.anchors(), alpha=0.2, seed=2)
+    assert other.calibrated_on == len(benign) // 2
+
+
 def test_p_values_agree_with_flags() -> None:
     guard = guarded.guard()
     scores = guard.score(guarded.traced("test", "harmful", 40, attack="prefix_injection"))
