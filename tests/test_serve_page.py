@@ -89,6 +89,7 @@ def test_the_guard_stops_one_and_the_other_goes_on(page: Page, stopped_at: dict[
     expect(scenes.nth(0).get_by_text("flagged", exact=True)).to_be_visible()
     assert scenes.nth(0).locator(".grid li").count() == step
     assert len(scenes.nth(1).locator(".grid li").all_text_contents()) == 64
+    assert scenes.nth(1).locator(".grid [data-mark=refusal]").count() > 0
     left = page.locator(".outcome .left")
     assert 0 < len(left.nth(0).inner_text().split()) < step + 3
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]

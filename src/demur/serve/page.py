@@ -21,6 +21,7 @@ from demur.serve.refusals import Refusal
 from demur.serve.service import Client, Serving
 from demur.serve.streams import EventStream, submit
 from demur.serve.wire import WatchRequest
+from demur.viz.replay import REFUSAL_WORDS, plain_word
 
 #: Files of the page: where each lies and what it is.
 _FILES = {
@@ -95,7 +96,7 @@ def _cells(seen: Seen, texts: Mapping[int, str], *, ends: Collection[int]) -> li
         [
             texts[token],
             "c" if committed >= 0 else "d" if token >= 0 else "m",
-            "e" if token in ends else "",
+            "e" if token in ends else "r" if plain_word(texts[token]) in REFUSAL_WORDS else "",
         ]
         for committed, token in zip(seen.tokens, seen.draft, strict=True)
     ]

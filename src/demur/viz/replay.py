@@ -114,15 +114,15 @@ def scene(
     ends = (
         {*end_ids, *trace.response_ids[-1:].tolist()} if trace.finish_reason == "stop" else end_ids
     )
-    marks: dict[str, Mark] = {_plain(word): "harmful" for word in harmful_words}
-    marks |= {_plain(word): "refusal" for word in refusal_words}
+    marks: dict[str, Mark] = {plain_word(word): "harmful" for word in harmful_words}
+    marks |= {plain_word(word): "refusal" for word in refusal_words}
 
     @cache
     def cell(token: int, committed: bool) -> Cell:
         if token < 0:
             return Cell("", "masked")
         text = text_of(token)
-        mark: Mark = "end" if token in ends else marks.get(_plain(text), "")
+        mark: Mark = "end" if token in ends else marks.get(plain_word(text), "")
         return Cell(text, "committed" if committed else "draft", mark)
 
     steps = _rows(trace, ends, cell)
@@ -205,5 +205,6 @@ def _plain_scene(value: Scene) -> dict[str, Any]:
     }
 
 
-def _plain(text: str) -> str:
+def plain_word(text: str) -> str:
+    """A token's text without case, punctuation and what marks the beginning of a word."""
     return text.strip(_PUNCTUATION).casefold()
