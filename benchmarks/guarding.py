@@ -88,6 +88,7 @@ def timed(steps: Iterator[Step], making: list[float], watching: list[float]) -> 
         made = time.perf_counter()
         if step is None:
             return
-        making.append(made - start)
         yield step
-        watching.append(time.perf_counter() - made)
+        watched = time.perf_counter()
+        making.append(made - start)
+        watching.append(watched - made)

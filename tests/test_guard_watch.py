@@ -104,7 +104,7 @@ def test_broken_states_are_flagged_and_foreign_ones_refused() -> None:
         assert [reading.flagged_at for reading in readings] == [0, 1, 1, 1]
     with pytest.raises(SignalError, match="reads layer 'last'"):
         watcher.observe({"middle": phi}, range(4))
-    with pytest.raises(SignalError, match=r"reads \[B, 128\]"):
+    with pytest.raises(SignalError, match=r"reads \[4, 128\]"):
         watcher.observe({"last": phi[:, :5]}, range(4))
     with pytest.raises(CalibrationError, match="group 'plain'"):
         watcher.reset([0], groups=["plain"])

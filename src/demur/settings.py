@@ -36,7 +36,11 @@ def made(known: Mapping[str, Any], values: Mapping[str, Any], *, what: str) -> A
     try:
         return TypeAdapter(known[name]).validate_python(settings)
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()
-        ]
+        said: dict[str, list[str]] = {}
+        for e in error.errors():
+            # A value may be of several kinds, each with its own complaint; the kinds are no places.
+            inside = [str(part) for part in e["loc"][1:] if isinstance(part, int)]
+            where = ".".join([str(e["loc"][0]), *inside]) if e["loc"] else "this"
+            said.setdefault(f"{where} is {e['input']!r}", []).append(e["msg"])
+        wrong = [f"{value}: {' or '.join(why)}" for value, why in said.items()]
         raise InputError(f"The {name} {what} cannot use this: {'; '.join(wrong)}.") from error

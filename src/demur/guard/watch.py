@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import le
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -45,12 +46,14 @@ def watch(
         if watcher is None or release is None:
             watcher, release = guard.watcher(len(running)), Release(len(running))
             watcher.reset(range(len(running)), groups=groups)
-        rows, phi = [row for row, on in enumerate(running) if on], step.phi
-        if len(rows) < len(running):
+        rows: Sequence[int] = range(len(running))
+        phi = step.phi
+        if not all(running):
+            rows = [row for row in rows if running[row]]
             phi = {layer: value[step.running] for layer, value in step.phi.items()}
         watcher.observe(phi, rows)
         readings = watcher.readings
-        flagged = [reading.flagged for reading in readings]
+        flagged = [reading.flagged_at > 0 for reading in readings]
         released = release(
             step.tokens.cpu().numpy(),
             None if step.block is None else step.block.tolist(),
@@ -58,7 +61,7 @@ def watch(
             flagged=flagged,
         )
         yield Watched(**vars(step), readings=readings, released=released)
-        if not any(on and not bad for on, bad in zip(running, flagged, strict=True)):
+        if any(flagged) and all(map(le, running, flagged)):  # who runs is flagged
             return
 
 
@@ -85,14 +88,16 @@ class Release:
             running: ``B`` times whether the step belongs to the row.
             flagged: ``B`` times whether the row is.
         """
+        if block is None:  # token by token, and nothing is taken back
+            for row, seen in enumerate(self._released):
+                while not flagged[row] and seen < tokens.shape[1] and tokens.item(row, seen) >= 0:
+                    self._released[row] = seen = seen + 1
+            return list(self._released)
         for row, place in enumerate(tokens.argmin(axis=1).tolist()):
-            prefix = place if tokens.item(row, place) < 0 else tokens.shape[1]
-            passed = prefix
-            if block is not None:
-                # What was there when a block was left is final: nothing goes back to it.
-                left = not running[row] or block[row] != self._block[row]
-                passed = self._whole[row] if left else self._released[row]
-                self._whole[row], self._block[row] = prefix, block[row]
+            # What was there when a block was left is final: nothing goes back to it.
             if not flagged[row]:
-                self._released[row] = passed
+                left = not running[row] or block[row] != self._block[row]
+                self._released[row] = self._whole[row] if left else self._released[row]
+            prefix = place if tokens.item(row, place) < 0 else tokens.shape[1]
+            self._whole[row], self._block[row] = prefix, block[row]
         return list(self._released)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from math import inf, isfinite, isnan, log, nan, sqrt, tanh
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
+from numpy import vdot
 from numpy.typing import NDArray
 
 from demur.errors import SignalError
@@ -32,15 +33,15 @@ class Reading(NamedTuple):
     """
 
     step: int = 0
-    ratio: float = math.nan
-    score: float = math.nan
-    statistic: float = -math.inf
+    ratio: float = nan
+    score: float = nan
+    statistic: float = -inf
     flagged_at: int = 0
 
     @property
     def sigma(self) -> float:
         """SRI signal of the last step in [0, 1], 1 = complying; NaN where the ratio is."""
-        return 0.5 * (1 + math.tanh(0.5 * self.ratio))
+        return 0.5 * (1 + tanh(0.5 * self.ratio))
 
     @property
     def flagged(self) -> bool:
@@ -59,7 +60,7 @@ class Watcher:
 
     def __init__(self, guard: StreamingGuard, rows: int) -> None:
         anchors = guard.anchors
-        self._guard, self._layer = guard, anchors.layer
+        self._guard, self._layer, self._width = guard, anchors.layer, anchors.harmless.shape[1]
         both = unit(anchors.harmless), unit(anchors.harmful)
         usual = guard.middle.tolist(), guard.spread.tolist()
         self._usual = list(zip(*both, *usual, strict=True))
@@ -96,8 +97,9 @@ class Watcher:
         Raises:
             SignalError: the guard's layer is not there, or states of another width.
         """
-        for place, state in zip(rows, self._states(phi), strict=True):
-            self._readings[place] = self._read(place, state)
+        states = self._states(phi, len(rows))
+        for row, place in enumerate(rows):
+            self._readings[place] = self._read(place, states[row])
         return [self._readings[place] for place in rows]
 
     @property
@@ -112,33 +114,32 @@ class Watcher:
             return before._replace(step=step + 1)
         harmless, harmful, middle, spread = self._usual[step]
         # vdot of real numbers is their product, and alone warns of no overflow.
-        square = float(np.vdot(state, state))
-        norm = max(math.sqrt(square), 1e-12)
-        near = max(1 - float(np.vdot(harmful, state)) / norm, 0.0) + EPS
-        far = max(1 - float(np.vdot(harmless, state)) / norm, 0.0) + EPS
-        ratio = math.log(near / far) / TAU if math.isfinite(square) else math.nan
+        square = float(vdot(state, state))
+        norm = max(sqrt(square), 1e-12)
+        near = max(1 - float(vdot(harmful, state)) / norm, 0.0) + EPS
+        far = max(1 - float(vdot(harmless, state)) / norm, 0.0) + EPS
+        ratio = log(near / far) / TAU if isfinite(square) else nan
         score = (middle - ratio) / spread
-        statistic = max(statistic, math.inf if math.isnan(score) else score)
+        statistic = max(statistic, inf if isnan(score) else score)
         if not flagged_at and statistic > self._thresholds[place]:
             flagged_at = step + 1
         return Reading(step + 1, ratio, score, statistic, flagged_at)
 
-    def _states(self, phi: Mapping[str, Tensor | NDArray[Any]]) -> NDArray[np.float32]:
-        width = self._guard.anchors.harmless.shape[-1]
-        if self._layer not in phi:
+    def _states(self, phi: Mapping[str, Tensor | NDArray[Any]], rows: int) -> NDArray[np.float32]:
+        value = phi.get(self._layer)
+        if value is None:
             raise SignalError(
                 f"This guard reads layer {self._layer!r}; there are {sorted(phi)}. Record it: "
                 f"layers=({self._layer!r},)."
             )
-        value = phi[self._layer]
         states = (
             value.astype(np.float32, copy=False)
             if isinstance(value, np.ndarray)
             else value.float().cpu().numpy()
         )
-        if states.ndim != 2 or states.shape[1] != width:
+        if states.shape != (rows, self._width):
             raise SignalError(
-                f"States are {list(states.shape)}; this guard reads [B, {width}]. Fit a guard for "
-                "this model: demur guard fit --streaming."
+                f"States are {list(states.shape)}; this guard reads [{rows}, {self._width}] here. "
+                "Fit a guard for this model: demur guard fit --streaming."
             )
         return states
