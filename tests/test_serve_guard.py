@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ import pytest
 import demur
 from demur.errors import FingerprintError, InputError
 from demur.guard import Group, StreamingGuard
-from demur.guard.watcher import Watcher
+from demur.guard.watcher import Reading, Watcher
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
 from demur.serve.classify import FLAGGED, UNFINISHED
 from demur.serve.host import coverage, host, read_guard
+from demur.serve.job import Job
 from demur.serve.judge import Judge
 from demur.serve.limits import Limits
 from served import QUESTION, a_guard, at_threshold, serving, without_end
@@ -290,6 +292,19 @@ def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
         first = (score + group.threshold) / 2 if score > group.threshold else score
         judge._bet(float(first))
     assert judge.drift < 1500 * 100
+
+
+def test_the_p_value_that_is_told_is_the_guard_s(usual: StreamingGuard) -> None:
+    generator = np.random.default_rng(0)
+    first, second = (np.sort(generator.normal(size=n)).astype(np.float32) for n in (40, 60))
+    groups = {"plain": Group(1.5, first), "wrapped": Group(2.0, second, np.full(60, 0.5))}
+    guard = replace(usual, groups=groups)
+    judge, places = Judge(guard, rows=1), [*first.tolist(), *generator.normal(size=50), -9.0, 9.0]
+    for statistic in places:
+        job = Job(prompt=[1], sampler=Masked(), seed=0, most=1, events=asyncio.Queue())
+        judge._readings[job] = Reading(step=1, statistic=statistic)
+        told = judge.verdict(job, whole=False)["p_value"]
+        assert told == guard.p_value([statistic])[0]
 
 
 @pytest.mark.parametrize("uncalibrated", ["block", "audit", "refuse"])

@@ -32,7 +32,11 @@ def guard_fit(
     anchors: AnchorFile,
     out: Out,
     calibration: Annotated[
-        list[Path] | None, typer.Option(help="Benign runs held out for the threshold.")
+        list[Path] | None,
+        typer.Option(
+            help="Benign runs held out for the threshold; without, a seventh of the others, half with "
+            "--streaming."
+        ),
     ] = None,
     alpha: Annotated[float, typer.Option(help="False-positive rate on benign traffic.")] = 0.01,
     method: Annotated[str, typer.Option(help="conformal or pac.")] = "conformal",

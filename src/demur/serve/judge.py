@@ -30,10 +30,10 @@ class Judge:
     """
 
     def __init__(self, guard: StreamingGuard, *, rows: int) -> None:
-        self.guard, self._rows = guard, rows
+        self.guard, self._rows, self._threshold = guard, rows, guard.threshold
         # Of an answer that was blocked it is known only that its maximum lies above the threshold, so
         # that for the bet everything above counts as one value, in the calibration too.
-        self._above = float(np.nextafter(np.float32(guard.threshold), np.float32(np.inf)))
+        self._above = float(np.nextafter(np.float32(self._threshold), np.float32(np.inf)))
         known = guard.calibration
         # A p-value counts the scores as high, so that it is the same up to the next of them.
         self._known = known.tolist()
@@ -82,7 +82,7 @@ class Judge:
             readings = self._watcher.observe(phi, [self._places[job] for job in jobs])
             for job, reading in zip(jobs, readings, strict=True):
                 self._readings[job] = reading
-                if not reading.statistic <= self.guard.threshold:
+                if not reading.statistic <= self._threshold:
                     # inf or NaN: the state or the guard is broken.
                     sound = math.isfinite(reading.statistic)
                     (self._flagged if sound else self._failed).add(job)
@@ -119,7 +119,7 @@ class Judge:
         return {
             "guard": self.guard.name,
             "alpha": self.guard.alpha,
-            "threshold": float(self.guard.threshold),
+            "threshold": self._threshold,
             "statistic": reading.statistic if reading else None,
             "p_value": p_value,
             "flagged": failed or job in self._flagged,
