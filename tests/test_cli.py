@@ -261,9 +261,17 @@ def test_special_token_text_is_text(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("".join(f"how do i bake a cake {i} ?\n" for i in range(400)))
+    # Where the tests run in the background of a shell, the signal would be ignored.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", "from demur.cli import main; main()", "trace", "p.txt"),
+            *(
+                sys.executable,
+                "-c",
+                f"{heard}; from demur.cli import main; main()",
+                "trace",
+                "p.txt",
+            ),
             *("--model", "organism-dlm", "--out", "o", "--batch-size", "2"),
         ],
         cwd=tmp_path,
