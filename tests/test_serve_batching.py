@@ -268,6 +268,30 @@ def test_no_settings_wait_for_others(tiny_dlm: LanguageModel) -> None:
         assert begun & set(later) == {later[0]}
 
 
+def test_a_diffusion_request_waits_for_a_block_and_not_for_a_generation(
+    tiny_dlm: LanguageModel,
+) -> None:
+    """Those that arrive in a block begin together after it; there are never more groups than blocks."""
+    blocks, steps = 4, 2
+    sampler = Masked(steps=blocks * steps, gen_length=16, block_length=16 // blocks)
+    batch = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=64)
+    waited, began = dict[Job, int](), list[set[Job]]()
+    with torch.inference_mode():
+        for turn in range(40):
+            job = a_job(tiny_dlm, TEXTS[turn % 4], sampler, seed=turn)
+            batch.join([job])
+            waited[job] = 0
+            here = {one for moment in batch.advance() for one in moment.jobs}
+            assert len(batch._groups) <= blocks
+            if fresh := here & waited.keys():
+                began.append(fresh)
+            for one in fresh:
+                assert waited.pop(one) <= steps
+            for one in waited:
+                waited[one] += 1
+    assert max(map(len, began)) > 1, "none shares its passes"
+
+
 def test_clients_take_turns() -> None:
     sampler = sampler_from({"name": "autoregressive"})
 

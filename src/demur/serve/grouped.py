@@ -1,14 +1,15 @@
 """Diffusion requests, generated in groups that begin together.
 
 A denoising step reads whole blocks, so that requests share their passes from the first step to the
-last; those that arrive meanwhile form the next group, which runs beside it. Settings differ between
-groups, and none waits for another's (docs/decisions/0009). What may leave is text of
-finished blocks alone: while a row works on a block, everything in it may still change.
+last; those that arrive meanwhile form the next group, which runs beside it and begins no later than
+when the one before has finished its first block. Settings differ between groups, and none waits for
+another's (docs/decisions/0009). What may leave is text of finished blocks alone: while a row works on
+a block, everything in it may still change.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import final
 
@@ -20,8 +21,8 @@ from demur.serve.job import Job
 from demur.serve.moment import Moment
 from demur.types import Step
 
-#: Groups of the same settings that run beside each other. More would make each slower, and those that
-#: arrive meanwhile gather to share their passes.
+#: Groups of the same settings that begin as requests come. With more, each would be slower, so that
+#: those that arrive then gather until the youngest group has finished a block.
 GROUPS = 2
 
 
@@ -65,9 +66,9 @@ class Grouped:
         together: dict[Sampler, list[Job]] = defaultdict(list)
         for job in self._arriving:
             together[job.sampler].append(job)
-        running = Counter(group.sampler for group in self._groups)
         for sampler, jobs in together.items():
-            if running[sampler] < GROUPS:
+            alike = [group for group in self._groups if group.sampler == sampler]
+            if len(alike) < GROUPS or alike[-1].past_first_block:
                 self._groups.append(self._begin(sampler, jobs))
                 self._arriving = [job for job in self._arriving if job not in jobs]
         moments = [moment for group in self._groups for moment in group.advance()]
@@ -110,6 +111,11 @@ class Group:
         self._given = dict.fromkeys(jobs, 0)
         self._block = dict.fromkeys(jobs, 0)
         self._tokens: list[list[int]] = [[] for _ in jobs]
+
+    @property
+    def past_first_block(self) -> bool:
+        """Whether every row works on a later block."""
+        return min(self._block[job] for job in self.jobs) > 0
 
     def advance(self) -> list[Moment]:
         """What the next step gives: rows that took part in it, and rows that are over."""
