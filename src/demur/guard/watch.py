@@ -46,13 +46,12 @@ def watch(
         if watcher is None or release is None:
             watcher, release = guard.watcher(len(running)), Release(len(running))
             watcher.reset(range(len(running)), groups=groups)
-        rows: Sequence[int] = range(len(running))
-        phi = step.phi
-        if not all(running):
-            rows = [row for row in rows if running[row]]
+        if all(running):
+            readings = watcher.observe(step.phi, range(len(running)))
+        else:
             phi = {layer: value[step.running] for layer, value in step.phi.items()}
-        watcher.observe(phi, rows)
-        readings = watcher.readings
+            watcher.observe(phi, [row for row, on in enumerate(running) if on])
+            readings = watcher.readings
         flagged = [reading.flagged_at > 0 for reading in readings]
         released = release(
             step.tokens.cpu().numpy(),

@@ -7,7 +7,7 @@ from math import inf, isfinite, isnan, log, nan, sqrt, tanh
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
-from numpy import vdot
+from numpy import ndarray, vdot
 from numpy.typing import NDArray
 
 from demur.errors import SignalError
@@ -97,10 +97,11 @@ class Watcher:
         Raises:
             SignalError: the guard's layer is not there, or states of another width.
         """
-        states = self._states(phi, len(rows))
+        states, found = self._states(phi, len(rows)), []
         for row, place in enumerate(rows):
-            self._readings[place] = self._read(place, states[row])
-        return [self._readings[place] for place in rows]
+            self._readings[place] = reading = self._read(place, states[row])
+            found.append(reading)
+        return found
 
     @property
     def readings(self) -> list[Reading]:
@@ -134,7 +135,7 @@ class Watcher:
             )
         states = (
             value.astype(np.float32, copy=False)
-            if isinstance(value, np.ndarray)
+            if isinstance(value, ndarray)
             else value.float().cpu().numpy()
         )
         if states.shape != (rows, self._width):
