@@ -35,7 +35,7 @@ def random_guard(width: int) -> StreamingGuard:
     harmless, harmful = np.random.default_rng(0).normal(size=(2, STEPS, width)).astype(np.float32)
     mark = Fingerprint("random-llama", "0", {"name": "autoregressive"}, "running", "", "float32")
     level = np.ones(STEPS, dtype=np.float32)
-    group = Group(np.inf, np.zeros(100, dtype=np.float32))
+    group = Group(1e9, np.zeros(100, dtype=np.float32))
     return StreamingGuard(
         Anchors(harmless, harmful), level, level, {"all": group}, 0.01, "conformal", mark
     )

@@ -99,7 +99,7 @@ class StreamingGuard:
     @property
     def calibrated_on(self) -> int:
         """Number of benign generations behind the thresholds."""
-        return len(self.calibration)
+        return sum(len(group.calibration) for group in self.groups.values())
 
     def group(self, name: str) -> Group:
         """A calibrated group by its name.
