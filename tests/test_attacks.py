@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,15 +10,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import demur
 from demur.attacks import ATTACKS, attack_from
 from demur.attacks.attacked import fill
 from demur.attacks.dija import spans
-from demur.attacks.flip import Guidance, Mode, flip, task_of
-from demur.attacks.nesting import Form, nest, nested
+from demur.attacks.flip import Guidance, Mode, flip
+from demur.attacks.nesting import Form, nest
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.guard import fit_guard
@@ -148,25 +150,30 @@ def test_flipped_requests_turn_back(goal: str) -> None:
         for guidance in get_args(Guidance):
             attack = attack_from({"name": "flip", "mode": mode, "guidance": guidance})
             (made,) = attack([Prompt(goal)])
-            back = flip(task_of(made.text), mode)
+            back = flip(made.text.partition("\nTASK is '")[2].removesuffix("'"), mode)
             assert back == (goal if mode in ("FCS", "FMM") else spaced)
 
 
 @settings(max_examples=50, deadline=None)
 @given(GOALS, st.sampled_from(get_args(Form)))
-def test_nested_requests_come_out_again(goal: str, form: Form) -> None:
-    document = nest(goal, form)
-    assert nested(document, form) == goal
-    with pytest.raises(InputError, match=f"no {form} document"):
-        nested(document + "x", form)
-
-
-def test_nested_documents_are_what_they_say() -> None:
-    goal = 'say "a"\n| b: {task}'
-    assert json.loads(nest(goal, "json").split("\n\n")[1])["task"] == goal
-    code = nest(goal, "code").split("```python\n")[1].removesuffix("```")
-    compile(code, "nested", "exec")
-    assert nest(goal, "table").splitlines()[-1].count("|") == 5
+@example('say "a"\n| b: {task}', "table")
+@example("two\u2028lines \x7f", "yaml")
+def test_readers_of_a_form_find_the_nested_request(goal: str, form: Form) -> None:
+    body = nest(goal, form).partition("\n\n")[2]
+    if form == "json":
+        found = json.loads(body)["task"]
+    elif form == "yaml":
+        found = yaml.safe_load(body)["task"]
+    elif form == "code":
+        (solve,) = ast.parse(body.removeprefix("```python\n").removesuffix("```")).body
+        assert isinstance(solve, ast.FunctionDef)
+        assert isinstance(solve.body[0], ast.Assign)
+        found = ast.literal_eval(solve.body[0].value)
+    else:
+        _, cell, *empty = body.split("\n")[-1].split("|")
+        assert empty == [" ", " ", " ", ""]
+        found = json.loads(f'"{cell[1:-1]}"')
+    assert found == goal
 
 
 @settings(max_examples=50, deadline=None)

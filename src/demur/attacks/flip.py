@@ -111,12 +111,6 @@ def flip(request: str, mode: Mode) -> str:
     return request[::-1]
 
 
-def task_of(turn: str) -> str:
-    """The disguised request inside a user turn made without a template."""
-    # Nothing before it can hold a line like it: the examples have no line breaks of the request's.
-    return turn.partition("\nTASK is '")[2].removesuffix("'")
-
-
 def examples(request: str, mode: Mode) -> str:
     """Three examples: the first half of the request, a fixed one, and the second half."""
     first, second = halves(request)

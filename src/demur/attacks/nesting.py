@@ -8,16 +8,19 @@ Models Easily, arXiv:2311.08268 (its scenario nesting: code and table completion
     3. ask for the whole document, filled in.
 
 Differs from the paper: the request is not rewritten first, a step of its own there that needs a
-model; JSON and YAML besides code and tables; our own wording. ``nested`` reads the request back.
+model; JSON and YAML besides code and tables; our own wording. A reader of the form reads the request
+back.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
+
+import yaml
 
 from demur.attacks.attacked import attacked, fill
 from demur.errors import InputError
@@ -70,23 +73,21 @@ class ContextNesting:
 
 def nest(request: str, form: Form) -> str:
     """The document with the request in it, quoted as its form asks."""
-    if form == "table":
-        task = json.dumps(request, ensure_ascii=False)[1:-1].replace("|", "\\u007c")
-    else:
-        task = repr(request) if form == "code" else json.dumps(request, ensure_ascii=False)
-    return fill(_DOCUMENTS[form], task=task)
+    return fill(_DOCUMENTS[form], task=_QUOTED[form](request))
 
 
-def nested(document: str, form: Form) -> str:
-    """The request inside a document made by ``nest``: its inverse.
+def _in_yaml(text: str) -> str:
+    # Not as JSON: YAML folds line breaks of Unicode's, and takes no unprintable character, as they are.
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
 
-    Raises:
-        InputError: the document is not of this form.
-    """
-    before, after = _DOCUMENTS[form].split("{task}")
-    if not (document.startswith(before) and document.endswith(after)):
-        raise InputError(f"This is no {form} document made by nest: {document[:80]!r}.")
-    task = document[len(before) : len(document) - len(after)]
-    if form == "code":
-        return str(ast.literal_eval(task))
-    return str(json.loads(f'"{task}"' if form == "table" else task))
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+_QUOTED: Mapping[Form, Callable[[str], str]] = {
+    "code": repr,
+    "table": lambda text: _in_json(text)[1:-1].replace("|", "\\u007c"),
+    "json": _in_json,
+    "yaml": _in_yaml,
+}

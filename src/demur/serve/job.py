@@ -83,7 +83,6 @@ class Job:
         calibrated: whether the request is of the kind that the guard was calibrated on.
         whole: whether nothing in the request ends the answer before the end that the calibration's
             answers had: a stop text, or fewer tokens.
-        audited: whether the guard only marks this answer.
         events: where its events go, each with the job.
         arrived: ``time.monotonic()`` at arrival.
     """
@@ -99,5 +98,4 @@ class Job:
     watched: bool = False
     calibrated: bool = True
     whole: bool = True
-    audited: bool = False
     arrived: float = field(default_factory=monotonic)
