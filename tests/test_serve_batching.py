@@ -13,13 +13,23 @@ import torch
 
 import demur
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, Masked, Sampler, find_pooling, sampler_from
-from demur.serve.grouped import Grouped
+from demur.sampling import (
+    Autoregressive,
+    Block,
+    Dream,
+    Masked,
+    Sampler,
+    find_pooling,
+    sampler_from,
+)
+from demur.sampling.passes import size_class
+from demur.serve.grouped import APART, SHARED, Grouped
 from demur.serve.job import Job
 from demur.serve.moment import Running
 from demur.serve.rolling import GATHER, PATIENCE, PREFILL_TOKENS, Rolling
 from demur.serve.waiting import Waiting
 from demur.types import Prompt
+from parity.blocks import save_sdar
 
 TEXTS = [" ".join(f"w{(3 * i + j) % 40}" for j in range(1 + (7 * i) % 23)) for i in range(14)]
 
@@ -240,56 +250,95 @@ def test_only_finished_blocks_settle(tiny_dlm: LanguageModel) -> None:
     assert len(given) == 16
 
 
-def test_settings_that_differ_do_not_share_a_group(tiny_dlm: LanguageModel) -> None:
-    one = Masked(steps=8, gen_length=16, block_length=16)
-    other = replace(one, temperature=0.5)
-    jobs = [a_job(tiny_dlm, TEXTS[i], (one, other)[i % 2], seed=i) for i in range(6)]
-    batch = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=64)
-    tokens, _ = driven(batch, jobs, when=lambda i: 0)
-    for job in jobs:
-        alone = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=1)
-        assert tokens[job] == driven(alone, [job], when=lambda place: 0)[0][job]
-
-
-def test_no_settings_wait_for_others(tiny_dlm: LanguageModel) -> None:
-    """All that arrive with settings of their own begin at once; those of the same settings gather."""
-    samplers = [
-        Masked(steps=8, gen_length=16, block_length=16, temperature=t / 8) for t in range(6)
-    ]
-    jobs = [a_job(tiny_dlm, TEXTS[i], sampler, seed=i) for i, sampler in enumerate(samplers)]
-    batch = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=64)
-    with torch.inference_mode():
-        batch.join(jobs)
-        assert {job for moment in batch.advance() for job in moment.jobs} == set(jobs)
-        later = [a_job(tiny_dlm, text, samplers[0]) for text in TEXTS[:4]]
-        for job in later:
-            batch.join([job])
-            begun = {job for moment in batch.advance() for job in moment.jobs}
-        assert begun & set(later) == {later[0]}
-
-
-def test_a_diffusion_request_waits_for_a_block_and_not_for_a_generation(
-    tiny_dlm: LanguageModel,
+def test_groups_share_their_passes_whatever_their_settings(
+    tiny_dlm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that arrive in a block begin together after it; there are never more groups than blocks."""
-    blocks, steps = 4, 2
-    sampler = Masked(steps=blocks * steps, gen_length=16, block_length=16 // blocks)
-    batch = Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=64)
+    """Eight settings, two of them with guidance, and two size classes: at most two passes a step for
+    each class, and answers as alone."""
+    settings: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.5},
+        {"remasking": "random"},
+        {"threshold": 0.3},
+        {"cfg_scale": 0.5},
+        {"cfg_scale": 1.0, "temperature": 1.0},
+    ]
+    samplers = [Masked(steps=8, gen_length=16, block_length=8, **each) for each in settings]
+    samplers = [*samplers, Dream(steps=8, gen_length=16), Dream(steps=8, gen_length=16, eps=0.1)]
+    pooling = find_pooling(tiny_dlm.traits.pooling)
+    jobs = [
+        a_job(tiny_dlm, text, sampler, seed=i)
+        for text in (TEXTS[0], TEXTS[3])
+        for i, sampler in enumerate(samplers)
+    ]
+    classes = {size_class(len(job.prompt) + 16) for job in jobs}
+    assert len(classes) == 2
+    passes: list[int] = []
+    states = LanguageModel.states
+
+    def counted(self: LanguageModel, ids: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        passes.append(len(ids))
+        return states(self, ids, *rest, **more)
+
+    monkeypatch.setattr(LanguageModel, "states", counted)
+
+    def grouped() -> Grouped:
+        return Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=64)
+
+    tokens, pooled = driven(grouped(), jobs, when=lambda _: 0)
+    together, passes = passes, []
+    alone = [driven(grouped(), [job], when=lambda _: 0) for job in jobs]
+    assert len(together) <= 2 * 8 * len(classes)
+    assert sum(together) == len(passes) == sum(passes)
+    for job, (wanted, phi) in zip(jobs, alone, strict=True):
+        assert tokens[job] == wanted[job]
+        assert torch.allclose(torch.stack(pooled[job]), torch.stack(phi[job]), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny_sdar(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """A block diffusion model, whose groups take passes of their own."""
+    return demur.load(save_sdar(tmp_path_factory.mktemp("batching") / "tiny-sdar"))
+
+
+def block_sampler(blocks: int) -> Block:
+    return Block(gen_length=4 * blocks, block_length=4, block_steps=2, threshold=None)
+
+
+def masked_sampler(blocks: int) -> Masked:
+    return Masked(gen_length=4 * blocks, block_length=4, steps=2 * blocks)
+
+
+@pytest.mark.parametrize(
+    ("model", "sampler", "most"),
+    [("tiny_dlm", masked_sampler, SHARED), ("tiny_sdar", block_sampler, APART)],
+)
+def test_a_diffusion_request_waits_for_a_block_and_not_for_a_generation(
+    request: pytest.FixtureRequest, model: str, sampler: Callable[[int], Sampler], most: int
+) -> None:
+    """A few groups begin at once; those that arrive then begin together, at the latest after the first
+    block of the youngest group, so that there are never more groups than blocks."""
+    net, blocks = request.getfixturevalue(model), 2 * most
+    batch = Grouped(net, layers=("last",), pooling=find_pooling("response"), rows=64)
     waited, began = dict[Job, int](), list[set[Job]]()
     with torch.inference_mode():
-        for turn in range(40):
-            job = a_job(tiny_dlm, TEXTS[turn % 4], sampler, seed=turn)
-            batch.join([job])
-            waited[job] = 0
-            here = {one for moment in batch.advance() for one in moment.jobs}
+        for turn in range(6 * blocks):
+            for each in range(2):
+                job = a_job(net, TEXTS[turn % 4], sampler(blocks), seed=2 * turn + each)
+                batch.join([job])
+                waited[job] = 0
+            moments = batch.advance()
+            here = {one for moment in moments for one in moment.jobs}
+            batch.leave([m.jobs[i] for m in moments for i, over in enumerate(m.ended) if over])
             assert len(batch._groups) <= blocks
             if fresh := here & waited.keys():
                 began.append(fresh)
             for one in fresh:
-                assert waited.pop(one) <= steps
+                assert waited.pop(one) <= 3
             for one in waited:
                 waited[one] += 1
-    assert max(map(len, began)) > 1, "none shares its passes"
+    assert all(len(fresh) == 2 for fresh in began[:most])
+    assert max(map(len, began)) > 2, "none gathers"
 
 
 def test_clients_take_turns() -> None:

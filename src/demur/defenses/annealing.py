@@ -28,6 +28,7 @@ from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling import Noise, Pooling
 from demur.sampling.denoising import Decision, MaskedText, denoise, masked_text, most_likely
+from demur.sampling.passes import alone
 from demur.sampling.remasking import commits_at, confidence, most_confident
 from demur.types import Step
 
@@ -163,7 +164,8 @@ def _stage(
     noise: Noise,
 ) -> Iterator[Step]:
     """So many denoising steps from a canvas."""
-    return islice(denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise), steps)
+    asked = denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise)
+    return islice(alone(model, asked), steps)
 
 
 def _falling(alpha: float, steps: int) -> list[float]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.noise import Noise
+from demur.sampling.passes import Pass, Passes
 from demur.sampling.pooling import Pooling, mean_states, positions_mask
 from demur.types import Step
 
@@ -78,8 +79,9 @@ def denoise(
     pooling: Pooling,
     noise: Noise,
     cfg_scale: float = 0.0,
-) -> Iterator[Step]:
-    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating."""
+) -> Passes:
+    """Ask for the pass of each denoising iteration, and one more with guidance, and yield its ``Step``
+    (see ``demur.sampling.passes``)."""
     x, start, mask_id = page.tokens, page.start, page.mask_id
     given = x != mask_id
     block = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -91,11 +93,13 @@ def denoise(
         live = running.nonzero()[:, 0]
         now, seen = x[live], None if page.attention is None else page.attention[live]
         waiting = now == mask_id
-        states = model.states(now, seen, layers=("last", *layers))
+        states = yield Pass(now, seen, ("last", *layers))
         logits = model.logits(predictors(model, states["last"], waiting, seen))
         if cfg_scale > 0:
-            blind = now.masked_fill(given[live], mask_id)
-            logits = guided(model, logits, blind, seen, waiting, cfg_scale)
+            # Classifier-free guidance: away from what a masked prompt predicts (LLaDA generate.py).
+            blind = yield Pass(now.masked_fill(given[live], mask_id), seen, ("last",))
+            without = model.logits(predictors(model, blind["last"], waiting, seen))
+            logits = without + (cfg_scale + 1) * (logits - without)
         decision = rule(logits, waiting, live, noise.keep(live))
         draft = x.index_copy(0, live, now.masked_scatter(waiting, decision.chosen))
         now = torch.where(decision.commit, draft[live], now)
@@ -145,24 +149,6 @@ def predictors(
         real = before >= 0 if attention is None else attention[rows, before]
         columns = torch.where(real, before, columns)
     return states[rows, columns]
-
-
-def guided(
-    model: LanguageModel,
-    logits: Tensor,
-    blind: Tensor,
-    attention: Tensor | None,
-    waiting: Tensor,
-    scale: float,
-) -> Tensor:
-    """Classifier-free guidance: ``[N, V]`` logits pushed away from those of a masked prompt.
-
-    Source: LLaDA ``generate.py``, ``cfg_scale``. ``blind`` ``[K, L]`` is the canvas with every given
-    token masked.
-    """
-    states = model.states(blind, attention)["last"]
-    without = model.logits(predictors(model, states, waiting, attention))
-    return without + (scale + 1) * (logits - without)
 
 
 def most_likely(logits: Tensor, mask_id: int) -> Tensor:

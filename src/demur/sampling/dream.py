@@ -18,7 +18,7 @@ float32; drawing by confidence happens in the log domain and never runs out of p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -30,9 +30,9 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.nucleus import nucleus
+from demur.sampling.passes import Passes, Sharing
 from demur.sampling.pooling import Pooling
 from demur.sampling.remasking import Remasking, confidence, most_confident, spread
-from demur.types import Step
 
 Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
 
@@ -45,7 +45,7 @@ _CONFIDENCE: dict[str, Remasking] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dream:
+class Dream(Sharing):
     """Settings of Dream's sampler (names as released, defaults as in PAPER section 3).
 
     Attributes:
@@ -91,7 +91,7 @@ class Dream:
         """Most tokens a response can have."""
         return self.gen_length
 
-    def run(
+    def passes(
         self,
         model: LanguageModel,
         batch: Batch,
@@ -99,8 +99,8 @@ class Dream:
         layers: Sequence[str],
         pooling: Pooling,
         noise: Noise,
-    ) -> Iterator[Step]:
-        """Generate; see ``demur.sampling.denoising``.
+    ) -> Passes:
+        """See ``demur.sampling.denoising``.
 
         Raises:
             InputError: the model has no mask token, or a response template is too long.

@@ -15,7 +15,7 @@ block. ``threshold`` adds the dynamic schedule: commit also what is above it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -26,6 +26,7 @@ from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
 from demur.sampling.noise import Noise
+from demur.sampling.passes import Passes, Sharing
 from demur.sampling.pooling import Pooling
 from demur.sampling.remasking import (
     Remasking,
@@ -35,11 +36,10 @@ from demur.sampling.remasking import (
     most_confident,
     spread,
 )
-from demur.types import Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masked:
+class Masked(Sharing):
     """Settings of the masked sampler (defaults: PAPER section 3).
 
     Attributes:
@@ -105,7 +105,7 @@ class Masked:
         """Most tokens a response can have."""
         return self.gen_length
 
-    def run(
+    def passes(
         self,
         model: LanguageModel,
         batch: Batch,
@@ -113,8 +113,8 @@ class Masked:
         layers: Sequence[str],
         pooling: Pooling,
         noise: Noise,
-    ) -> Iterator[Step]:
-        """Generate; see ``demur.sampling.denoising``.
+    ) -> Passes:
+        """See ``demur.sampling.denoising``.
 
         Raises:
             InputError: the model has no mask token, or a response template is too long.

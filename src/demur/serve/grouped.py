@@ -1,34 +1,42 @@
 """Diffusion requests, generated in groups that begin together.
 
-A denoising step reads whole blocks, so that requests share their passes from the first step to the
-last; those that arrive meanwhile form the next group, which runs beside it and begins no later than
-when the one before has finished its first block. Settings differ between groups, and none waits for
-another's (docs/decisions/0009). What may leave is text of finished blocks alone: while a row works on
-a block, everything in it may still change.
+Requests of the same settings and of about the same length form a group. A few groups begin as requests
+come; those that arrive then gather, and begin no later than when the youngest group has finished its
+first block. Groups whose samplers ask for their passes (``demur.sampling.passes``) are read in one,
+whatever their settings and however far each is (docs/decisions/0009). What may leave is text of
+finished blocks alone: while a row works on a block, everything in it may still change.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import final
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, final
 
 from torch import Tensor
 
 from demur.models.base import LanguageModel
 from demur.sampling import Block, Canvas, Pooling, RowNoise, Sampler
+from demur.sampling.passes import Pass, Sharing, next_steps, size_class
 from demur.serve.job import Job
 from demur.serve.moment import Moment
 from demur.types import Step
 
-#: Groups of the same settings that begin as requests come. With more, each would be slower, so that
-#: those that arrive then gather until the youngest group has finished a block.
-GROUPS = 2
+#: Groups of one kind that begin as requests come: of those that share their passes, where a group
+#: costs its own decisions alone, and of those that take passes of their own.
+SHARED, APART = 8, 2
+
+
+class Kind(NamedTuple):
+    """What the rows of a group have in common: their settings, and about how long they are."""
+
+    sampler: Sampler
+    size: int
 
 
 @final
 class Grouped:
-    """Groups of rows with the same settings.
+    """Groups of rows of the same kind.
 
     Args:
         model: a diffusion model.
@@ -63,27 +71,40 @@ class Grouped:
 
     def advance(self) -> list[Moment]:
         """One denoising step of each group."""
-        together: dict[Sampler, list[Job]] = defaultdict(list)
-        for job in self._arriving:
-            together[job.sampler].append(job)
-        for sampler, jobs in together.items():
-            alike = [group for group in self._groups if group.sampler == sampler]
-            if len(alike) < GROUPS or alike[-1].past_first_block:
-                self._groups.append(self._begin(sampler, jobs))
-                self._arriving = [job for job in self._arriving if job not in jobs]
-        moments = [moment for group in self._groups for moment in group.advance()]
+        self._begin()
+        steps = next_steps(self._model, [group.steps for group in self._groups])
+        told = zip(self._groups, steps, strict=True)
+        moments = [moment for group, step in told for moment in group.take(step)]
         self._groups = [group for group in self._groups if group.jobs]
         return moments
 
-    def _begin(self, sampler: Sampler, jobs: list[Job]) -> Group:
-        steps = sampler.run(
+    def _begin(self) -> None:
+        """Make groups of those that arrived, where they may begin."""
+        alike: dict[Kind, list[Job]] = defaultdict(list)
+        for job in self._arriving:
+            size = size_class(len(job.prompt) + job.sampler.new_tokens)
+            alike[Kind(job.sampler, size)].append(job)
+        self._arriving = []
+        for kind, jobs in alike.items():
+            others = [group for group in self._groups if group.kind == kind]
+            most = SHARED if isinstance(kind.sampler, Sharing) else APART
+            if len(others) < most or others[-1].past_first_block:
+                self._groups.append(self._group(kind, jobs))
+            else:
+                self._arriving += jobs
+
+    def _group(self, kind: Kind, jobs: list[Job]) -> Group:
+        begin: Callable[..., Iterator[Pass | Step]] = kind.sampler.run
+        if isinstance(kind.sampler, Sharing):
+            begin = kind.sampler.passes
+        steps = begin(
             self._model,
             self._model.batch([job.prompt for job in jobs]),
             layers=self._layers,
             pooling=self._pooling,
             noise=RowNoise.seeded([job.seed for job in jobs]),
         )
-        return Group(jobs, steps, sampler, end_ids=self._model.traits.end_ids)
+        return Group(jobs, steps, kind, end_ids=self._model.traits.end_ids)
 
 
 @final
@@ -92,21 +113,22 @@ class Group:
 
     Attributes:
         jobs: job -> row, of those still generating.
-        sampler: their settings.
+        steps: their generation.
+        kind: of all of them.
     """
 
     def __init__(
         self,
         jobs: Sequence[Job],
-        steps: Iterator[Step],
-        sampler: Sampler,
+        steps: Iterator[Pass | Step],
+        kind: Kind,
         *,
         end_ids: Sequence[int],
     ) -> None:
-        self.jobs, self.sampler = {job: row for row, job in enumerate(jobs)}, sampler
-        self._steps, self._end_ids = steps, set(end_ids)
-        self._takes_back = isinstance(sampler, Canvas) or (
-            isinstance(sampler, Block) and sampler.edit_threshold is not None
+        self.jobs, self.steps = {job: row for row, job in enumerate(jobs)}, steps
+        self.kind, self._end_ids = kind, set(end_ids)
+        self._takes_back = isinstance(kind.sampler, Canvas) or (
+            isinstance(kind.sampler, Block) and kind.sampler.edit_threshold is not None
         )
         self._given = dict.fromkeys(jobs, 0)
         self._block = dict.fromkeys(jobs, 0)
@@ -117,9 +139,12 @@ class Group:
         """Whether every row works on a later block."""
         return min(self._block[job] for job in self.jobs) > 0
 
-    def advance(self) -> list[Moment]:
-        """What the next step gives: rows that took part in it, and rows that are over."""
-        step = next(self._steps, None)
+    def take(self, step: Step | None) -> list[Moment]:
+        """What the next step gives: rows that took part in it, and rows that are over.
+
+        Args:
+            step: None when the generation has come to its end.
+        """
         if step is None:
             return self._over(list(self.jobs))
         running = step.running.tolist()
