@@ -1,4 +1,4 @@
-"""Two hundred streams at once: none lost, mixed or cut short, and no memory kept."""
+"""Many streams at once: none lost, mixed or cut short, and no memory kept."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from served import a_guard, serving, started
 
 STREAMS = 200
 
+#: A row of a diffusion pass fills a core by itself.
+DIFFUSION_STREAMS = 40
 
-def bodies() -> list[dict[str, Any]]:
+
+def bodies(model: str = "organism-ar", streams: int = STREAMS) -> list[dict[str, Any]]:
     """Greedy and drawn, short and long, of both kinds of prompts."""
-    prompts = [
-        p.text for kind in ("harmless", "harmful") for p in world.prompts("test", kind, n=50)
-    ]
+    kinds = [world.prompts("test", kind, n=50) for kind in ("harmless", "harmful")]
+    prompts = [prompt.text for pair in zip(*kinds, strict=True) for prompt in pair]
     return [
         {
-            "model": "organism-ar",
+            "model": model,
             "messages": [{"role": "user", "content": prompts[place % len(prompts)]}],
-            "temperature": (0.0, 0.9)[place % 2],
+            "temperature": (0.0, 0.9)[place // 2 % 2],
             "seed": place,
             "max_tokens": (64, 20, 7)[place % 3],
         }
-        for place in range(STREAMS)
+        for place in range(streams)
     ]
 
 
@@ -66,9 +68,14 @@ def resident(pid: int) -> float:
 
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["alone", "guarded"])
-def test_two_hundred_streams_equal_single_ones(guarded: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [("organism-ar", STREAMS), ("organism-dlm", DIFFUSION_STREAMS)],
+    ids=["autoregressive", "diffusion"],
+)
+def test_many_streams_equal_single_ones(name: str, streams: int, guarded: bool) -> None:
     """With a guard that flags some of them, wherever each was flagged by itself."""
-    asked, model = bodies(), demur.load("organism-ar")
+    asked, model = bodies(name, streams), demur.load(name)
     guards = [a_guard(model)] if guarded else []
     with serving([model], guards, limits=Limits(rows=64, queue=STREAMS)) as server:
         found = asyncio.run(together(server.url, asked))
@@ -77,12 +84,12 @@ def test_two_hundred_streams_equal_single_ones(guarded: bool) -> None:
         reasons = {reason for _, reason in found}
         assert reasons == {"stop", "length", *(["content_filter"] if guarded else [])}
         if not guarded:
-            greedy = range(0, STREAMS, 6)
+            greedy = range(0, streams, 12)
             texts = [asked[place]["messages"][0]["content"] for place in greedy]
             for place, trace in zip(greedy, demur.trace(model, texts), strict=True):
                 assert found[place] == (trace.response, trace.finish_reason)
-        assert server.figure("waiting", model="organism-ar") == 0
-        assert server.figure("rows", model="organism-ar") == 0
+        assert server.figure("waiting", model=name) == 0
+        assert server.figure("rows", model=name) == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
