@@ -6,7 +6,8 @@ import torch
 
 from benchmarks import models
 from benchmarks.timing import seconds
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling import Block, RowNoise, find_pooling
 
 LENGTH, SIZE = 32, 4

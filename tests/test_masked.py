@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import demur
 from conftest import save_llama
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling import Masked, RowNoise, find_pooling
 from demur.tracing import record, row_seed, trace
 from demur.types import Prompt, Step

@@ -17,7 +17,8 @@ import torch
 
 import demur
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling import Block, Masked, RowNoise, Sampler, find_pooling
 from demur.types import Prompt
 from parity import tiny

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import demur
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling import Masked, find_pooling
 from demur.types import Prompt
 from parity import tiny

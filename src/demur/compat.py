@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from demur.alignment import Alignment, align
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.models.chat import undated
 from demur.sampling import Autoregressive, Masked, RowNoise, find_pooling
 from demur.sri import EPS, TAU

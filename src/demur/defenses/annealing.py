@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling import Noise, Pooling
 from demur.sampling.denoising import Decision, MaskedText, denoise, masked_text, most_likely
 from demur.sampling.passes import alone

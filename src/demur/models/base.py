@@ -7,88 +7,23 @@ A family file says how its checkpoints become a native transformers model and de
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from demur.errors import InputError, ModelError
+from demur.models.batch import Batch
 from demur.models.chat import Chat
+from demur.models.traits import Traits
 from demur.types import Prompt
 
 #: The paper's system prompt (section 3.1, anchors).
 SYSTEM_PROMPT = "You are a helpful assistant"
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What a family declares about how its models generate.
-
-    Attributes:
-        family: name in the table of families.
-        attention: which positions a position may look at: those before it, all, all up to the end of
-            its own block, or (``canvas``) what comes before a canvas and the whole canvas;
-            ``encoder`` is all, for classes that open it themselves and keep no cache.
-        end_ids: tokens that end a response.
-        mask_id: the mask token; None for autoregressive models.
-        shift: whether the state at position j - 1 predicts token j, as in causal models and Dream.
-        sampler: default sampler spec as plain data (PAPER sections 3 and 6 unless the model's card
-            says otherwise).
-        pooling: default pooling of the states.
-        template: what the chat template is given besides the turns.
-        final_norm: module of ``LanguageModel.body`` whose output is the ``last`` states; None where
-            that differs from checkpoint to checkpoint and the native class knows it.
-    """
-
-    family: str
-    attention: Literal["causal", "bidirectional", "encoder", "block", "canvas"]
-    end_ids: tuple[int, ...]
-    sampler: Mapping[str, Any]
-    pooling: str
-    mask_id: int | None = None
-    shift: bool = True
-    template: Mapping[str, Any] = field(default_factory=dict)
-    final_norm: str | None = "norm"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Encoded prompts, padded on the left.
-
-    Attributes:
-        ids: ``[B, P]`` int64 prompt tokens, masked slots holding the mask id.
-        attention: ``[B, P]`` bool, False on padding.
-        responses: one response template a row, -1 where a slot is masked; empty when free.
-    """
-
-    ids: Tensor
-    attention: Tensor
-    responses: tuple[tuple[int, ...], ...]
-
-    @property
-    def padded(self) -> bool:
-        """Whether any row carries padding."""
-        return not bool(self.attention.all())
-
-    def fixed(self, gen_length: int) -> Tensor:
-        """``[B, gen_length]`` fixed response tokens, -1 where free.
-
-        Raises:
-            InputError: a response template is longer.
-        """
-        found = self.ids.new_full((len(self.ids), gen_length), -1)
-        for row, template in enumerate(self.responses):
-            if len(template) > gen_length:
-                raise InputError(
-                    f"A response template of {len(template)} tokens does not fit gen_length "
-                    f"{gen_length}. Raise gen_length."
-                )
-            found[row, : len(template)] = found.new_tensor(template)
-        return found
 
 
 @final

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from demur.models.base import LanguageModel, Traits
+from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "bert-chat"

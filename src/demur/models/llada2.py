@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from demur.errors import ModelError
-from demur.models.base import LanguageModel, Traits
+from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.traits import Traits
 from demur.models.weights import check_complete, load_native, read_tensors
 
 NAME = "llada2"

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.errors import ModelError
-from demur.models.base import LanguageModel, Traits
+from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
+from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "masked"

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from demur.models.base import LanguageModel, Traits
+from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
+from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "sdar"

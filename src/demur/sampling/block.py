@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling.decision import BlockDecision, BlockRule
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page, Reader, Window, lay_out

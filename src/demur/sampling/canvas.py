@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.models.diffusion_gemma import Written
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask, require_own_positions

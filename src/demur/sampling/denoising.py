@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling.noise import Noise
 from demur.sampling.passes import Pass, Passes
 from demur.sampling.pooling import Pooling, mean_states, positions_mask

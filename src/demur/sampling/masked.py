@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
 from demur.sampling.noise import Noise
 from demur.sampling.passes import Passes, Sharing

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demur.models.base import Batch, LanguageModel
+from demur.models.base import LanguageModel
+from demur.models.batch import Batch
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import Pooling
 from demur.types import Step
