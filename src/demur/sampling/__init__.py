@@ -1,6 +1,6 @@
 """Samplers: each a generator of ``Step`` (see ``demur.types``). To add one, write a frozen dataclass
 of its settings with ``name``, ``new_tokens`` and ``run`` in a file of its own and add it to
-``SAMPLERS``.
+``SAMPLERS``. One without a cache has ``passes`` for ``run`` (see ``demur.sampling.passes``).
 """
 
 from __future__ import annotations
