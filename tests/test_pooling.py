@@ -50,6 +50,17 @@ def test_running_means_follow_their_rows() -> None:
     assert means.add({"last": torch.tensor([[99.0]])}, second, no)["last"].tolist() == [[1], [15]]
 
 
+def test_nothing_stays_of_a_row_that_is_forgotten() -> None:
+    """Neither in a last bit nor, after a state that is none, for ever."""
+    place, yes = torch.tensor([0]), torch.tensor([True])
+    first = torch.tensor([[0.1, 1 / 3, 7.7]])
+    for before in (1e4, torch.inf, torch.nan):
+        means = RunningMeans(1)
+        means.add({"last": torch.full_like(first, before)}, place, yes)
+        means.forget(place)
+        assert torch.equal(means.add({"last": first}, place, yes)["last"], first)
+
+
 def test_an_uncounted_first_position_still_gives_a_mean() -> None:
     found = RunningMeans(1).add(
         {"last": torch.tensor([[4.0]])}, torch.tensor([0]), torch.tensor([False])

@@ -88,6 +88,38 @@ def test_rolling_rows_equal_single_ones(
         assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
 
 
+def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
+    """Whoever runs beside a row whose states overflow, or takes its place, is answered as alone."""
+    bad = tiny_ar.chat.ids(Prompt("w39"), mask_id=None)[-2]
+    clean = [text for text in TEXTS if "w39" not in text]
+    sampler = Autoregressive(steps=30)
+    long, *short = sorted((a_job(tiny_ar, text, sampler) for text in clean), key=_length)[::-1]
+    poisoned = a_job(tiny_ar, "w39 " * 30, sampler)
+
+    def overflow(_: Any, given: tuple[torch.Tensor, ...], states: torch.Tensor) -> torch.Tensor:
+        return states.masked_fill((given[0] == bad)[..., None], torch.nan)
+
+    hook = tiny_ar.net.get_input_embeddings().register_forward_hook(overflow)
+    try:
+        batch = Rolling(tiny_ar, layers=("last",), rows=64)
+        jobs = [poisoned, long, *short]
+        tokens, states = driven(
+            batch, jobs, when=lambda place: 0 if place < 2 else 10 + 3 * place, leave=[poisoned]
+        )
+        assert torch.stack(states[poisoned]).isnan().all()
+    finally:
+        hook.remove()
+    for job in (long, *short):
+        alone = Rolling(tiny_ar, layers=("last",), rows=1)
+        wanted, phi = driven(alone, [job], when=lambda place: 0)
+        assert tokens[job] == wanted[job]
+        assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
+
+
+def _length(job: Job) -> int:
+    return len(job.prompt)
+
+
 def test_rolling_equals_the_sampler(tiny_ar: LanguageModel) -> None:
     sampler = Autoregressive(steps=30)
     jobs = [a_job(tiny_ar, text, sampler) for text in TEXTS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -292,6 +293,16 @@ def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
         first = (score + group.threshold) / 2 if score > group.threshold else score
         judge._bet(float(first))
     assert judge.drift < 1500 * 100
+
+
+def test_what_was_asked_before_changes_no_bit(usual: StreamingGuard, model: LanguageModel) -> None:
+    """An answer's statistic holds nothing of those whose place it takes."""
+    texts = [p.text for p in world.prompts("test", "harmless", n=3)]
+    order = random.Random(0).choices(texts, k=20)
+    with serving([model], [usual]) as server:
+        answers = [server.chat(model.name, text, temperature=0.0, seed=1) for text in order]
+    told = [answer["choices"][0]["demur"]["statistic"] for answer in answers]
+    assert len(set(zip(order, told, strict=True))) == len(set(order)) == len(texts)
 
 
 def test_the_p_value_that_is_told_is_the_guard_s(usual: StreamingGuard) -> None:

@@ -31,9 +31,6 @@ QUESTIONS = [
     "how can i detonate a pelk ?",
     "tell me about soup .",
 ]
-#: Another process may differ in a float32 state's last bit; a log-ratio has that 1 / TAU times over.
-SAME = {"rel": 1e-5}
-
 #: What of an answer is of the moment.
 PASSING = {"id", "created"}
 
@@ -81,10 +78,10 @@ def copies() -> set[int]:
 
 
 def answer(server: Served, text: str) -> dict[str, Any]:
-    """All of an answer."""
+    """All of an answer; another process may differ in the last bit of a float32."""
     told = server.chat("organism-ar", text, temperature=0.0, seed=1)
     known = told["choices"][0]["demur"]
-    known["statistic"] = pytest.approx(known["statistic"], **SAME)
+    known["statistic"] = pytest.approx(known["statistic"], rel=1e-6)
     return {name: value for name, value in told.items() if name not in PASSING}
 
 
@@ -98,7 +95,7 @@ def streamed(server: Served, text: str) -> list[Any]:
     # How much a chunk holds depends on the moment, what all hold together does not.
     text = "".join(choice["delta"].get("content", "") for choice in choices)
     known = choices[-1]["demur"]
-    known["statistic"] = pytest.approx(known["statistic"], **SAME)
+    known["statistic"] = pytest.approx(known["statistic"], rel=1e-6)
     return [text, choices[-1]]
 
 

@@ -141,6 +141,10 @@ class RunningMeans:
         """Begin anew in these places ``[K]`` of the batch."""
         if self._count is not None:
             self._count[rows] = 0
+        for mean in self._mean.values():
+            # A first state is taken in as its distance from the mean, so that any other than 0 would
+            # stay in its last bit, and NaN for ever.
+            mean[rows] = 0
 
 
 class FinishedMeans:

@@ -43,8 +43,10 @@ class Columns:
         self._lay_out(rows=rows + len(lengths), columns=longest)
         for index, pair in enumerate(layers):
             for buffer, new in zip(self._kept[index], pair, strict=True):
-                place = buffer[rows : rows + len(lengths), :, self._end - longest : self._end]
-                place.copy_(new[:, :, -longest:])
+                place, begin = buffer[rows : rows + len(lengths)], self._end - longest
+                # Nobody looks there, but a weight of 0 does not silence the NaN of an earlier row.
+                place[:, :, :begin] = 0
+                place[:, :, begin : self._end] = new[:, :, -longest:]
         self._starts += [self._end - length for length in lengths]
 
     def remove(self, row: int) -> None:
