@@ -282,8 +282,22 @@ def test_only_finished_blocks_settle(tiny_dlm: LanguageModel) -> None:
     assert len(given) == 16
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each pass of any model."""
+    found: list[int] = []
+    states = LanguageModel.states
+
+    def counted(self: LanguageModel, ids: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        found.append(len(ids))
+        return states(self, ids, *rest, **more)
+
+    monkeypatch.setattr(LanguageModel, "states", counted)
+    return found
+
+
 def test_groups_share_their_passes_whatever_their_settings(
-    tiny_dlm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    tiny_dlm: LanguageModel, passes: list[int]
 ) -> None:
     """Eight settings, two of them with guidance, and two size classes: at most two passes a step for
     each class, and answers as alone."""
@@ -305,26 +319,39 @@ def test_groups_share_their_passes_whatever_their_settings(
     ]
     classes = {size_class(len(job.prompt) + 16) for job in jobs}
     assert len(classes) == 2
-    passes: list[int] = []
-    states = LanguageModel.states
-
-    def counted(self: LanguageModel, ids: torch.Tensor, *rest: Any, **more: Any) -> Any:
-        passes.append(len(ids))
-        return states(self, ids, *rest, **more)
-
-    monkeypatch.setattr(LanguageModel, "states", counted)
 
     def grouped() -> Grouped:
         return Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=64)
 
     tokens, pooled = driven(grouped(), jobs, when=lambda _: 0)
-    together, passes = passes, []
+    together = list(passes)
+    passes.clear()
     alone = [driven(grouped(), [job], when=lambda _: 0) for job in jobs]
     assert len(together) <= 2 * 8 * len(classes)
     assert sum(together) == len(passes) == sum(passes)
     for job, (wanted, phi) in zip(jobs, alone, strict=True):
         assert tokens[job] == wanted[job]
         assert torch.allclose(torch.stack(pooled[job]), torch.stack(phi[job]), atol=1e-4)
+
+
+def test_rows_that_nobody_follows_cost_no_pass(tiny_dlm: LanguageModel, passes: list[int]) -> None:
+    """Neither those whose client has gone nor those that came to an end in an early block."""
+    sampler = Masked(steps=16, gen_length=16, block_length=4, never_end=True)
+    gone, short, *others = [
+        a_job(tiny_dlm, text, sampler, most=most)
+        for text, most in zip(["w1", "w2", "w3", "w4"], [16, 4, 16, 16], strict=True)
+    ]
+
+    def grouped() -> Grouped:
+        return Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=4)
+
+    jobs = [gone, short, *others]
+    tokens, _ = driven(grouped(), jobs, when=lambda _: 0, leave=[gone])
+    # The short one settles with the first step of the second block; the other is gone after the ninth.
+    assert passes == [4] * 5 + [3] * 4 + [2] * 7
+    for job in (short, *others):
+        alone = driven(grouped(), [job], when=lambda _: 0)[0]
+        assert tokens[job] == alone[job]
 
 
 @pytest.fixture(scope="module")

@@ -87,8 +87,9 @@ def denoise(
     given = x != mask_id
     block = torch.zeros(len(x), dtype=torch.long, device=x.device)
     phi: dict[str, Tensor] = {}
+    followed = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for index in count(1):
-        running = (x == mask_id).any(1)
+        running = (x == mask_id).any(1) & followed
         if not running.any():
             return
         live = running.nonzero()[:, 0]
@@ -110,7 +111,9 @@ def denoise(
         phi = phi or {k: v.new_zeros(len(x), v.shape[1]) for k, v in pooled.items()}
         phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
         tokens = x[:, start:].masked_fill(x[:, start:] == mask_id, -1)
-        yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
+        left = yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
+        if left:
+            followed[left] = False
 
 
 def masked_text(model: LanguageModel, batch: Batch, gen_length: int) -> MaskedText:

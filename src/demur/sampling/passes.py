@@ -1,7 +1,7 @@
 """Forward passes that a generation asks for, so that several generations can share them.
 
-A loop written this way yields each ``Pass`` that it needs, is sent the states, and yields a ``Step``
-when it has one.
+A loop written this way yields each ``Pass`` that it needs, for which it is sent the states, and each
+``Step``, for which it may be sent the rows that nobody follows any more: it gives them up.
 """
 
 from __future__ import annotations
@@ -79,13 +79,18 @@ def alone(model: LanguageModel, passes: Passes) -> Iterator[Step]:
 
 
 def next_steps(
-    model: LanguageModel, generations: Sequence[Iterator[Pass | Step]]
+    model: LanguageModel, generations: Sequence[Passes], left: Sequence[Sequence[int]]
 ) -> list[Step | None]:
     """The next step of each generation, None where it is over.
 
     Passes of the same size class are read in one.
+
+    Args:
+        model: whose they are.
+        generations: none of them waiting for a pass.
+        left: of each, the rows that nobody follows; none before its first step.
     """
-    found = [next(each, None) for each in generations]
+    found = [_resumed(each, rows) for each, rows in zip(generations, left, strict=True)]
     while asked := {place: each for place, each in enumerate(found) if isinstance(each, Pass)}:
         alike: dict[int, list[int]] = defaultdict(list)
         for place, each in asked.items():
@@ -93,10 +98,15 @@ def next_steps(
         for places in alike.values():
             states = together(model, [asked[place] for place in places])
             for place, own in zip(places, states, strict=True):
-                generation = generations[place]
-                assert isinstance(generation, Generator)
-                found[place] = generation.send(own)
+                found[place] = generations[place].send(own)
     return [each for each in found if not isinstance(each, Pass)]
+
+
+def _resumed(generation: Passes, left: Sequence[int]) -> Pass | Step | None:
+    try:
+        return generation.send(list(left) or None)
+    except StopIteration:
+        return None
 
 
 def size_class(length: int) -> int:

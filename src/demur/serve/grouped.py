@@ -10,14 +10,14 @@ finished blocks alone: while a row works on a block, everything in it may still 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, final
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, final
 
 from torch import Tensor
 
 from demur.models.base import LanguageModel
 from demur.sampling import Block, Canvas, Pooling, RowNoise, Sampler
-from demur.sampling.passes import Pass, Sharing, next_steps, size_class
+from demur.sampling.passes import Passes, Sharing, next_steps, size_class
 from demur.serve.job import Job
 from demur.serve.moment import Moment
 from demur.types import Step
@@ -72,7 +72,11 @@ class Grouped:
     def advance(self) -> list[Moment]:
         """One denoising step of each group."""
         self._begin()
-        steps = next_steps(self._model, [group.steps for group in self._groups])
+        steps = next_steps(
+            self._model,
+            [group.steps for group in self._groups],
+            [group.left for group in self._groups],
+        )
         told = zip(self._groups, steps, strict=True)
         moments = [moment for group, step in told for moment in group.take(step)]
         self._groups = [group for group in self._groups if group.jobs]
@@ -94,7 +98,7 @@ class Grouped:
                 self._arriving += jobs
 
     def _group(self, kind: Kind, jobs: list[Job]) -> Group:
-        begin: Callable[..., Iterator[Pass | Step]] = kind.sampler.run
+        begin: Callable[..., Any] = kind.sampler.run
         if isinstance(kind.sampler, Sharing):
             begin = kind.sampler.passes
         steps = begin(
@@ -120,7 +124,7 @@ class Group:
     def __init__(
         self,
         jobs: Sequence[Job],
-        steps: Iterator[Pass | Step],
+        steps: Passes,
         kind: Kind,
         *,
         end_ids: Sequence[int],
@@ -133,6 +137,11 @@ class Group:
         self._given = dict.fromkeys(jobs, 0)
         self._block = dict.fromkeys(jobs, 0)
         self._tokens: list[list[int]] = [[] for _ in jobs]
+
+    @property
+    def left(self) -> list[int]:
+        """Rows without a job any more."""
+        return sorted({*range(len(self._tokens))} - {*self.jobs.values()})
 
     @property
     def past_first_block(self) -> bool:
