@@ -93,7 +93,8 @@ def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
     bad = tiny_ar.chat.ids(Prompt("w39"), mask_id=None)[-2]
     clean = [text for text in TEXTS if "w39" not in text]
     sampler = Autoregressive(steps=30)
-    long, *short = sorted((a_job(tiny_ar, text, sampler) for text in clean), key=_length)[::-1]
+    jobs = [a_job(tiny_ar, text, sampler) for text in clean]
+    long, *short = sorted(jobs, key=lambda job: len(job.prompt), reverse=True)
     poisoned = a_job(tiny_ar, "w39 " * 30, sampler)
 
     def overflow(_: Any, given: tuple[torch.Tensor, ...], states: torch.Tensor) -> torch.Tensor:
@@ -114,10 +115,6 @@ def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
         wanted, phi = driven(alone, [job], when=lambda place: 0)
         assert tokens[job] == wanted[job]
         assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
-
-
-def _length(job: Job) -> int:
-    return len(job.prompt)
 
 
 def test_rolling_equals_the_sampler(tiny_ar: LanguageModel) -> None:

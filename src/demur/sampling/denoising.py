@@ -81,8 +81,10 @@ def denoise(
     noise: Noise,
     cfg_scale: float = 0.0,
 ) -> Passes:
-    """Ask for the pass of each denoising iteration, and one more with guidance, and yield its ``Step``
-    (see ``demur.sampling.passes``)."""
+    """Ask for the pass of each denoising iteration, and one more with guidance, and yield its ``Step``.
+
+    Rows that it is sent after a step are given up (see ``demur.sampling.passes``).
+    """
     x, start, mask_id = page.tokens, page.start, page.mask_id
     given = x != mask_id
     block = torch.zeros(len(x), dtype=torch.long, device=x.device)
