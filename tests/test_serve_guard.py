@@ -343,7 +343,7 @@ def test_what_the_calibration_does_not_cover(
                 assert '"calibrated":false' in other.text
         about = server.engines[model.name].hosted.coverage()
         assert "temperature 0.0" in about
-        assert ("Answers end at" in about) == (model.traits.attention == "causal")
+        assert ("Answers end after" in about) == (model.traits.attention == "causal")
 
 
 def test_steps_that_no_guard_reads_are_refused(model: LanguageModel, usual: StreamingGuard) -> None:
