@@ -68,7 +68,8 @@ class GuardedModel(ModelAPI):
         self.guard = load_guard(guard) if guard else None
         own = self.guard.anchors if self.guard else None
         self.anchors = Anchors.load(anchors) if anchors else own
-        mark = self.anchors.fingerprint if self.anchors else None
+        marks = [one.fingerprint for one in (self.guard, self.anchors) if one and one.fingerprint]
+        mark = marks[0] if marks else None
         self.pooling = mark.pooling if mark else None
         self.fixed = mark is not None
         self.sampler = sampler_with(mark.sampler if mark else self.model.traits.sampler, sampler)
@@ -106,7 +107,8 @@ class GuardedModel(ModelAPI):
         self, model: LanguageModel, prompt: Prompt, sampler: Sampler, config: GenerateConfig
     ) -> ModelOutput:
         watch = self.guard.watch if isinstance(self.guard, StreamingGuard) else None
-        layers = tuple({"last", self.anchors.layer}) if self.anchors else ("last",)
+        layers = {"last", *(self.guard.layers if self.guard else ())}
+        layers |= {self.anchors.layer} if self.anchors else set()
         traces = Traces(
             tuple(
                 record(
@@ -114,7 +116,7 @@ class GuardedModel(ModelAPI):
                     [prompt],
                     sampler=sampler,
                     pooling=self.pooling,
-                    layers=layers,
+                    layers=tuple(layers),
                     seed=config.seed or 0,
                     watch=watch,
                 )
