@@ -26,11 +26,11 @@ from demur.attacks.likelihood import opening_log_probabilities, openings
 from demur.attacks.search import Objective, Scored
 from demur.attacks.suffix_search import SuffixSearch
 from demur.errors import InputError
+from demur.generation import trace
 from demur.guard import AnyGuard
 from demur.models.base import LanguageModel
 from demur.sampling import sampler_from
-from demur.tracing import trace
-from demur.types import Fingerprint, Prompt, digest
+from demur.types import Fingerprint, Prompt, Record, digest
 
 
 @final
@@ -104,10 +104,8 @@ def guard_scores(
         model,
         prompts,
         sampler=sampler_from(made.sampler),
-        pooling=made.pooling,
-        layers=("last", *guard.layers),
+        record=Record(layers=("last", *guard.layers), pooling=made.pooling, seed=seed),
         batch_size=len(prompts),
-        seed=seed,
     )
     found: list[float] = guard.score(traces).tolist()
     return found

@@ -163,8 +163,7 @@ class StepDetector(Detector):
         found = np.full((len(traces), steps), nan)
         for row, trace in enumerate(traces):
             score = nan
-            states = Traces((trace,)).states(self.layer, steps=trace.n_steps)[0]
-            for step, state in enumerate(states[:steps], start=1):
+            for step, state in enumerate(trace.states(self.layer)[:steps], start=1):
                 score = self.advance(state, step, score)
                 found[row, step - 1] = inf if isnan(score) else score
         return found

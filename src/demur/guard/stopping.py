@@ -22,6 +22,7 @@ from demur.guard.watch import GuardReading
 from demur.models.base import LanguageModel
 from demur.models.checkpoint import find
 from demur.models.traits import Traits
+from demur.sampling import known_samplers
 from demur.sampling.pooling import RunningMeans
 
 if TYPE_CHECKING:
@@ -49,10 +50,13 @@ def stopping(guard: StreamingGuard, model: LanguageModel | PreTrainedModel) -> S
         "model": (mark.model, known.name),
         "revision": (mark.revision, known.revision),
         "dtype": (mark.dtype, known.dtype),
-        "sampler": (mark.sampler.get("name"), "autoregressive"),
         "pooling": (mark.pooling, "running"),
     }
-    if wrong := [f"{k}: {a!r} against {b!r}" for k, (a, b) in asked.items() if a != b]:
+    wrong = [f"{k}: {a!r} against {b!r}" for k, (a, b) in asked.items() if a != b]
+    sampler = str(mark.sampler.get("name"))
+    if sampler not in known_samplers() or known_samplers()[sampler].releases != "token":
+        wrong.append(f"sampler: {sampler!r} does not go token by token")
+    if wrong:
         raise FingerprintError(
             f"This guard does not fit generate of this model: {'; '.join(wrong)}. Fit one: "
             "demur guard fit RUN --streaming --anchors FILE --out FILE."

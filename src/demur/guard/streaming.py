@@ -41,6 +41,7 @@ from demur.guard.calibration import (
 from demur.guard.finished import as_generations
 from demur.guard.watch import Watched, Watcher, watch
 from demur.models.base import LanguageModel
+from demur.sampling import known_samplers
 from demur.sampling.release import Release
 from demur.sri import Anchors
 from demur.types import Fingerprint, Step, Trace, Traces
@@ -50,9 +51,6 @@ HIGH = 0.05
 
 #: Benign generations that must reach a step; later steps repeat the figures of the last such step.
 FEWEST = 20
-
-#: Samplers that show a token as soon as its step has passed.
-TOKEN_BY_TOKEN = ("autoregressive", "surrogate")
 
 
 @final
@@ -83,15 +81,15 @@ class StreamingGuard(AnyGuard):
     def require(self, mark: Fingerprint) -> None:
         """Raise FingerprintError, naming what differs, unless the guard was fitted on the same.
 
-        An autoregressive sampler may stop earlier: a shorter generation raises no more alarms.
+        A sampler whose ``steps`` only limit the response may have fewer: a shorter generation raises
+        no more alarms.
         """
-        mine, theirs = self.fingerprint, mark
-        if mark.sampler.get("name") == "autoregressive" == mine.sampler.get("name"):
-            steps = min(int(mark.sampler["steps"]), self.steps)
-            if steps == mark.sampler["steps"]:
-                mine = replace(mine, sampler={**mine.sampler, "steps": steps})
+        mine, steps = self.fingerprint, mark.sampler.get("steps")
+        kind = known_samplers().get(mark.sampler.get("name", ""))
+        if kind and kind.length_field == "steps" and steps and steps <= self.steps:
+            mine = replace(mine, sampler={**mine.sampler, "steps": steps})
         mine.require(
-            theirs,
+            mark,
             what="This guard was not fitted on generations like these",
             fix="Fit one on them: demur guard fit RUN --streaming --anchors FILE --out FILE.",
         )
@@ -260,7 +258,9 @@ def detection_delay(
 ) -> Delay:
     """Replay traces as if the guard had watched them; arguments and errors as for ``guard.detect``."""
     step = guard.detect(traces, groups=groups)
-    by_token = traces.fingerprint.sampler["name"] in TOKEN_BY_TOKEN
+    # A name that is no sampler's is of a text that was read token by token.
+    kind = known_samplers().get(traces.fingerprint.sampler["name"])
+    by_token = kind is None or kind.releases == "token"
     out = [
         _tokens_out(trace, int(at), by_token=by_token)
         for trace, at in zip(traces, step, strict=True)
