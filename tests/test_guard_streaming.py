@@ -253,7 +253,7 @@ def test_finds_answered_jailbreaks_by_half_of_the_steps() -> None:
         guarded.every_attack("guard", "harmless", 60),
         guarded.every_attack("calibration", "harmless", 20),
         anchors=guarded.anchors(),
-        standardise=True,
+        detector="sri-standardised",
     )
     jailbreaks = finished.score(Traces(tuple(harmful)))
     offline = auroc(finished.score(guarded.every_attack("test", "harmless", 12)), jailbreaks).value
