@@ -21,7 +21,7 @@ from demur.models.base import LanguageModel
 from demur.runs import list_runs, trace_to
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
-from demur.store.local import this_process
+from demur.store.local_folder import this_process
 from demur.types import Trace
 from interrupted import SETTINGS, some_prompts
 from test_store import a_manifest, a_trace, data, same, write
@@ -240,7 +240,7 @@ def test_the_lock_of_a_process_that_died_here_is_replaced(place: str) -> None:
 
 def test_of_two_that_begin_at_once_one_writes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_at(place)
-    from demur.store.remote import RemoteFolder
+    from demur.store.remote_folder import RemoteFolder
 
     holder = RemoteFolder._holder
     looked: list[str] = []
@@ -269,7 +269,7 @@ def test_settings_and_foreign_folders_are_refused(place: str, traces: list[Trace
         pass
     foreign = folder_at(f"{place}-other")
     foreign.write("thesis.txt", b"mine")
-    with pytest.raises(StoreError, match=r"holds thesis\.txt and no manifest"):
+    with pytest.raises(StoreError, match=r"has thesis\.txt and no manifest"):
         write(str(foreign), traces)
     with pytest.raises(StoreError, match=r"No run in .*demur trace"):
         Store.open(f"{place}-nowhere")
@@ -293,7 +293,7 @@ def test_what_cannot_be_reached_is_told(
 ) -> None:
     with pytest.raises(StoreError, match=r"s3://no-bucket/x cannot be written"):
         write("s3://no-bucket/x", traces)
-    with pytest.raises(InputError, match=r"no runs at sftp://.*s3://"):
+    with pytest.raises(InputError, match=r"cannot store runs at sftp://.*s3://"):
         Store.open("sftp://host/x")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"gs:// needs a package\. Run: pip install gcsfs"):

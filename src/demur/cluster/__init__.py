@@ -26,7 +26,7 @@ from demur.errors import InputError
 from demur.runs import run_of
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
-from demur.store.local import LocalFolder
+from demur.store.local_folder import LocalFolder
 from demur.tracing import Progress
 from demur.types import Fingerprint, Prompt
 
