@@ -145,7 +145,7 @@ def test_errors_of_workers_are_those_of_one_process(nodes: Any, tmp_path: Path) 
         cluster.trace_to(tmp_path / "long", "organism-ar", [Prompt("cake " * 9000, id="long")])
     with pytest.raises(ModelError, match="no-such-model"):
         cluster.trace_to(tmp_path / "none", "no-such-model", PROMPTS)
-    with pytest.raises(InputError, match="memory://run is in this process alone"):
+    with pytest.raises(InputError, match="memory://run exists in this process only"):
         cluster.trace_to("memory://run", "organism-ar", PROMPTS)
     trace_to(tmp_path / "other", demur.load("organism-ar"), PROMPTS[:1])
     with pytest.raises(StoreError, match="seed: 0 -> 1"):
