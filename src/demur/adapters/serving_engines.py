@@ -1,10 +1,10 @@
 """Traces from the hidden states that serving engines return; docs/serving-engines.md has the commands.
 
 vLLM: ``ExampleHiddenStatesConnector`` (source of commit 015a95c8) with ``"include_output_tokens":
-true`` writes a safetensors file with ``hidden_states`` ``[S, L, D]`` and ``token_ids`` ``[S]``. S is the
-prompt and the response without its last token, which is never fed to the model; L are the requested
-layers. Layer id k is the residual stream after k decoder blocks. The id ``num_hidden_layers`` is
-*before* the final norm, so ``last`` needs the norm applied.
+true`` writes a safetensors file with ``hidden_states`` ``[S, L, D]`` and ``token_ids`` ``[S]``. S is
+the prompt and the response without its last token, which is never fed to the model; L are the
+requested layers. Layer id k is the residual stream after k decoder blocks. The id
+``num_hidden_layers`` is *before* the final norm, so ``last`` needs the norm applied.
 
 SGLang 0.5, started with ``--enable-return-hidden-states --disable-radix-cache``: a reply's
 ``meta_info["hidden_states"]`` is a list of the prompt's states ``[P, D]``, then one ``[D]`` for each
