@@ -70,7 +70,6 @@ def command(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert TOKEN not in done.stdout + done.stderr
     return done

@@ -7,7 +7,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from demur.store.local_folder import this_process
 from demur.types import Trace
 from interrupted import SETTINGS, some_prompts
 from test_store import a_manifest, a_trace, data, same, write
+from waiting import child, until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -35,24 +35,19 @@ def s3() -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with pytest.MonkeyPatch.context() as patch:
+
+    def listening() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with child(*command, **quiet) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}).items():
             patch.setenv(name, value)
-        for _ in range(300):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None
-            time.sleep(0.1)
+        until(listening, alive=server)
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
         yield
-    server.kill()
-    server.wait()
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -225,8 +220,8 @@ def test_a_second_writer_is_told_who_holds_it(place: str) -> None:
 
 
 def test_the_lock_of_a_process_that_died_here_is_replaced(place: str) -> None:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
+    with child(sys.executable, "-c", "") as done:
+        done.wait()
     here = this_process().replace(str(os.getpid()), str(done.pid))
     folder_at(place).write(".lock", here.encode())
     with writing(place, a_manifest(1)):
