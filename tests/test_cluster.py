@@ -160,7 +160,7 @@ def test_a_worker_that_fits_nowhere_is_not_waited_for(
 
 
 def test_a_study_on_a_cluster_traces_the_same(nodes: Any, tmp_path: Path) -> None:
-    path = tiny(tmp_path / "files")
+    path = tiny(tmp_path / "files", models=[{"name": "AR", "model": "organism-ar"}])
     for out, ray_at in (("here", None), ("there", "auto")):
         outcomes = run_study(*read_study(path), tmp_path / out, workers=1, ray=ray_at)
         assert not failures(outcomes), [one.error for one in failures(outcomes)]
