@@ -1,6 +1,6 @@
 """Check files of released anchors: python scripts/check_released_anchors.py centers.pt ...
 
-The paper's (arXiv:2602.02600) have 32 steps of width 4096. Prints one line per file and stops at an error.
+The paper's (arXiv:2602.02600) have 32 steps of width 4096. Prints a line per file; stops at an error.
 """
 
 from __future__ import annotations
