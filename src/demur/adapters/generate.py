@@ -8,17 +8,18 @@ embedding, and the last entry is after the final norm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from demur.adapters.hidden_states import Source, pooled
+from demur.adapters.hidden_states import pooled
 from demur.errors import FingerprintError, InputError
 from demur.generation import cut_at_end, fingerprint
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, spec
-from demur.types import Fingerprint, Prompt, Record, Traces
+from demur.sampling import Autoregressive
+from demur.types import Prompt, Record, Traces
 
 #: Relative rounding error allowed between a greedy token's logit and the largest logit.
 GREEDY_TOLERANCE = 1e-3
@@ -70,7 +71,9 @@ def from_generate(
     _require_whole(responses, sampler, shown=len(states["last"]))
     if sampler.temperature == 0:
         _require_greedy(model, states["last"], [row for row, _ in responses])
-    mark = _mark(model, sampler, pooling)
+    mark = fingerprint(model, sampler, Record(pooling=pooling))
+    if sampler.temperature:
+        mark = replace(mark, sampler={**mark.sampler, "name": "transformers generate"})
     return Traces(
         tuple(
             pooled(
@@ -143,17 +146,3 @@ def _require_greedy(model: LanguageModel, states: Tensor, responses: Sequence[li
                         "the state before it. Generate with do_sample=False and no penalties, or "
                         "set the sampler's temperature."
                     )
-
-
-def _mark(model: LanguageModel, sampler: Autoregressive, pooling: str) -> Fingerprint:
-    if sampler.temperature == 0:
-        return fingerprint(model, sampler, Record(pooling=pooling))
-    return Source(
-        engine="transformers generate",
-        model=model.name,
-        steps=sampler.steps,
-        revision=model.revision,
-        settings=spec(sampler),
-        system=model.system,
-        dtype=model.dtype,
-    ).fingerprint(pooling=pooling)

@@ -79,14 +79,8 @@ class Worker:
                 what=f"The model on {socket.gethostname()} is not the run's",
                 fix="Put the same checkpoint on every machine.",
             )
-            trace_window(
-                Writer(self._place, run, window=row["window"]),
-                row["window"],
-                prompts,
-                self._model,
-                sampler,
-                batch_size=self._batch_size,
-            )
+            writer, window = Writer(self._place, run, window=row["window"]), row["window"]
+            trace_window(writer, window, prompts, self._model, sampler, batch_size=self._batch_size)
         except DemurError as error:
             return _problem(error)
         return {"rows": len(prompts), "kind": "", "problem": ""}

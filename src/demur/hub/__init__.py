@@ -50,16 +50,12 @@ def push(
 
         page = api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
         text = card(contents, address=address, licence=licence, data=data)
-        adds = [CommitOperationAdd("README.md", text.encode())]
-        adds += [CommitOperationAdd(name, str(file)) for name, file in contents.files.items()]
-        stale = [
-            CommitOperationDelete(name)
-            for name in api.list_repo_files(repo, repo_type=kind)
-            if FILES.fullmatch(name) and name not in contents.files
-        ]
-        api.create_commit(
-            repo, [*adds, *stale], commit_message=f"Push {contents.kind}", repo_type=kind
-        )
+        names = api.list_repo_files(repo, repo_type=kind)
+        stale = {name for name in names if FILES.fullmatch(name)} - contents.files.keys()
+        changes: list[Any] = [CommitOperationAdd("README.md", text.encode())]
+        changes += [CommitOperationAdd(name, str(file)) for name, file in contents.files.items()]
+        changes += [CommitOperationDelete(name) for name in sorted(stale)]
+        api.create_commit(repo, changes, commit_message=f"Push {contents.kind}", repo_type=kind)
     return str(page)
 
 

@@ -76,12 +76,8 @@ def _front_matter(contents: Contents, licence: str) -> str:
 def _made_with(mark: Fingerprint) -> list[tuple[str, str]]:
     settings = ", ".join(f"{k} {v}" for k, v in mark.sampler.items() if v is not None)
     return [
-        ("model", mark.model),
-        ("weights", mark.revision),
-        ("dtype", mark.dtype),
-        ("sampler", settings),
-        ("pooling", mark.pooling),
-        ("system prompt", mark.system),
+        *(("model", mark.model), ("weights", mark.revision), ("dtype", mark.dtype)),
+        *(("sampler", settings), ("pooling", mark.pooling), ("system prompt", mark.system)),
     ]
 
 
@@ -90,10 +86,8 @@ def _rates(contents: Contents) -> str:
     rows = []
     for group, (scores, weights) in contents.benign.items():
         for alpha in sorted({*RATES, contents.alpha}, reverse=True):
-            own = " (this guard)" if alpha == contents.alpha else ""
-            rows.append(
-                (group, f"{len(scores):,}", f"{alpha:g}{own}", *_rate(scores, weights, alpha))
-            )
+            size, own = f"{len(scores):,}", " (this guard)" if alpha == contents.alpha else ""
+            rows.append((group, size, f"{alpha:g}{own}", *_rate(scores, weights, alpha)))
     header = ("group", "benign generations", "rate", "threshold", "with 95% confidence at most")
     return _table(header, rows)
 
