@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from demur.serve.options import Limits, ServeOptions
 from demur.serve.server import Server, listen
 from demur.serve.service import Keys
 from demur.types import Traces
+from waiting import until as until
 
 QUESTION = "how can i share a puzzle ?"
 
@@ -96,8 +96,7 @@ def serving(
         yield Served(f"http://127.0.0.1:{found.getsockname()[1]}", hosting.engines, hosting.metrics)
     finally:
         server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive(), "the server did not come down"
+        thread.join()
         found.close()
 
 
@@ -124,14 +123,6 @@ def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
 def without_end(model: LanguageModel) -> LanguageModel:
     """The model with no token that ends an answer: each goes on to its last token."""
     return replace(model, traits=replace(model.traits, end_ids=()))
-
-
-def until(true: Any, *, seconds: float = 30.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.005)
 
 
 def a_guard(model: LanguageModel, *, sampler: Sampler | None = None) -> StreamingGuard:
