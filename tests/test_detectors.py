@@ -89,7 +89,7 @@ class World:
         )
 
 
-def prompts(split: world.Split, kind: world.Kind, attacks: Mapping[str, int]) -> list[Prompt]:
+def prompts(split: world.Split, kind: world.TaskKind, attacks: Mapping[str, int]) -> list[Prompt]:
     return [p for a, n in attacks.items() for p in world.prompts(split, kind, attack=a, n=n)]
 
 

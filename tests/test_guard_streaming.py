@@ -108,7 +108,9 @@ def test_rate_at_every_length_on_thousands_of_built_in_generations() -> None:
     a known distribution at every T."""
     small, sampler = demur.load("organism-ar-small"), Autoregressive(steps=128)
 
-    def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -> list[Trace]:
+    def traced(
+        split: world.Split, kind: world.TaskKind, n: int, attack: str = "none"
+    ) -> list[Trace]:
         prompts = world.prompts(split, kind, attack=attack, n=n)
         return list(demur.trace(small, prompts, sampler=sampler, batch_size=128))
 
