@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from demur.errors import DemurError
 from demur.models.checkpoint import find
+from demur.sampling import Sampler, known_samplers
 from demur.study.plan.spec import Loading, ModelSpec, Study
+from demur.types import Record
 
 #: Positions of a response in a continuum, if the model's card does not say.
 _LENGTH = 128
@@ -88,6 +91,10 @@ class Arm:
         slower = 1 if token_by_token(self.sampler) else _DENOISING
         return _STEP * int(self.sampler.get("steps", 32)) * slower
 
+    def record(self, seed: int) -> Record:
+        """What is recorded of each generation."""
+        return Record(layers=self.layers, pooling=self.pooling, seed=seed)
+
     @property
     def inputs(self) -> dict[str, Any]:
         """What a generation depends on besides prompt and seed, for cell keys."""
@@ -98,8 +105,17 @@ class Arm:
 
 
 def token_by_token(sampler: Mapping[str, Any]) -> bool:
-    """Whether a sampler releases each token after its step. An unknown one is taken to do so."""
-    return sampler.get("name", "autoregressive") == "autoregressive"
+    """Whether a sampler, given as its settings, writes from left to right, one token per step.
+
+    A sampler without a known name is taken to do so.
+    """
+    kind = _samplers().get(str(sampler.get("name")))
+    return kind is None or kind.releases == "token"
+
+
+@cache
+def _samplers() -> Mapping[str, type[Sampler]]:
+    return known_samplers()
 
 
 def is_ar_order(sampler: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from demur.attacks import attack_from
 from demur.attacks.suffix_search import SuffixSearch
+from demur.generation import trace
 from demur.guard import Guard
 from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
@@ -17,8 +18,7 @@ from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell
 from demur.study.work.traces import target_of
 from demur.study.work.verdicts import harm_judge
-from demur.tracing import trace
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,8 @@ class SuffixAttackCell(Cell[SearchResult]):
             model,
             {prompt.id: prompt for *_, prompt in sent}.values(),
             sampler=sampler_from(made.sampler),
-            pooling=made.pooling,
+            record=Record(pooling=made.pooling, seed=self.seed),
             batch_size=self.batch_size,
-            seed=self.seed,
             progress=workspace.advance,
         )
         harmful = harm_judge(self.judges)([(t.prompt.goal, answer_of(t)) for t in traces])

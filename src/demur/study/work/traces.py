@@ -15,8 +15,8 @@ from demur import cluster
 from demur.adapters.hidden_states import pooled
 from demur.attacks import attack_from
 from demur.models.base import LanguageModel
-from demur.runs import run_of, sampler_with, trace_to
-from demur.sampling import Sampler, spec
+from demur.runs import run_of, trace_to
+from demur.sampling import Sampler, sampler_with, spec
 from demur.sampling.autoregressive import with_prefill
 from demur.store import Store, writing
 from demur.study.engine.cells import Cell, Subject, keyed_by, unkeyed
@@ -129,10 +129,8 @@ class TraceCell(RunCell):
                 workers=workspace.ray.workers,
                 options=dict(arm.options),
                 sampler=arm.sampler,
-                pooling=arm.pooling,
-                layers=arm.layers,
+                record=arm.record(self.seed),
                 batch_size=self.batch_size,
-                seed=self.seed,
                 progress=workspace.advance,
             )
         else:
@@ -174,7 +172,7 @@ class PooledCell(RunCell):
             store = _traced(workspace, arm, prompts, batch_size=self.batch_size, seed=seed)
             return TracedRun(len(store), store.manifest.fingerprint)
         mark = replace(traces.fingerprint, pooling=arm.pooling)
-        run = run_of(mark, prompts, layers=arm.layers, seed=seed, shard_rows=self.batch_size)
+        run = run_of(mark, prompts, arm.record(seed), shard_rows=self.batch_size)
         with writing(workspace.path / "run", run) as writer:
             for window in run.windows():
                 places = run.places(window)
@@ -256,9 +254,7 @@ def _traced(
         model,
         prompts,
         sampler=sampler_of(arm, model),
-        pooling=arm.pooling,
-        layers=arm.layers,
+        record=arm.record(seed),
         batch_size=batch_size,
-        seed=seed,
         progress=workspace.advance,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.endpoint import Assistant, Endpoint
+from demur.generation import cut_at_end
 from demur.judges import LocalAssistant, find_judge, judge_all, needs_model
 from demur.judges.reading import answer_of
 from demur.models import load
@@ -22,7 +23,6 @@ from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
-from demur.tracing import cut_at_end
 from demur.types import Label, Trace, Traces
 
 #: (goal, text) pairs -> whether each text is a hit: a refusal, or the harm that the goal asks for.
