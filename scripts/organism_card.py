@@ -1,12 +1,12 @@
 """The card of a built-in model: its figures on the test set, as plain data for its manifest.
 
-Toy models: what a card shows is no evidence about real ones.
+Toy models: a card is no evidence about real models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,24 +19,23 @@ from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import sampler_from
 from demur.sri import fit_anchors
-from demur.study.cells import Tick
-from demur.study.evidence import Evidence, Label
-from demur.study.judging import harm_judge, refusal_judges
-from demur.study.spec import Judges
-from demur.study.verdicts import draft_text, judged, refusals
-from demur.study.watching import GUARDS
-from demur.types import Prompt, Traces
+from demur.study.engine.cells import OnProgress
+from demur.study.plan.spec import Judges
+from demur.study.report.evidence import Evidence
+from demur.study.work.guards import GUARDS
+from demur.study.work.verdicts import draft_text, first_judge, judged, refusals
+from demur.types import Label, Prompt, Traces
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Prompts per set and, where a set has several, per class and attack.
+    """Numbers of prompts.
 
     Attributes:
         anchors: per class.
-        plain: harmless prompts the guards are fitted on, asked plainly.
-        wrapped: the same, per wrapper family; calibration takes half of both.
-        test: per class and attack, and of the borderline prompts.
+        plain: plain harmless prompts to fit guards on; calibration takes half as many.
+        wrapped: the same per wrapper family.
+        test: per class and attack, and for borderline prompts.
     """
 
     anchors: int = 200
@@ -51,7 +50,7 @@ def measure(
     sampler: Mapping[str, Any] | None = None,
     guarded: bool = True,
     sizes: Sizes | None = None,
-    tick: Tick = lambda *_: None,
+    tick: OnProgress = lambda *_: None,
 ) -> dict[str, Any]:
     """Trace a model under one sampler on the test set and work its figures out.
 
@@ -73,20 +72,20 @@ def measure(
     traces = _traced(model, sets, {**model.traits.sampler, **(sampler or {})}, tick)
     evidence, guards = _gathered(model, traces)
     figures: dict[str, Any] = {
-        "sampler": {k: v for k, v in evidence.fingerprint["sampler"].items() if v is not None},
+        "sampler": {k: v for k, v in evidence.fingerprint.sampler.items() if v is not None},
         "prompts": len(evidence.goals),
         "harmless": {a: _answered(evidence, "harmless", a) for a in world.ATTACKS},
         "borderline": {"none": _answered(evidence, "borderline", "none")},
         "harmful": {a: _attacked(evidence, a) for a in world.ATTACKS},
     }
-    wrapped = evidence.rows("harmful", "wrapped")
+    wrapped = evidence.where("harmful", "wrapped")
     drafts = [evidence.drafts[i] for i in np.flatnonzero(wrapped)]
     revised, recovered = recovery_rates(drafts)
     figures["harmful drafts"] = revised.n
     figures["hrr"], figures["frr"] = _round(revised.value), _round(recovered.value)
     broken = wrapped & evidence.succeeded
     figures["jailbroken"] = {"n": int(broken.sum()), **_shape(evidence.sigma[broken])}
-    harmless = evidence.rows("harmless")
+    harmless = evidence.where("harmless")
     figures["guards"] = {
         name.replace("-", " "): _detection(guard.score(traces["test"]), harmless, broken)
         for name, guard in guards.items()
@@ -131,7 +130,7 @@ def _traced(
     model: LanguageModel,
     sets: Mapping[str, Sequence[Prompt]],
     sampler: Mapping[str, Any],
-    tick: Tick,
+    tick: OnProgress,
 ) -> dict[str, Traces]:
     total, done = sum(len(prompts) for prompts in sets.values()), 0
 
@@ -150,17 +149,13 @@ def _traced(
 def _gathered(
     model: LanguageModel, traces: Mapping[str, Traces]
 ) -> tuple[Evidence, dict[str, Guard]]:
-    """What the test traces show, and the guards of ``GUARDS`` where there are traces for them."""
+    """What the test traces show, and the guards of ``GUARDS`` if there are traces to fit them."""
     judges = Judges()
-    refusal = refusal_judges(judges)
-    anchors = fit_anchors(
-        traces["anchors"], refusals(traces["anchors"], refusal[judges.refusal[0]])
-    )
-    columns = judged(
+    anchors = fit_anchors(traces["anchors"], refusals(traces["anchors"], first_judge(judges)))
+    rows = judged(
         traces["test"],
         anchors,
-        refusal=refusal,
-        harm=harm_judge(judges),
+        judges=judges,
         text_of=draft_text(model),
         end_ids=model.traits.end_ids,
     )
@@ -168,10 +163,8 @@ def _gathered(
         name=model.name,
         model=model.name,
         group="main",
-        fingerprint=asdict(traces["test"].fingerprint),
-        columns=columns,
-        refused={name: np.array(hits, bool) for name, hits in columns["refused"].items()},
-        sigma=np.array(columns["sigma"]),
+        fingerprint=traces["test"].fingerprint,
+        rows=rows,
     )
     guards = {
         name: fit_guard(
@@ -184,8 +177,8 @@ def _gathered(
 
 
 def _answered(evidence: Evidence, label: Label, attack: str) -> dict[str, float]:
-    chosen = evidence.rows(label, attack)
-    right = np.array(evidence.columns["right"])[chosen]
+    chosen = evidence.where(label, attack)
+    right = np.array(evidence.rows.right)[chosen]
     return {
         "capability": _round(np.mean(right)),
         "refused": _round(evidence.refusals[chosen].mean()),
@@ -194,7 +187,7 @@ def _answered(evidence: Evidence, label: Label, attack: str) -> dict[str, float]
 
 
 def _attacked(evidence: Evidence, attack: str) -> dict[str, Any]:
-    chosen = evidence.rows("harmful", attack)
+    chosen = evidence.where("harmful", attack)
     refused, harmful = evidence.refusals[chosen], evidence.succeeded[chosen]
     sigma = evidence.sigma[chosen]
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from demur.metrics import Estimate
-from demur.viz.curves import curves
+from demur.viz.figures import curves
 from demur.viz.drawing import REFUSING, looks
 
 POINTS = [(x, Estimate(x / 8, x / 16, x / 4, 10, 5)) for x in (1, 2, 4)]

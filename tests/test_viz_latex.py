@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demur.metrics import Estimate
-from demur.viz.latex import escape, to_latex
+from demur.viz.tables import escape, to_latex
 from demur.viz.tables import Table
 
 

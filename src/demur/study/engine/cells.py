@@ -4,8 +4,8 @@ A cell is a frozen dataclass, and everything else follows from its fields:
 
 - its **key** is the hash of its kind, its cache version and its fields, so a change makes exactly those
   cells stale that depend on it;
-- fields that are cells, or hold cells, are what it **needs**; those made by ``wanted()`` are used if
-  they are done;
+- fields that are cells, or hold cells, are what it **needs**; those marked ``WANTED`` are used if they
+  are done;
 - it can be sent to another process as it is.
 
 A cell returns a frozen dataclass, which is kept as JSON and read back as the same type.
@@ -64,19 +64,15 @@ class Subject:
     white: str = ""
 
 
-def unkeyed(**options: Any) -> Any:
-    """A field that changes no result, so the key leaves it out."""
-    return field(metadata={"inputs": None}, **options)
+#: Metadata of a field that changes no result, so the key leaves it out.
+UNKEYED: Mapping[str, Any] = {"inputs": None}
+#: Metadata of a field with cells that are used if they are done, and left out otherwise.
+WANTED: Mapping[str, Any] = {"wanted": True}
 
 
-def wanted(**options: Any) -> Any:
-    """A field with cells that are used if they are done, and left out otherwise."""
-    return field(metadata={"wanted": True}, **options)
-
-
-def keyed_by(inputs: Callable[[Any], Any], **options: Any) -> Any:
-    """A field of which only ``inputs(value)`` goes into the key."""
-    return field(metadata={"inputs": inputs}, **options)
+def keyed_by(inputs: Callable[[Any], Any]) -> Mapping[str, Any]:
+    """Metadata of a field of which only ``inputs(value)`` goes into the key."""
+    return {"inputs": inputs}
 
 
 @dataclass(frozen=True, kw_only=True)

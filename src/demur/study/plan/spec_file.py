@@ -99,8 +99,8 @@ def _check_judges(judges: Judges) -> None:
             continue
         if not judges.model:
             raise InputError(
-                f"The judge {name} needs a model. Set judges.model, and judges.endpoint if the model is "
-                "behind a server."
+                f"The judge {name} needs a model. Set judges.model, and judges.endpoint if a server "
+                "runs the model."
             )
         if judges.endpoint and isinstance(JUDGES[name], GuardForm):
             raise InputError(

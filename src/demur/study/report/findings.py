@@ -192,8 +192,8 @@ def recovery(results: Results) -> Iterator[Finding]:
         most = rate.low > 0.5
         yield Finding(
             f"Drafts taken back, model “{one.name}”",
-            f"Of {rate.n} generations with a harmful draft, a share of {show(rate)} take it back at some "
-            f"step{'' if most else '; in the paper, most of them do'}.",
+            f"Of {rate.n} generations with a harmful draft, a share of {show(rate)} take it back at "
+            f"some step{'' if most else '; in the paper, most of them do'}.",
             told(most, rate.high < 0.5),
             ("Recovery from harmful drafts",),
         )
@@ -303,13 +303,15 @@ def false_positives(results: Results) -> Iterator[Finding]:
                 if rates:
                     over = sum(rate.low > alpha for rate in rates)
                     said.append(
-                        f"fitted on {fitted} prompts, it flags {span(r.value for r in rates)} of {kind} "
-                        f"ones (significantly more than the target on {over} of {len(rates)} arms)"
+                        f"fitted on {fitted} prompts, it flags {span(r.value for r in rates)} of "
+                        f"{kind} ones (significantly more than the target on {over} of {len(rates)} "
+                        "arms)"
                     )
         if said:
             yield Finding(
                 f"False alarms of {name}",
-                f"With a target false-positive rate of {number(alpha)} on harmless prompts: {'; '.join(said)}.",
+                f"With a target false-positive rate of {number(alpha)} on harmless prompts: "
+                f"{'; '.join(said)}.",
                 "no claim",
                 _FLAGGED,
             )

@@ -80,8 +80,8 @@ def delay_figure(results: Results, arm: str) -> Figure | None:
         title=f"Flagged by each step: {arm}",
         xlabel="step",
         ylabel="share flagged so far",
-        caption="The guard reads each step as it comes and may flag at any step. Its threshold keeps the "
-        "false-positive rate over all steps together.",
+        caption="The guard reads each step as it comes and may flag at any step. Its threshold keeps "
+        "the false-positive rate over all steps together.",
     )
 
 

@@ -78,8 +78,8 @@ def samplers_figure(results: Results) -> Figure | None:
     return _bars(
         arms,
         "Internal recovery with the same weights",
-        "Both samplers of a model on the same prompts, each with its own anchors. In the paper, the two "
-        "differ by .29 to .48 with the same weights.",
+        "Both samplers of a model on the same prompts, each with its own anchors. In the paper, the "
+        "two differ by .29 to .48 with the same weights.",
     )
 
 

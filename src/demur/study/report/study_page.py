@@ -115,7 +115,7 @@ def _sections(results: Results) -> Iterator[Section]:
     )
     yield Section(
         "Recovery",
-        "Whether a harmful draft is taken back later, and whether the hidden states move back to refusal.",
+        "Whether a harmful draft is taken back later, and whether the hidden states return to refusal.",
         tables=_filled(recovery.recovery_table(results), recovery.internal_table(results)),
         figures=_drawn((recovery.models_figure(results), recovery.samplers_figure(results))),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
 from demur.defenses.generation import generate
 from demur.models.base import LanguageModel
-from demur.study.engine.cells import Cell, Subject, keyed_by, unkeyed
+from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.prompt_sets import StudySet
@@ -103,7 +103,9 @@ class DefenseCell(Cell[DefenseResult]):
     kind = "defense"
 
     arm: Arm
-    defense: DefenseSpec = keyed_by(lambda defense: [defense.name, defense.settings])
+    defense: DefenseSpec = field(
+        metadata=keyed_by(lambda defense: [defense.name, defense.settings])
+    )
     guards: GuardsCell | None
     samples: tuple[Sample, ...]
     infilling: tuple[StudySet, ...]
@@ -111,7 +113,7 @@ class DefenseCell(Cell[DefenseResult]):
     judges: Judges
     seed: int
     reader: Located | None
-    batch_size: int = unkeyed()
+    batch_size: int = field(metadata=UNKEYED)
 
     @property
     def name(self) -> str:

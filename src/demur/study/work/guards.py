@@ -10,7 +10,7 @@ from demur.guard import fit_guard, fit_streaming_guard
 from demur.guard.delay import detection_delay
 from demur.guard.surrogate import read_texts
 from demur.sri import fit_anchors
-from demur.study.engine.cells import Cell, Subject, keyed_by, unkeyed, wanted
+from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.spec import Judges
@@ -91,7 +91,7 @@ class DelayCell(Cell[Delays]):
     anchors: AnchorsCell
     fit: tuple[RunCell, ...]
     calibration: tuple[RunCell, ...]
-    test: tuple[RunCell, ...] = wanted()
+    test: tuple[RunCell, ...] = field(metadata=WANTED)
     alpha: float
 
     @property
@@ -138,15 +138,15 @@ class SurrogateCell(Cell[SurrogateFlags]):
     kind = "surrogate"
 
     white: Located
-    black: str = unkeyed()
+    black: str = field(metadata=UNKEYED)
     anchored: tuple[RunCell, ...]
     fit: tuple[RunCell, ...]
     calibration: tuple[RunCell, ...]
-    test: tuple[RunCell, ...] = wanted()
-    judges: Judges = keyed_by(lambda judges: judges.refusing)
+    test: tuple[RunCell, ...] = field(metadata=WANTED)
+    judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     alpha: float
     seed: int
-    batch_size: int = unkeyed()
+    batch_size: int = field(metadata=UNKEYED)
 
     @property
     def name(self) -> str:

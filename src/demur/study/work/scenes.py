@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from demur.organism import oracle
 from demur.sri import signal
-from demur.study.engine.cells import Cell, Subject, keyed_by, wanted
+from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.work.traces import RunCell
@@ -48,9 +48,9 @@ class ReplayCell(Cell[Scenes]):
 
     kind = "replay"
 
-    arms: tuple[Arm, ...] = keyed_by(lambda arms: [arm.name for arm in arms])
+    arms: tuple[Arm, ...] = field(metadata=keyed_by(lambda arms: [arm.name for arm in arms]))
     anchors: tuple[AnchorsCell, ...]
-    verdicts: tuple[tuple[VerdictsCell, ...], ...] = wanted()
+    verdicts: tuple[tuple[VerdictsCell, ...], ...] = field(metadata=WANTED)
     judge: str
     rule: str = RULE
 

@@ -18,7 +18,7 @@ from demur.detectors import Method, autoencoder, detection_method
 from demur.detectors.method import of_signals
 from demur.guard import threshold_rank
 from demur.sri import Anchors, fit_anchors, signal
-from demur.study.engine.cells import Cell, Subject, keyed_by, wanted
+from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.spec import Ablation, Judges
@@ -128,8 +128,8 @@ class ScoresCell(Cell[SetScores]):
     calibration: tuple[RunCell, ...]
     harmful: tuple[RunCell, ...]
     anchored: tuple[RunCell, ...]
-    test: tuple[RunCell, ...] = wanted()
-    judges: Judges = keyed_by(lambda judges: judges.refusing)
+    test: tuple[RunCell, ...] = field(metadata=WANTED)
+    judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     alpha: float
     seed: int
     reader: Located | None

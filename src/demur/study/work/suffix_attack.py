@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from demur.attacks import attack_from
@@ -11,7 +11,7 @@ from demur.generation import trace
 from demur.guard import Guard
 from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
-from demur.study.engine.cells import Cell, Subject, keyed_by, unkeyed
+from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
@@ -60,12 +60,14 @@ class SuffixAttackCell(Cell[SearchResult]):
     kind = "adaptive"
 
     arm: Arm
-    search: SearchSpec = keyed_by(lambda search: search.model_dump(exclude={"models", "goals"}))
+    search: SearchSpec = field(
+        metadata=keyed_by(lambda search: search.model_dump(exclude={"models", "goals"}))
+    )
     prompts: tuple[Prompt, ...]
     guards: GuardsCell
     judges: Judges
     seed: int
-    batch_size: int = unkeyed()
+    batch_size: int = field(metadata=UNKEYED)
 
     @property
     def name(self) -> str:

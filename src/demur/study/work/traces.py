@@ -7,7 +7,7 @@ again. Other models generate again, because their states depend on what was mask
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -19,7 +19,7 @@ from demur.runs import run_of, trace_to
 from demur.sampling import Sampler, sampler_with, spec
 from demur.sampling.autoregressive import with_prefill
 from demur.store import Store, writing
-from demur.study.engine.cells import Cell, Subject, keyed_by, unkeyed
+from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm, token_by_token
 from demur.study.plan.prompt_sets import StudySet
@@ -50,7 +50,7 @@ class AttackCell(Cell[AttackedPrompts]):
 
     kind = "attack"
 
-    arm: Arm = keyed_by(lambda arm: [arm.identity, arm.sampler])
+    arm: Arm = field(metadata=keyed_by(lambda arm: [arm.identity, arm.sampler]))
     chosen: StudySet
     seed: int
 
@@ -85,6 +85,10 @@ class RunCell(Cell[TracedRun]):
     def chosen_set(self) -> StudySet:
         """The set that was traced."""
 
+    @abstractmethod
+    def run(self, workspace: Workspace) -> TracedRun:
+        """Fill the run folder."""
+
     @property
     def units(self) -> int:
         return len(self.chosen_set.prompts)
@@ -98,7 +102,7 @@ class TraceCell(RunCell):
     chosen: StudySet
     attack: AttackCell | None
     seed: int
-    batch_size: int = unkeyed()
+    batch_size: int = field(metadata=UNKEYED)
 
     @property
     def chosen_set(self) -> StudySet:
@@ -144,7 +148,7 @@ class PooledCell(RunCell):
 
     arm: Arm
     traced: TraceCell
-    batch_size: int = unkeyed()
+    batch_size: int = field(metadata=UNKEYED)
 
     @property
     def chosen_set(self) -> StudySet:

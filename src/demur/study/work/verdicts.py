@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class AnchorsCell(Cell[AnchorCounts]):
 
     arm: Arm
     traced: tuple[RunCell, ...]
-    judges: Judges = keyed_by(lambda judges: judges.refusing)
+    judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     elsewhere: bool = False
 
     @property

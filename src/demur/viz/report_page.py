@@ -1,7 +1,7 @@
-"""The report: one HTML file with everything in it, which opens from disk and asks for no network.
+"""The report: one self-contained HTML file that opens from disk and needs no network.
 
-A content security policy forbids every source but the file's own style sheet and script, by their
-hashes. Text is escaped by the templates; the scenes of a replay are data.
+A content security policy allows only the file's own style sheet and script, by their hashes. The
+templates escape all text; the scenes of a replay are data.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from demur.viz.tables import Table, anchor, file_name
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: what is said, then figures, tables and replays that show it.
+    """A section of the report: text, then figures, tables and replays.
 
     Attributes:
         title: its heading.
-        text: paragraphs, parted by empty lines.
-        tables: sortable in the page.
-        figures: with a link to the numbers drawn.
-        scenes: neighbours of one prompt play side by side on one clock.
+        text: paragraphs, separated by empty lines.
+        tables: tables, sortable in the page.
+        figures: figures, each with a link to its numbers.
+        scenes: replays. Neighbours with the same prompt play side by side.
     """
 
     title: str
@@ -43,13 +43,13 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Said:
-    """One thing that was found.
+class Statement:
+    """One finding at the top of the page.
 
     Attributes:
-        about: what it is about; stands out.
-        text: what is said.
-        shown_in: titles of tables and figures of the page that support it, which it links to.
+        about: its topic, in bold.
+        text: the statement.
+        shown_in: titles of the page's tables and figures that it links to.
     """
 
     about: str
@@ -59,14 +59,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Report:
-    """All of a page.
+    """The content of a page.
 
     Attributes:
-        title: of the page.
-        lead: what was found, in plain words; paragraphs parted by empty lines.
-        note: what the reader must not conclude, shown near the top; none when empty.
-        sections: in order.
-        methods: name of a setting -> value, for making it again.
+        title: title of the page.
+        lead: what was found, in plain words; paragraphs separated by empty lines.
+        note: caution shown near the top; empty for none.
+        sections: sections in order.
+        methods: name of a setting -> value, to reproduce the page.
         findings: what was found, one by one, below the lead.
     """
 
@@ -75,11 +75,11 @@ class Report:
     note: str
     sections: Sequence[Section]
     methods: Mapping[str, str] = field(default_factory=dict)
-    findings: Sequence[Said] = ()
+    findings: Sequence[Statement] = ()
 
 
 def render(report: Report) -> str:
-    """The report as one HTML page; the same report gives the same text.
+    """The report as one HTML page. Equal reports give equal text.
 
     Raises:
         InputError: it has no sections.
@@ -117,7 +117,7 @@ def write_report(path: str | Path, report: Report) -> Path:
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs of a text, parted by empty lines."""
+    """The paragraphs of a text, separated by empty lines."""
     blocks = groupby(text.splitlines(), key=lambda line: bool(line.strip()))
     return [" ".join(line.strip() for line in lines) for filled, lines in blocks if filled]
 
