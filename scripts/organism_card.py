@@ -167,10 +167,8 @@ def _gathered(
         rows=rows,
     )
     guards = {
-        name: fit_guard(
-            traces["guard"], traces["calibration"], anchors=anchors, standardise=standardise
-        )
-        for name, standardise in GUARDS.items()
+        name: fit_guard(traces["guard"], traces["calibration"], detector=name, anchors=anchors)
+        for name in GUARDS
         if "guard" in traces
     }
     return evidence, guards

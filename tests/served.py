@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 import demur
-from demur.guard import Group, StreamingGuard, fit_streaming_guard
+from demur.guard import CalibratedGroup, StreamingGuard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Sampler
@@ -162,5 +162,7 @@ def a_guard(model: LanguageModel, *, sampler: Sampler | None = None) -> Streamin
 
 def at_threshold(guard: StreamingGuard, threshold: float) -> StreamingGuard:
     """The guard with another threshold."""
-    groups = {name: Group(threshold, group.calibration) for name, group in guard.groups.items()}
+    groups = {
+        name: CalibratedGroup(threshold, group.calibration) for name, group in guard.groups.items()
+    }
     return replace(guard, groups=groups)

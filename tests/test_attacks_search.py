@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,9 @@ def test_who_knows_the_guard_gets_lower_scores(
 
 
 def test_settings_that_make_no_sense_are_refused(guard: Guard, tiny_ar: LanguageModel) -> None:
-    bare = Guard(**{**vars(guard), "anchors": None})
+    bare = replace(guard, fingerprint=None)
     for values, said in (
-        ({"guard": bare}, "no anchors"),
+        ({"guard": bare}, "bare signals"),
         ({"guard": guard, "likelihood": 0, "penalty": 0}, "one above 0"),
     ):
         with pytest.raises(InputError, match=said):

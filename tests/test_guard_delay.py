@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from demur.guard.delay import detection_delay
 
 import guarded
-from demur.guard.delay import detection_delay
 from demur.types import Traces
 
 

@@ -121,6 +121,28 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]
     return arrays, about
 
 
+def tensors_kind(path: str | Path, *, made_by: str) -> str:
+    """The format named in a safetensors header, such as ``demur.guard``; empty where there is none.
+
+    Args:
+        path: the file.
+        made_by: command that makes such a file, for the error.
+
+    Raises:
+        InputError: not there, or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            return str((handle.metadata() or {}).get("format", ""))
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not there or not a safetensors file ({type(error).__name__}). Make one with: "
+            f"{made_by}"
+        ) from error
+
+
 @contextmanager
 def intact(path: str | Path, *, kind: str) -> Iterator[None]:
     """Name the file in an InputError when what it holds does not fit together."""

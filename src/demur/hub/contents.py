@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.errors import InputError, StoreError
-from demur.guard import Guard, StreamingGuard
+from demur.files import tensors_kind
+from demur.guard import StreamingGuard, load_guard
 from demur.sri import Anchors
 from demur.store import Store
 from demur.types import Fingerprint
@@ -66,25 +67,12 @@ def read_contents(path: str | Path) -> Contents:
             f"Nothing at {path}. Give a run folder, anchors or a guard: demur trace, demur anchors "
             "or demur guard fit makes one."
         )
-    kind = _kind(path)
+    kind = tensors_kind(path, made_by="demur anchors or demur guard fit")
     if kind == "demur.anchors":
         return _anchors(path)
-    return _guard(path) if kind == "demur.guard" else _streaming_guard(path)
-
-
-def _kind(path: Path) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as handle:
-            kind = (handle.metadata() or {}).get("format", "")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is damaged or no safetensors file ({type(error).__name__})."
-        ) from error
-    if kind not in ("demur.anchors", "demur.guard", "demur.streaming_guard"):
+    if kind not in ("demur.guard", "demur.streaming_guard"):
         raise InputError(f"{path} holds {kind or 'tensors'}, neither anchors nor a guard.")
-    return str(kind)
+    return _guard(path)
 
 
 def _run(folder: Path) -> Contents:
@@ -115,27 +103,16 @@ def _anchors(path: Path) -> Contents:
 
 
 def _guard(path: Path) -> Contents:
-    guard = Guard.load(path)
-    mark = guard.anchors.fingerprint if guard.anchors else None
+    guard = load_guard(path)
+    streaming = isinstance(guard, StreamingGuard)
     facts = {
-        "detector": guard.name,
-        "false-positive rate": f"{guard.alpha:g} ({guard.method})",
+        "detector": f"{guard.name}, step by step" if streaming else guard.name,
+        "false-positive rate": f"{guard.alpha:g} {'of whole generations ' * streaming}({guard.method})",
         **(_anchor_facts(guard.anchors) if guard.anchors else {}),
     }
-    benign = {"all": (guard.calibration, guard.weights)}
-    return Contents("guard", {"guard.safetensors": path}, mark, facts, benign, guard.alpha)
-
-
-def _streaming_guard(path: Path) -> Contents:
-    guard = StreamingGuard.load(path)
-    facts = {
-        "detector": f"{guard.name}, step by step",
-        "false-positive rate": f"{guard.alpha:g} of whole generations ({guard.method})",
-        **_anchor_facts(guard.anchors),
-    }
     benign = {name: (group.calibration, group.weights) for name, group in guard.groups.items()}
-    files = {"guard.safetensors": path}
-    return Contents("streaming guard", files, guard.fingerprint, facts, benign, guard.alpha)
+    files, kind = {"guard.safetensors": path}, "streaming guard" if streaming else "guard"
+    return Contents(kind, files, guard.fingerprint, facts, benign, guard.alpha)
 
 
 def _anchor_facts(anchors: Anchors) -> dict[str, str]:

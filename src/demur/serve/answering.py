@@ -33,7 +33,7 @@ class Answering:
         self._hosted, self._model, guard = hosted, hosted.model, hosted.guard
         self._limits, self._metrics = hosted.limits, hosted.metrics
         self._judge = Judge(guard, rows=self._limits.rows) if guard else None
-        self._layers = (guard.anchors.layer,) if guard else ("last",)
+        self._layers = guard.layers if guard else ("last",)
         self._decode = remembered(self._model.decode)
         self._answers: dict[Job, Answer] = {}
         self._clocks = Clocks()

@@ -15,7 +15,7 @@ from demur.guard.drift import Drift
 from demur.serve.job import Job
 
 if TYPE_CHECKING:
-    from demur.guard import Reading, StreamingGuard
+    from demur.guard import GuardReading, StreamingGuard
 
 _log = logging.getLogger("demur.serve")
 
@@ -46,7 +46,7 @@ class Judge:
         self._watcher = self.guard.watcher(self._rows)
         self._free = list(range(self._rows))
         self._places: dict[Job, int] = {}
-        self._readings: dict[Job, Reading] = {}
+        self._readings: dict[Job, GuardReading] = {}
         self._flagged: set[Job] = set()
         self._failed: set[Job] = set()
 
@@ -95,9 +95,10 @@ class Judge:
         return self._failed | self._flagged
 
     def sigma(self, job: Job) -> float | None:
-        """The signal of a job's last step; None before the first, or where it could not be judged."""
+        """The signal of a job's last step; None where there is none: before the first step, for a
+        state that cannot be judged, and for a guard that reads no log-ratio."""
         reading = self._read_of(job)
-        return reading.sigma if reading else None
+        return None if reading is None or math.isnan(reading.sigma) else reading.sigma
 
     def verdict(self, job: Job, *, whole: bool) -> dict[str, Any]:
         """What a client is told about an answer that is over; called once for each.
@@ -128,7 +129,7 @@ class Judge:
             "calibrated": job.calibrated,
         }
 
-    def _read_of(self, job: Job) -> Reading | None:
+    def _read_of(self, job: Job) -> GuardReading | None:
         return None if job in self._failed else self._readings.get(job)
 
     def _bet(self, statistic: float) -> None:

@@ -124,6 +124,11 @@ class DefenseSpec(StudySection):
     settings: Mapping[str, Any] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a defense depends on, for cell keys."""
+        return self.model_dump(exclude={"models"})
+
 
 class Judges(StudySection):
     """Names of ``demur.judges``, or ``oracle`` for the built-in world.
@@ -209,6 +214,11 @@ class SearchSpec(StudySection):
     models: tuple[str, ...] = ()
     goals: Count | None = None
     settings: Mapping[str, Any] = Field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a search depends on, for cell keys."""
+        return self.model_dump(exclude={"models", "goals"})
 
 
 class AdaptiveSpec(StudySection):

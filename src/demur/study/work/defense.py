@@ -9,7 +9,7 @@ from typing import Any
 from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
 from demur.defenses.generation import generate
 from demur.models.base import LanguageModel
-from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
+from demur.study.engine.cells import UNKEYED, Cell, Subject
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.prompt_sets import StudySet
@@ -103,9 +103,7 @@ class DefenseCell(Cell[DefenseResult]):
     kind = "defense"
 
     arm: Arm
-    defense: DefenseSpec = field(
-        metadata=keyed_by(lambda defense: [defense.name, defense.settings])
-    )
+    defense: DefenseSpec
     guards: GuardsCell | None
     samples: tuple[Sample, ...]
     infilling: tuple[StudySet, ...]

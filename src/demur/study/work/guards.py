@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from demur.guard import fit_guard, fit_streaming_guard
-from demur.guard.delay import detection_delay
+from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.guard.surrogate import read_texts
 from demur.sri import fit_anchors
 from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
@@ -18,8 +17,8 @@ from demur.study.work.traces import RunCell
 from demur.study.work.verdicts import AnchorsCell, first_judge, refusals
 from demur.types import Traces
 
-#: Guards that are fitted: name -> whether each step is scaled to unit spread first.
-GUARDS: Mapping[str, bool] = {"sri": False, "sri-standardised": True}
+#: Detectors of the guards that are fitted.
+GUARDS = ("sri", "sri-standardised")
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,17 @@ class GuardsCell(Cell[SavedGuards]):
         return Subject(arm=self.arm.name)
 
     def run(self, workspace: Workspace) -> SavedGuards:
-        for name, standardise in GUARDS.items():
+        for name in GUARDS:
             fitted = fit_guard(
                 workspace.traces(*self.fit),
                 workspace.traces(*self.calibration),
+                detector=name,
                 anchors=self.anchors.read(workspace),
                 alpha=self.alpha,
-                standardise=standardise,
                 seed=self.seed,
             )
             fitted.save(workspace.path / f"{name}.safetensors")
-        return SavedGuards(tuple(GUARDS))
+        return SavedGuards(GUARDS)
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,9 @@ class SurrogateCell(Cell[SurrogateFlags]):
         benign = read(*self.fit), read(*self.calibration)
         sets = {cell.subject.set: read(cell) for cell in workspace.done(self.test)}
         flagged = {}
-        for guard, standardise in GUARDS.items():
+        for guard in GUARDS:
             fitted = fit_guard(
-                *benign, anchors=anchors, alpha=self.alpha, standardise=standardise, seed=self.seed
+                *benign, detector=guard, anchors=anchors, alpha=self.alpha, seed=self.seed
             )
             flagged[guard] = {key: tuple(fitted.flag(t).tolist()) for key, t in sets.items()}
         return SurrogateFlags(flagged)

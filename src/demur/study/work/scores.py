@@ -1,23 +1,21 @@
-"""Cells that fit a detector on benign traces and score every other set with it.
+"""Cells that fit a guard with one detector and score every other set with it.
 
-The threshold is the conformal quantile of scores on held-out benign prompts. Supervised detectors are
-fitted on all attacks, and again without each attack.
+Supervised detectors are fitted on all attacks, and again without each attack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from demur.detectors import Method, autoencoder, detection_method
-from demur.detectors.method import of_signals
-from demur.guard import threshold_rank
-from demur.sri import Anchors, fit_anchors, signal
+from demur.detectors import DetectionMethod, detection_method, of_signals
+from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
+from demur.guard import fit_guard
+from demur.sri import TAU, Anchors, fit_anchors
 from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm, Located
@@ -53,15 +51,13 @@ class DetectorSetup:
     steps: int | None = None
 
     @property
-    def method(self) -> Method:
+    def method(self) -> DetectionMethod:
         """How the detector is fitted."""
+        method = detection_method(self.detector)
         if self.tau is None and self.steps is None:
-            return detection_method(self.detector)
-        reading = partial(_first_steps, tau=self.tau, steps=self.steps)
-        build = of_signals(
-            lambda signals, seed: autoencoder.fit(signals, seed=seed), reading=reading
-        )
-        return Method("sri", "", "", build, layers=("last",))
+            return method
+        tau = TAU if self.tau is None else self.tau
+        return replace(method, build=of_signals(_autoencoder, tau=tau, first=self.steps))
 
 
 def detector_setups(names: Sequence[str]) -> Iterator[DetectorSetup]:
@@ -148,27 +144,27 @@ class ScoresCell(Cell[SetScores]):
         )
 
     def run(self, workspace: Workspace) -> SetScores:
-        method = self.setup.method
-        benign = self._benign(workspace.traces(*self.fit))
+        benign = self._benign(workspace, self.fit)
         bad = workspace.traces(*self.harmful) if self.harmful else None
-        model = workspace.model(self.reader) if self.reader else None
-        fit = partial(
-            method.fit, benign, anchors=self._anchors(workspace), model=model, seed=self.seed
-        )
-        detector = fit(harmful=bad)
+        how: dict[str, Any] = {
+            "anchors": self._anchors(workspace),
+            "model": workspace.model(self.reader) if self.reader else None,
+            "seed": self.seed,
+        }
+        method, held_out = self.setup.method, self._benign(workspace, self.calibration)
+        guard = fit_guard(benign, held_out, detector=method, harmful=bad, alpha=self.alpha, **how)
         scored = (*self.calibration, *workspace.done(self.test))
         sets = {cell.subject.set: workspace.traces(cell) for cell in scored}
-        held_out = self._benign(workspace.traces(*self.calibration))
-        calibration = np.sort(detector.score(held_out))
         left_out = {}
-        for attack in dict.fromkeys(t.prompt.attack for t in bad or ()):
-            if bad is not None and attack != "none":
-                without = Traces(tuple(t for t in bad if t.prompt.attack != attack))
-                other = fit(harmful=without)
-                left_out[attack] = {key: _numbers(other.score(t)) for key, t in sets.items()}
+        for attack in dict.fromkeys(
+            t.prompt.attack for t in bad or () if t.prompt.attack != "none"
+        ):
+            without = Traces(tuple(t for t in bad or () if t.prompt.attack != attack))
+            detector = method.fit(benign, harmful=without, **how)
+            left_out[attack] = {name: _numbers(detector.score(t)) for name, t in sets.items()}
         return SetScores(
-            threshold=float(calibration[-threshold_rank(len(calibration), self.alpha)]),
-            sets={key: _numbers(detector.score(traces)) for key, traces in sets.items()},
+            threshold=guard.threshold,
+            sets={name: _numbers(guard.score(traces)) for name, traces in sets.items()},
             left_out=left_out,
         )
 
@@ -184,17 +180,15 @@ class ScoresCell(Cell[SetScores]):
         chosen = Traces(tuple(traces[int(i)] for i in np.concatenate(first)))
         return {"last": fit_anchors(chosen, refusals(chosen, first_judge(self.judges)))}
 
-    def _benign(self, traces: Traces) -> Traces:
+    def _benign(self, workspace: Workspace, cells: Sequence[RunCell]) -> Traces:
+        traces = workspace.traces(*cells)
         if self.setup.benign == "all":
             return traces
         return Traces(tuple(t for t in traces if t.prompt.attack == "none"))
 
 
-def _first_steps(
-    phi: ArrayLike, anchors: Anchors, *, tau: float | None, steps: int | None
-) -> NDArray[np.float32]:
-    found = signal(phi, anchors) if tau is None else signal(phi, anchors, tau=tau)
-    return found[:, :steps]
+def _autoencoder(signals: NDArray[np.float32], seed: int) -> Autoencoder:
+    return fit_autoencoder(signals, seed=seed)
 
 
 def _numbers(values: NDArray[np.float32]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from demur.generation import trace
 from demur.guard import Guard
 from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
-from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
+from demur.study.engine.cells import UNKEYED, Cell, Subject
 from demur.study.engine.folder import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
@@ -60,9 +60,7 @@ class SuffixAttackCell(Cell[SearchResult]):
     kind = "adaptive"
 
     arm: Arm
-    search: SearchSpec = field(
-        metadata=keyed_by(lambda search: search.model_dump(exclude={"models", "goals"}))
-    )
+    search: SearchSpec
     prompts: tuple[Prompt, ...]
     guards: GuardsCell
     judges: Judges
@@ -101,9 +99,8 @@ class SuffixAttackCell(Cell[SearchResult]):
             sent.append((place, 0, prompt))
             better = ((b.queries, attack.prompt_with(prompt, b.suffix)) for b in one.history)
             sent += [(place, queries, changed) for queries, changed in better]
-        assert guard.anchors is not None
-        assert guard.anchors.fingerprint is not None
-        made = guard.anchors.fingerprint
+        made = guard.fingerprint
+        assert made is not None, "the guard was fitted on traces"
         traces = trace(
             model,
             {prompt.id: prompt for *_, prompt in sent}.values(),
