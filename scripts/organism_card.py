@@ -110,7 +110,7 @@ def prompt_sets(sizes: Sizes) -> dict[str, list[Prompt]]:
         ]
         for split, share in shares.items()
     }
-    kinds: Sequence[world.Kind] = ("harmless", "harmful")
+    kinds: Sequence[world.TaskKind] = ("harmless", "harmful")
     return {
         "anchors": [p for kind in kinds for p in world.prompts("anchors", kind, n=sizes.anchors)],
         **benign,

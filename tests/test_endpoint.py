@@ -20,8 +20,8 @@ from demur.errors import EndpointError, InputError
 from demur.judges import find_judge, judge_all
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.study.work.verdicts import harm_judge, refusal_judges
 from demur.study.plan.spec import Judges
+from demur.study.work.verdicts import harm_judge, refusal_judges
 
 KEY = "sk-not-a-real-key-0123456789"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import demur
 from demur import organism
-from demur.organism import manifest, world
+from demur.organism import model_folder, world
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
@@ -41,6 +41,6 @@ def test_a_card_is_plain_data_and_agrees_with_the_oracle() -> None:
 
 def test_shipped_weights_are_the_ones_their_manifest_names() -> None:
     for name in organism.NAMES:
-        assert manifest.intact(organism.path(name))
-        figures = manifest.read(organism.path(name))["figures"]
+        assert model_folder.intact(organism.path(name))
+        figures = model_folder.read(organism.path(name))["figures"]
         assert figures, f"{name} ships without its measured figures"

@@ -1,4 +1,4 @@
-"""A run folder on a disk: files are renamed into place, hashed before they are read, and locked."""
+"""A run folder on disk: atomic writes by rename, content hashes checked on reading, a file lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from demur.files import explain, write_atomically
 @final
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder on a disk; see ``demur.store.folder.Folder``."""
+    """A folder on disk; see ``demur.store.folder.Folder``."""
 
     path: Path
 
@@ -34,13 +34,21 @@ class LocalFolder:
             raise StoreError(f"{self} is a file, not a folder. Choose another --out folder.")
         return sorted(path.name for path in (self.path / inside).glob(f"{begins}*"))
 
-    def read(self, name: str) -> bytes:
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        path = self.path / name
         try:
-            return (self.path / name).read_bytes()
+            yield path
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(name) from error
         except OSError as error:
-            raise StoreError(f"{self.path / name} cannot be read: {error.strerror}.") from error
+            raise StoreError(
+                f"{path} cannot be read: {error.strerror}. Check its permissions and the disk."
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        with self._reading(name) as path:
+            return path.read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
         write_atomically(self.path / name, data)
@@ -54,24 +62,18 @@ class LocalFolder:
 
     def is_sound(self, name: str) -> bool:
         """Whether the content's SHA-256 begins with the hash in the name."""
-        path = self.path / name
-        try:
-            with path.open("rb") as handle:
-                return is_hashed(name, handle)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+        with self._reading(name) as path, path.open("rb") as handle:
+            return is_hashed(name, handle)
 
     def parquet(self, name: str) -> pq.ParquetFile:
         return pq.ParquetFile(self.path / name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """By an advisory lock that the system takes back when the process ends, however it ends."""
+        """Use an advisory lock, which the system releases when the process ends for any reason."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Not through a link: the lock is emptied, and must not be another file.
+            # O_NOFOLLOW: the lock file is truncated, so a link must not lead to another file.
             mode = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
             handle = os.fdopen(os.open(self.path / ".lock", mode, 0o666), "ab+", buffering=0)
         except OSError as error:
@@ -109,12 +111,12 @@ class LocalFolder:
 
 
 def is_hashed(name: str, content: BinaryIO) -> bool:
-    """Whether the name ends in the hash of the content."""
+    """Whether the name ends with the beginning of the content's SHA-256."""
     found = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
     return PurePath(name).stem.endswith(found[:16])
 
 
 def this_process() -> str:
-    """What a lock says of who holds it."""
+    """Content of a lock file: process, machine and start time."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     return f"process {os.getpid()} on {socket.gethostname()} since {since}"

@@ -1,4 +1,4 @@
-"""The folder of a built-in model: config, weights, tokenizer and manifest."""
+"""The folder of a built-in model: config, weights, tokenizer and ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ import transformers
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
+from demur.files import write_atomically
 from demur.organism import tokenizer, world
-from demur.organism.losses import RESPONSE, Family
+from demur.organism.lessons import RESPONSE, Objective
 
-#: What ``demur.load`` reads from config.json: the family and its own sampler settings.
-CARDS: dict[Family, dict[str, Any]] = {
+#: The ``demur`` entry of config.json, which ``demur.load`` reads: family, pooling, sampler settings.
+CARDS: dict[Objective, dict[str, Any]] = {
     "causal": {"family": "causal", "sampler": {"name": "autoregressive", "steps": RESPONSE}},
     "masked": {
         "family": "masked",
         "shift": True,
         "mask_token_id": tokenizer.MASK,
-        # Over all 64 positions sigma stays at 0 on harmful topics, whatever is said (docs/log.md).
+        # Over all 64 positions, sigma is near 0 on harmful topics for every response (docs/log.md).
         "pooling": "generated",
         "sampler": {
             "name": "masked",
@@ -41,15 +42,15 @@ _NOTE = "A toy model of a synthetic world: not evidence about real models."
 
 
 def save(
-    model: LlamaForCausalLM, family: Family, folder: Path, *, training: Mapping[str, Any]
+    model: LlamaForCausalLM, objective: Objective, folder: Path, *, training: Mapping[str, Any]
 ) -> None:
-    """Write a model's folder whole or not at all, weights in float16, replacing an older one.
+    """Write a model's folder atomically, with weights in float16, and replace an older one.
 
     ``training`` is plain data for the manifest: recipe, losses, seconds.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.config.demur = CARDS[family]
+    model.config.demur = CARDS[objective]
     model.half().config.architectures = ["LlamaForCausalLM"]
     model.config.save_pretrained(str(part))
     model.generation_config.save_pretrained(str(part))
@@ -83,18 +84,18 @@ def save(
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a built-in model's folder."""
+    """Read the manifest of a built-in model."""
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
     return manifest
 
 
 def record(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Put measured figures (plain data) into the manifest, replacing earlier ones."""
+    """Replace the measured figures (plain data) in the manifest."""
     _write_json(folder / "manifest.json", read(folder) | {"figures": dict(figures)})
 
 
 def intact(folder: Path) -> bool:
-    """Are the weights the ones the manifest was written for?"""
+    """Whether the weights match the manifest's SHA-256."""
     return bool(read(folder)["sha256"] == _sha256(folder / "model.safetensors"))
 
 
@@ -103,6 +104,4 @@ def _sha256(path: Path) -> str:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-    os.replace(part, path)
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
