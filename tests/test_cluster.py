@@ -18,8 +18,8 @@ from demur.errors import InputError, ModelError, StoreError
 from demur.runs import trace_to
 from demur.store import Store
 from demur.store.manifest import versions
+from demur.study.plan.spec_file import read_study
 from demur.study.run import failures, run_study
-from demur.study.spec_file import read_study
 from demur.types import Prompt
 from interrupted import shards
 from test_study import tiny
