@@ -6,7 +6,6 @@ group ``demur.defenses``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from demur.defenses.defended import REFUSAL, Action, Defended, Defense, Outcome
@@ -16,6 +15,7 @@ from demur.defenses.perplexity_filter import PerplexityFilter
 from demur.defenses.self_examine import SelfExamine
 from demur.defenses.smooth_llm import SmoothLLM
 from demur.defenses.sri_guard import SriGuard
+from demur.plugins import known
 from demur.settings import made
 
 __all__ = [
@@ -44,8 +44,7 @@ DEFENSES: Mapping[str, Any] = {
 
 def known_defenses() -> Mapping[str, Any]:
     """Ours and those of installed plug-ins, by name."""
-    found = [point.load() for point in entry_points(group="demur.defenses")]
-    return {**DEFENSES, **{defense.name: defense for defense in found}}
+    return known("defenses", DEFENSES)
 
 
 def defense_from(values: Mapping[str, Any]) -> Defense:

@@ -6,7 +6,6 @@ a line in ``DETECTORS``; other packages name a ``Method`` under the entry point 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from demur.detectors.linear_probe import LinearProbe
 from demur.detectors.method import Detector, Material, Method, of_signals
 from demur.detectors.perplexity import Perplexity
 from demur.errors import InputError
+from demur.plugins import known, unknown
 from demur.sri import log_ratio
 
 __all__ = ["DETECTORS", "Detector", "Material", "Method", "detection_method", "known_detectors"]
@@ -176,8 +176,7 @@ DETECTORS: Mapping[str, Method] = {
 
 def known_detectors() -> Mapping[str, Method]:
     """Ours and those of installed plug-ins, by name."""
-    found = [point.load() for point in entry_points(group="demur.detectors")]
-    return {**DETECTORS, **{method.name: method for method in found}}
+    return known("detectors", DETECTORS)
 
 
 def detection_method(name: str) -> Method:
@@ -186,7 +185,7 @@ def detection_method(name: str) -> Method:
     Raises:
         InputError: no such method.
     """
-    known = known_detectors()
-    if name not in known:
-        raise InputError(f"Unknown detector {name!r}. Known: {', '.join(known)}.")
-    return known[name]
+    methods = known_detectors()
+    if name not in methods:
+        raise InputError(unknown("detector", name, methods))
+    return methods[name]

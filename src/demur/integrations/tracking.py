@@ -1,4 +1,4 @@
-"""Metrics of a run for an experiment tracker, as one flat mapping handed to a callback.
+"""Metrics of a run as one flat mapping, for an experiment tracker.
 
 report(traces, to=mlflow.log_metrics, anchors=anchors)
 report(traces, to=wandb.log, anchors=anchors, guard=guard)

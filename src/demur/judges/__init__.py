@@ -18,6 +18,7 @@ from demur.judges.refusal import RefusalRules
 from demur.judges.verdict import Judge, Verdict, judge_all
 from demur.judges.world import Oracle
 from demur.models.base import LanguageModel
+from demur.plugins import known, unknown
 
 __all__ = [
     "JUDGES",
@@ -35,6 +36,7 @@ __all__ = [
     "Verdict",
     "compare",
     "find_judge",
+    "known_judges",
     "judge_all",
     "needs_model",
     "refusal_judge",
@@ -61,6 +63,11 @@ def refusal_judge(name: str) -> Judge:
     if name not in REFUSAL_JUDGES:
         raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(REFUSAL_JUDGES)}.")
     return REFUSAL_JUDGES[name]
+
+
+def known_judges() -> Mapping[str, Judge | Question | GuardForm]:
+    """Our own judges and those of plug-ins, by name."""
+    return known("judges", JUDGES)
 
 
 def needs_model(name: str) -> bool:
@@ -100,6 +107,7 @@ def find_judge(
 
 
 def _entry(name: str) -> Judge | Question | GuardForm:
-    if name not in JUDGES:
-        raise InputError(f"Unknown judge {name!r}. Known: {', '.join(JUDGES)}. See: demur judges")
-    return JUDGES[name]
+    judges = known_judges()
+    if name not in judges:
+        raise InputError(unknown("judge", name, judges))
+    return judges[name]

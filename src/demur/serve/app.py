@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from demur import __version__
+from demur._version import __version__
 from demur.serve import classify, page, rails, refusals
 from demur.serve.asking import chat_jobs, text_jobs
 from demur.serve.bodies import Form

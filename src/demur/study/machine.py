@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from demur import __version__
+from demur._version import __version__
 
 #: Packages whose versions can change a result.
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn", "scipy", "pyarrow")

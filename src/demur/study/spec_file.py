@@ -85,7 +85,7 @@ def _check_known(study: Study) -> None:
 
 def _check_judges(judges: Judges) -> None:
     """Raise InputError for a judge that nobody has, or whose model is not named."""
-    from demur.judges import JUDGES, GuardForm, needs_model
+    from demur.judges import GuardForm, known_judges, needs_model
 
     if judges.endpoint and not judges.model:
         raise InputError(
@@ -99,7 +99,7 @@ def _check_judges(judges: Judges) -> None:
                 f"The judge {name} needs a model. Name it as judges.model, with judges.endpoint for "
                 "one behind a server."
             )
-        if judges.endpoint and isinstance(JUDGES[name], GuardForm):
+        if judges.endpoint and isinstance(known_judges()[name], GuardForm):
             raise InputError(
                 f"The judge {name} is a guard model that demur loads itself, and judges.endpoint is "
                 f"{judges.endpoint}. Give its folder as judges.model, without an endpoint."

@@ -58,12 +58,6 @@ class Figure:
     def __str__(self) -> str:
         return self.svg
 
-    def _repr_html_(self) -> str:
-        """For a notebook's cell; see ``demur.show``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self)._repr_html_()
-
 
 def trajectories(
     groups: Mapping[str, ArrayLike], *, title: str, ylabel: str = "sigma", caption: str = ""

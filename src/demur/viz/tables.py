@@ -48,12 +48,6 @@ class Table:
     note: str = ""
     timing: bool = False
 
-    def _repr_html_(self) -> str:
-        """For a notebook's cell; see ``demur.show``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self)._repr_html_()
-
     def __post_init__(self) -> None:
         if len(set(self.columns)) < len(self.columns):
             raise InputError(f"Table {self.title!r} names a column twice: {list(self.columns)}.")

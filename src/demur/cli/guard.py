@@ -1,23 +1,24 @@
-"""Fit a guard on benign runs, and score runs with it."""
+"""``demur guard``: fit a guard on benign runs, and score runs with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from demur.cli import console
-from demur.cli.app import (
+from demur.cli.options import (
     AnchorFile,
     AsJson,
     GuardFile,
     Out,
-    Run,
-    Runs,
-    Surrogate,
-    guard_app,
-    one_of,
+    Reader,
+    RunFolder,
+    RunFolders,
+    Seed,
+    app,
+    traces_in,
 )
 from demur.errors import InputError
 
@@ -25,61 +26,64 @@ if TYPE_CHECKING:
     from demur.guard import AnyGuard
     from demur.types import Prompt, Traces
 
+guard_app = typer.Typer(help="Fit a guard on benign runs, and score runs with it.")
+app.add_typer(guard_app, name="guard", no_args_is_help=True)
+
 
 @guard_app.command("fit")
 def guard_fit(
-    runs: Runs,
+    runs: RunFolders,
     anchors: AnchorFile,
     out: Out,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Benign runs held out for the threshold; without, a seventh of the others, half with "
-            "--streaming."
+            help="Benign runs for the threshold. Default: one seventh of the others, or half of them "
+            "with --streaming."
         ),
     ] = None,
     alpha: Annotated[float, typer.Option(help="False-positive rate on benign traffic.")] = 0.01,
-    method: Annotated[str, typer.Option(help="conformal or pac.")] = "conformal",
+    method: Annotated[
+        Literal["conformal", "pac"],
+        typer.Option(help="How the threshold is calibrated (docs/concepts/calibration.md)."),
+    ] = "conformal",
     by_goal: Annotated[
         bool,
         typer.Option(
             "--by-goal",
-            help="Keep alpha on goals that calibration did not see: prompts of one goal count as one.",
+            help="Calibrate by goal: prompts with the same goal count as one.",
         ),
     ] = False,
     by_attack: Annotated[
         bool,
         typer.Option(
             "--by-attack",
-            help="A threshold for each attack wrapper; where it is not known, the highest "
-            "(--streaming).",
+            help="One threshold per attack; the highest where the attack is unknown (needs "
+            "--streaming).",
         ),
     ] = False,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Read generations while they are produced.")
+        bool, typer.Option("--streaming", help="Score each step while generating.")
     ] = False,
     standardise: Annotated[
-        bool, typer.Option(help="Unit spread per step first (not with --streaming).")
+        bool, typer.Option(help="Scale each step to unit spread first (not with --streaming).")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the detector's fit and of what is held out.")] = 0,
-    surrogate: Surrogate = None,
+    seed: Seed = 0,
+    surrogate: Reader = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit SRI Guard on benign runs alone and calibrate its threshold.
+    """Fit SRI Guard on benign runs and calibrate its threshold.
 
     Example: demur guard fit runs/benign --anchors anchors.safetensors --out guard.safetensors
     """
-    from demur.guard import Method, fit_guard, fit_streaming_guard
+    from demur.guard import fit_guard, fit_streaming_guard
     from demur.sri import Anchors
 
     if streaming and standardise:
-        raise InputError("A streaming guard has no signals to standardise. Leave one option out.")
+        raise InputError("--standardise does not apply to --streaming. Leave one of them out.")
     if by_attack and not streaming:
-        raise InputError(
-            "Only a streaming guard has a threshold for each wrapper. Add --streaming."
-        )
+        raise InputError("--by-attack needs a streaming guard. Add --streaming.")
     known, benign = Anchors.load(anchors), _benign(runs, surrogate)
-    kept = one_of(method, get_args(Method), "method")
     clusters = _goal if by_goal else None
     held_out = _benign(calibration, surrogate) if calibration else None
     fitted: AnyGuard
@@ -89,7 +93,7 @@ def guard_fit(
             held_out,
             anchors=known,
             alpha=alpha,
-            method=kept,
+            method=method,
             groups=(lambda prompt: prompt.attack) if by_attack else None,
             clusters=clusters,
             seed=seed,
@@ -100,7 +104,7 @@ def guard_fit(
             held_out,
             anchors=known,
             alpha=alpha,
-            method=kept,
+            method=method,
             clusters=clusters,
             standardise=standardise,
             seed=seed,
@@ -118,13 +122,12 @@ def guard_fit(
 
 @guard_app.command("score")
 def guard_score(
-    run: Run, guard: GuardFile, surrogate: Surrogate = None, as_json: AsJson = False
+    run: RunFolder, guard: GuardFile, surrogate: Reader = None, as_json: AsJson = False
 ) -> None:
-    """Score each trace of a run; exit code 1 when any is flagged.
+    """Score each trace of a run. Exit code 1 if any is flagged.
 
     Example: demur guard score runs/x --guard guard.safetensors
     """
-    from demur.cli.reading import traces_in
     from demur.guard import load_guard
     from demur.types import Traces
 
@@ -148,14 +151,13 @@ def guard_score(
 
 
 def _benign(runs: list[Path], surrogate: str | None) -> Traces:
-    from demur.cli.reading import traces_in
     from demur.types import Traces
 
     traces = Traces(tuple(traces_in(runs, surrogate)))
     if harmful := [t.prompt.id for t in traces if t.prompt.label == "harmful"]:
         raise InputError(
-            f"A guard is fitted on benign prompts only; {len(harmful)} of {len(traces)} are labelled "
-            f"harmful, first {harmful[0]}. Give runs without them."
+            f"A guard is fitted on benign prompts only, but {len(harmful)} of {len(traces)} are "
+            f"labelled harmful; the first is {harmful[0]}. Give runs without them."
         )
     return traces
 
