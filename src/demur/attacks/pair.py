@@ -33,11 +33,11 @@ from demur.attacks.attacked import AskedModel, attacked, require_target
 from demur.attacks.pair_prompts import feedback, judge_turns, opening_turns
 from demur.endpoint import Message
 from demur.errors import InputError
+from demur.generation import trace
 from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from, sampler_with
-from demur.tracing import trace
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,14 +97,16 @@ class PAIR:
         rounds: maximum rounds per goal.
         opening: words with which the target's answer should begin.
         keep_last: last rounds of a conversation that the attacker sees.
-        answer_tokens: maximum tokens of the target's answer; its sampler's length when None.
+        answer_tokens: maximum tokens of an autoregressive target's answer; its sampler's when None.
         tries: attempts to get an answer from the attacker that can be parsed.
         max_tokens: maximum tokens of an attacker's answer.
         temperature: sampling temperature of the attacker.
     """
 
     name: ClassVar[str] = "pair"
-    description: ClassVar[str] = "An attacker model rewrites the prompt, using the target's answers."
+    description: ClassVar[str] = (
+        "An attacker model rewrites the prompt, using the target's answers."
+    )
     source: ClassVar[str] = "Chao et al. 2023, arXiv:2310.08419"
     needs_target: ClassVar[bool] = True
     attacker: AskedModel
@@ -163,7 +165,9 @@ class PAIR:
                 continue
             texts = [proposals[place].prompt for place in places]
             sent = [attacked(prompt, self.name, text=text) for text in texts]
-            said = trace(target, sent, sampler=sampler, batch_size=len(sent), seed=seed)
+            said = trace(
+                target, sent, sampler=sampler, record=Record(seed=seed), batch_size=len(sent)
+            )
             answers = [answer_of(one) for one in said]
             made.cost.target += len(sent)
             ratings = self._rate(prompt.goal, texts, answers, made.cost, seed)
@@ -181,9 +185,9 @@ class PAIR:
 
     def _sampler(self, target: LanguageModel) -> Sampler:
         sampler = sampler_from(target.traits.sampler)
-        if self.answer_tokens is None:
+        if self.answer_tokens is None or sampler.length_field != "steps":
             return sampler
-        return sampler_with(target.traits.sampler, {sampler.length_field: self.answer_tokens})
+        return sampler_with(target.traits.sampler, {"steps": self.answer_tokens})
 
     def _propose(
         self, talks: Sequence[Sequence[Message]], cost: Cost, *, seed: str

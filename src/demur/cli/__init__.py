@@ -29,6 +29,7 @@ from demur.cli import (
     plugins,
     organism,
 )
+
 # isort: on
 from demur.cli import console
 from demur.cli.options import app

@@ -53,7 +53,9 @@ def judges(as_json: AsJson = False) -> None:
 def judge(
     run: RunFolder,
     names: Annotated[str, typer.Option("--judge", help="Comma-separated; see demur judges.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Write verdicts to this .csv file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write verdicts to this .csv file.")
+    ] = None,
     judge_model: Annotated[
         str | None,
         typer.Option(

@@ -180,11 +180,14 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     threads: Annotated[
-        int, typer.Option("--threads", help="CPU threads for the model; 0 leaves the choice to torch.")
+        int,
+        typer.Option("--threads", help="CPU threads for the model; 0 leaves the choice to torch."),
     ] = 0,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option("--plugin", help="A Python file with plug-ins; also DEMUR_PLUGINS. Repeatable."),
+        typer.Option(
+            "--plugin", help="A Python file with plug-ins; also DEMUR_PLUGINS. Repeatable."
+        ),
     ] = None,
 ) -> None:
     """Options of every command."""

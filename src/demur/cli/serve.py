@@ -70,7 +70,9 @@ def serve(
     ] = Limits.send_seconds,
     threads: Annotated[
         int | None,
-        typer.Option(help="CPU threads for the models. Default: all but one, which serves clients."),
+        typer.Option(
+            help="CPU threads for the models. Default: all but one, which serves clients."
+        ),
     ] = None,
     dtype: Dtype = None,
     device: Device = None,

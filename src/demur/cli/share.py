@@ -18,10 +18,10 @@ def push(
     path: Annotated[Path, typer.Argument(help="Anchors, a guard, or a finished run folder.")],
     to: Address,
     licence: Annotated[str, typer.Option("--licence", help="Licence, such as apache-2.0.")],
-    data: Annotated[str, typer.Option("--data", help="Description of the prompts, for the card.")] = "",
-    public: Annotated[
-        bool, typer.Option("--public", help="Make a new repository public.")
-    ] = False,
+    data: Annotated[
+        str, typer.Option("--data", help="Description of the prompts, for the card.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Push anchors, a guard or a run to the hub, with a generated card; private unless --public.

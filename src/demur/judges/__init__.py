@@ -36,8 +36,8 @@ __all__ = [
     "Verdict",
     "compare",
     "find_judge",
-    "known_judges",
     "judge_all",
+    "known_judges",
     "needs_model",
     "refusal_judge",
 ]
