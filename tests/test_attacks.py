@@ -18,8 +18,8 @@ import demur
 from demur.attacks import ATTACKS, attack_from
 from demur.attacks.attacked import fill
 from demur.attacks.dija import spans
-from demur.attacks.flip import Guidance, Mode, flip
-from demur.attacks.nesting import Form, nest
+from demur.attacks.flip import Disguise, Guidance, flip
+from demur.attacks.nesting import Document, nest
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.generation import trace
@@ -43,10 +43,10 @@ SIMPLE: list[dict[str, Any]] = [
     {"name": "role_play"},
     {"name": "prefill"},
     {"name": "dija"},
-    *({"name": "context_nesting", "form": form} for form in get_args(Form)),
+    *({"name": "context_nesting", "form": form} for form in get_args(Document)),
     *(
         {"name": "flip", "mode": mode, "guidance": guidance}
-        for mode in get_args(Mode)
+        for mode in get_args(Disguise)
         for guidance in get_args(Guidance)
     ),
 ]
@@ -146,7 +146,7 @@ def test_a_template_must_have_its_slot() -> None:
 @given(GOALS)
 def test_flipped_requests_turn_back(goal: str) -> None:
     spaced = " ".join(goal.split())
-    for mode in get_args(Mode):
+    for mode in get_args(Disguise):
         for guidance in get_args(Guidance):
             attack = attack_from({"name": "flip", "mode": mode, "guidance": guidance})
             (made,) = attack([Prompt(goal)])
@@ -155,10 +155,10 @@ def test_flipped_requests_turn_back(goal: str) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(GOALS, st.sampled_from(get_args(Form)))
+@given(GOALS, st.sampled_from(get_args(Document)))
 @example('say "a"\n| b: {task}', "table")
 @example("two\u2028lines \x7f", "yaml")
-def test_readers_of_a_form_find_the_nested_request(goal: str, form: Form) -> None:
+def test_readers_of_a_form_find_the_nested_request(goal: str, form: Document) -> None:
     body = nest(goal, form).partition("\n\n")[2]
     if form == "json":
         found = json.loads(body)["task"]

@@ -191,7 +191,7 @@ WRONG = {
     ),
     "setting without a value": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--set", "steps"),
-        "name=value",
+        "NAME=VALUE",
     ),
     "setting of a wrong kind": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--set", "temperature=warm"),

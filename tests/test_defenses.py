@@ -27,7 +27,7 @@ from demur.defenses import (
     defense_from,
 )
 from demur.defenses.annealing import Annealing
-from demur.defenses.generation import counted
+from demur.defenses.defended import counted
 from demur.defenses.self_examine import verdict
 from demur.defenses.smooth_llm import perturb
 from demur.errors import FingerprintError, InputError
@@ -39,7 +39,7 @@ from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.organism.world import examination
 from demur.sampling import Autoregressive, Block, Masked, Sampler
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 SHORT = Masked(steps=4, gen_length=8, block_length=8)
 
@@ -401,7 +401,8 @@ def test_a_batch_of_one_equals_a_batch_of_many(
     sampler = Masked(steps=8, gen_length=16, block_length=8) if name == "diffuguard" else None
     prompts = [questions[i] for i in (0, 3, 6, 13)]
     alone, together = (
-        defense(model, prompts, sampler=sampler, seed=1, batch_size=size) for size in (1, 4)
+        defense(model, prompts, sampler=sampler, record=Record(seed=1), batch_size=size)
+        for size in (1, 4)
     )
     check(together, prompts)
     for one, other in zip(alone.outcomes, together.outcomes, strict=True):

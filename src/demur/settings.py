@@ -31,7 +31,8 @@ def made(known: Mapping[str, Any], values: Mapping[str, Any], *, what: str) -> A
     there = sorted(field.name for field in fields(known[name]))
     if extra := sorted(set(settings) - set(there)):
         raise InputError(
-            f"The {name} {what} has no setting {', '.join(extra)}. It has: {', '.join(there) or 'none'}."
+            f"The {name} {what} has no setting {', '.join(extra)}. "
+            f"It has: {', '.join(there) or 'none'}."
         )
     try:
         return TypeAdapter(known[name]).validate_python(settings)

@@ -24,7 +24,7 @@ from typing import ClassVar, Literal, get_args
 
 from demur.attacks.attacked import attacked, fill
 from demur.errors import InputError
-from demur.models.base import LanguageDisguisel
+from demur.models.base import LanguageModel
 from demur.types import Prompt
 
 Disguise = Literal["FWO", "FCW", "FCS", "FMM"]
@@ -70,7 +70,7 @@ class FlipAttack:
                 raise InputError(f"Unknown {value!r}. Known: {', '.join(get_args(known))}.")
 
     def __call__(
-        self, prompts: Sequence[Prompt], *, target: LanguageDisguisel | None = None, seed: int = 0
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
     ) -> list[Prompt]:
         """Disguise each prompt.
 

@@ -1,7 +1,7 @@
 """How likely a response is to begin with a given word.
 
-In an autoregressive model this is the probability of the next token, in a masked diffusion model that of
-the first masked response position in the first draft.
+In an autoregressive model this is the probability of the next token, in a masked diffusion model that
+of the first masked response position in the first draft.
 """
 
 from __future__ import annotations

@@ -6,22 +6,17 @@ arXiv:2602.02600, section 5. It reads the states of the very generation, so it c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pydantic import InstanceOf
 
-from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import Generation, generate
-from demur.guard import Guard, StreamingGuard, load_guard
-from demur.models.base import LanguageModel
-from demur.sampling import Sampler, sampler_from
-from demur.types import Prompt
+from demur.defenses.defended import Answers, Defended, Defense, Subject, screened
+from demur.guard import AnyGuard, Guard, StreamingGuard, load_guard
 
 
 @dataclass(frozen=True, kw_only=True)
-class SriGuard:
+class SriGuard(Defense):
     """Settings of SRI Guard.
 
     Attributes:
@@ -34,39 +29,31 @@ class SriGuard:
     source: ClassVar[str] = "arXiv:2602.02600, section 5"
     guard: InstanceOf[Guard] | InstanceOf[StreamingGuard] | str
 
-    def __call__(
-        self,
-        model: LanguageModel,
-        prompts: Sequence[Prompt],
-        *,
-        sampler: Sampler | None = None,
-        seed: int = 0,
-        batch_size: int = 8,
-        undefended: Generation | None = None,
-    ) -> Defended:
-        """See ``Defense``.
+    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+        """Block what the guard flags.
 
         Raises:
             FingerprintError: the guard is of another model or sampler, or has no anchors.
         """
-        guard = load_guard(self.guard) if isinstance(self.guard, str) else self.guard
-        mark = guard.anchors.fingerprint if guard.anchors else None
-        said = undefended or generate(
-            model,
-            prompts,
-            sampler=sampler or sampler_from(model.traits.sampler),
-            seed=seed,
-            batch_size=batch_size,
-            pooling=mark.pooling if mark else None,
-            layers=("last", guard.anchors.layer) if guard.anchors else ("last",),
-        )
+        guard = self._loaded()
         began = time.perf_counter()
-        scores = guard.score(said.traces)
+        scores = guard.score(undefended.traces)
         return screened(
             self.name,
-            said,
+            undefended,
             scores > guard.threshold,
             [f"score {score:.4g}, threshold {guard.threshold:.4g}" for score in scores],
             extra_passes=[0] * len(scores),
-            extra_seconds=time.perf_counter() - began,
+            seconds=undefended.seconds + time.perf_counter() - began,
         )
+
+    def prepare(self, subject: Subject) -> Subject:
+        """Record what the guard reads."""
+        if (anchors := self._loaded().anchors) is None:
+            return subject
+        pooling = anchors.fingerprint.pooling if anchors.fingerprint else subject.record.pooling
+        layers = ("last", anchors.layer)
+        return replace(subject, record=replace(subject.record, layers=layers, pooling=pooling))
+
+    def _loaded(self) -> AnyGuard:
+        return load_guard(self.guard) if isinstance(self.guard, str) else self.guard

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from demur.attacks import attack_from
-from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
-from demur.defenses.generation import generate
+from demur.defenses import Defended, Defense, PerplexityFilter, Subject, defense_from
 from demur.models.base import LanguageModel
 from demur.study.cells import Cell, Desk
 from demur.study.judging import Hits, harm_judge, refusal_judges
@@ -17,7 +16,7 @@ from demur.study.sets import Set
 from demur.study.spec import DefenseSpec, Judges
 from demur.study.tracing import Arm, prompt_from, sampler_of, target_of
 from demur.study.watching import GUARDS
-from demur.types import Prompt, digest
+from demur.types import Prompt, Record, digest
 
 VERSION = 4
 
@@ -85,13 +84,13 @@ def defense_cell(
         prompts = [*(p for one in asked for p in one.read(desk)), *attacked]
         how: dict[str, Any] = {
             "sampler": sampler_of(arm, model),
-            "seed": seed,
+            "record": Record(layers=arm.layers, seed=seed),
             "batch_size": batch_size,
         }
         # All defenses of an arm are compared with one generation.
         undefended = desk.keep(
             digest([arm.inputs, [asdict(p) for p in prompts]]),
-            lambda: generate(model, prompts, layers=arm.layers, **how),
+            lambda: Subject(model=model, **how).answer(prompts),
         )
         found = defense(model, prompts, undefended=undefended, **how)
         return {
