@@ -110,7 +110,9 @@ def attack(
         values["guard"] = load_guard(guard)
     chosen = attack_from(values)
     if out.suffix != ".jsonl":
-        raise InputError(f"Prompts are written as .jsonl, and {out} does not end in it. Rename it.")
+        raise InputError(
+            f"Prompts are written as JSON lines, so {out} must end in .jsonl. Rename it."
+        )
     rows = read_prompts(prompts, limit=limit)
     target = load_model(model, sampler, settings) if model else None
     with _progress_noted():

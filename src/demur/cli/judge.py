@@ -154,8 +154,9 @@ def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[
     from demur.judges.reading import answer_of
 
     kappa = pair.kappa
+    console.say("")
     console.say(
-        f"\n{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
+        f"{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
         f"[{kappa.low:.3f}, {kappa.high:.3f}] over {kappa.n} responses"
     )
     console.say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -93,10 +94,9 @@ class Subject:
         with counted(self.model) as counter:
             for step in stream:
                 running = step.running.cpu().numpy()
-                each, rest = divmod(counter.rows - before, int(running.sum()))
-                assert not rest, f"{counter.rows - before} passes for {running.sum()} rows"
+                # Rows that a sampler computes although they ended count for the others, rounded up.
+                counts += math.ceil((counter.rows - before) / int(running.sum())) * running
                 before = counter.rows
-                counts += each * running
         return [*zip(stream.traces(), counts.tolist(), strict=True)]
 
 

@@ -60,9 +60,13 @@ def refusal_judge(name: str) -> Judge:
     Raises:
         InputError: no such judge.
     """
-    if name not in REFUSAL_JUDGES:
-        raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(REFUSAL_JUDGES)}.")
-    return REFUSAL_JUDGES[name]
+    judges = {
+        **REFUSAL_JUDGES,
+        **{n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"},
+    }
+    if name not in judges:
+        raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
+    return judges[name]
 
 
 def known_judges() -> Mapping[str, Judge | Question | GuardForm]:
@@ -93,14 +97,14 @@ def find_judge(
         if assistant is None:
             raise InputError(
                 f"The judge {name} asks a model. Say which: --judge-model NAME for a model to load, "
-                "and --endpoint URL as well for one behind a server."
+                "or --judge-model NAME@URL for one behind a server."
             )
         return Asking(entry, assistant)
     if isinstance(entry, GuardForm):
         if model is None:
             raise InputError(
                 f"The judge {name} is a guard model that demur loads itself. Say where it is: "
-                "--judge-model FOLDER, without --endpoint."
+                "--judge-model FOLDER, not NAME@URL."
             )
         return GuardModel(entry, model)
     return entry
@@ -109,5 +113,5 @@ def find_judge(
 def _entry(name: str) -> Judge | Question | GuardForm:
     judges = known_judges()
     if name not in judges:
-        raise InputError(unknown("judge", name, judges))
+        raise InputError(f"{unknown('judge', name, judges)} See: demur judges")
     return judges[name]

@@ -9,6 +9,7 @@ from typing import Any
 
 from demur.errors import DemurError
 from demur.models.checkpoint import find
+from demur.plugins import plugins
 from demur.study.spec import Loading, ModelSpec, Study
 
 #: Positions of a response under the samplers of a continuum, where the model's card names none.
@@ -60,6 +61,9 @@ def _locate(spec: ModelSpec, folder: Path, loading: Loading, *, here: bool) -> L
     beside = folder / spec.model
     options = loading.options | ({"revision": spec.revision} if spec.revision else {})
     location = str(beside) if (beside / "config.json").is_file() else spec.model
+    own = {plugin.name: plugin.identity for plugin in plugins("models")}
+    if location in own:
+        return Located(spec.name, location, identity=own[location], options=options)
     try:
         found = find(location, revision=spec.revision, here=here)
     except DemurError:
