@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from demur.guard import fit_streaming_guard as fit_streaming_guard
     from demur.guard.stopping import stopping as stopping
     from demur.integrations.notebook import show as show
+    from demur.judges import refusal_judge as refusal_judge
     from demur.models import load as load
     from demur.plugins import register as register
     from demur.prompts import read_prompts as read_prompts
@@ -55,6 +56,7 @@ _HOMES = {
     "log_ratio": "sri",
     "read_prompts": "prompts",
     "register": "plugins",
+    "refusal_judge": "judges",
     "show": "integrations.notebook",
     "signal": "sri",
     "stopping": "guard.stopping",

@@ -34,7 +34,6 @@ from demur.attacks.pair_prompts import feedback, judge_turns, opening_turns
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.generation import trace
-from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from, sampler_with
 from demur.types import Prompt, Record
@@ -168,7 +167,7 @@ class PAIR:
             said = trace(
                 target, sent, sampler=sampler, record=Record(seed=seed), batch_size=len(sent)
             )
-            answers = [answer_of(one) for one in said]
+            answers = [one.answer for one in said]
             made.cost.target += len(sent)
             ratings = self._rate(prompt.goal, texts, answers, made.cost, seed)
             for place, text, answer, rating in zip(places, texts, answers, ratings, strict=True):

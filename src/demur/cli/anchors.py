@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import tee
 from pathlib import Path
 from typing import Annotated
 
@@ -35,14 +34,9 @@ def anchors(
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
     """
     from demur.judges import refusal_judge
-    from demur.judges.reading import answer_of
     from demur.sri import fit_anchors
 
-    refused = refusal_judge(judge)
-    # One stream read twice, so that one trace at a time is in memory.
-    traces, judged = tee(traces_in(runs, surrogate))
-    verdicts = (refused(trace.prompt.goal, answer_of(trace)).hit for trace in judged)
-    fitted = fit_anchors(traces, verdicts, layer=layer)
+    fitted = fit_anchors(traces_in(runs, surrogate), refusal_judge(judge), layer=layer)
     fitted.save(out)
     about = {
         "anchors": str(out),

@@ -76,8 +76,7 @@ def judge(
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
     from demur.judges import compare, judge_all
-    from demur.judges.reading import answer_of
-    from demur.metrics import rate
+        from demur.metrics import rate
     from demur.store import Store
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
@@ -85,7 +84,7 @@ def judge(
     asked = assistant(judge_model, server) if judge_model else None
     chosen = _judges(names, asked)
     traces = list(Store.open(run).traces())
-    pairs = [(trace.prompt.goal, answer_of(trace)) for trace in traces]
+    pairs = [(trace.prompt.goal, trace.answer) for trace in traces]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
@@ -118,14 +117,13 @@ def _judges(names: str, asked: Assistant | None) -> dict[str, Judge]:
 
 def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
-    from demur.judges.reading import answer_of
-
+    
     header = ["id", "goal", "attack", "response"]
     for name in said:
         header += [name, f"{name} label", f"{name} score", f"{name} raw"]
     rows = []
     for place, trace in enumerate(traces):
-        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, answer_of(trace)]
+        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, trace.answer]
         for verdicts in said.values():
             one = verdicts[place]
             row += [one.outcome, one.label, "" if one.score is None else one.score, one.raw]
@@ -151,8 +149,7 @@ def _as_data(
 
 
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-    from demur.judges.reading import answer_of
-
+    
     kappa = pair.kappa
     console.say("")
     console.say(
@@ -164,7 +161,7 @@ def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[
         f"only {pair.second} {pair.only_second}, neither {pair.neither}"
     )
     for place in pair.differ[:SHOWN]:
-        text = " ".join(answer_of(traces[place]).split())[:CHARACTERS]
+        text = " ".join(traces[place].answer.split())[:CHARACTERS]
         console.say(f"  {traces[place].prompt.id}: {text}")
         for name in (pair.first, pair.second):
             one = said[name][place]

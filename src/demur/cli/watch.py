@@ -204,8 +204,7 @@ def built_in_anchors(model: LanguageModel) -> Anchors:
     kinds: tuple[world.Kind, ...] = ("harmless", "harmful")
     prompts = [prompt for kind in kinds for prompt in world.prompts("anchors", kind, n=FEW)]
     traces = trace(model, prompts, batch_size=FEW)
-    judge = refusal_judge("paper")
-    return fit_anchors(traces, (judge(t.prompt.goal, t.response).hit for t in traces))
+    return fit_anchors(traces, refusal_judge("paper"))
 
 
 def _advance(views: Sequence[View]) -> list[View]:

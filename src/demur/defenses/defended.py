@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.generation import as_prompts, batches, default_sampler, steps
-from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler
 from demur.sampling.fitting import in_halves
@@ -44,7 +43,7 @@ class Answers:
     @property
     def texts(self) -> list[str]:
         """What the model answered, including what it wrote into slots of the user turn."""
-        return [answer_of(trace) for trace in self.traces]
+        return [trace.answer for trace in self.traces]
 
 
 @dataclass(frozen=True, kw_only=True)
