@@ -24,7 +24,6 @@ from demur.endpoint import Message
 from demur.errors import InputError
 from demur.generation import trace
 from demur.guard import fit_guard
-from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.prompts import read_prompts, write_prompts
@@ -259,7 +258,7 @@ def test_pad_needs_a_masked_response(tiny_ar: LanguageModel) -> None:
 
 
 def harmful(model: LanguageModel, prompts: list[Prompt]) -> float:
-    found = [oracle.judge(t.prompt.goal, answer_of(t)) for t in trace(model, prompts)]
+    found = [oracle.judge(t.prompt.goal, t.answer) for t in trace(model, prompts)]
     return found.count("harmful") / len(found)
 
 
@@ -283,10 +282,10 @@ def test_what_a_judge_reads_begins_at_the_first_span(dlm: LanguageModel) -> None
     (prompt,) = world.prompts("test", "harmless", n=1)
     (made,) = attack_from({"name": "dija", "template": "{goal} take the <mask:6> ."})([prompt])
     (traced,) = trace(dlm, [made])
-    read = answer_of(traced)
+    read = traced.answer
     assert traced.response in read
     assert prompt.goal not in read
     assert len(read.removesuffix(traced.response).split()) == 7
-    assert answer_of(traced, "a draft") == read.removesuffix(traced.response) + "a draft"
-    assert answer_of(replace(traced, filled_prompt="turned round")).startswith("turned round\n")
-    assert answer_of(replace(traced, prompt=prompt)) == traced.response
+    assert traced.answer_with("a draft") == read.removesuffix(traced.response) + "a draft"
+    assert replace(traced, filled_prompt="turned round").answer.startswith("turned round\n")
+    assert replace(traced, prompt=prompt).answer == traced.response

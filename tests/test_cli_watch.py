@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import demur
+from demur.cli.watch import built_in_anchors
+from demur.cli.watch import sights as watch
 from demur.errors import FingerprintError, InputError, SignalError
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sri import Anchors, signal
-from demur.cli.watch import built_in_anchors, sights as watch
 
 
 @pytest.fixture(scope="module", params=["organism-ar-small", "organism-dlm-small"])

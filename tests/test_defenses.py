@@ -34,7 +34,6 @@ from demur.errors import FingerprintError, InputError
 from demur.generation import trace
 from demur.judges import refusal_judge
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
-from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.organism.world import examination
@@ -127,7 +126,7 @@ def test_what_fills_masked_slots_is_what_defenses_see(dlm: LanguageModel) -> Non
     prompts = attack(world.prompts("calibration", "harmful", n=12))
     said = trace(dlm, prompts)
     found = SelfExamine()(dlm, prompts)
-    assert [one.undefended for one in found.outcomes] == [answer_of(one) for one in said]
+    assert [one.undefended for one in found.outcomes] == [one.answer for one in said]
     harmful = [oracle.judge(o.prompt.goal, o.undefended) == "harmful" for o in found.outcomes]
     assert sum(harmful) > sum(oracle.judge(t.prompt.goal, t.response) == "harmful" for t in said)
     examined = Prompt(examination(found.outcomes[0].undefended))

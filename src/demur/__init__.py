@@ -80,4 +80,4 @@ def __dir__() -> list[str]:
 if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
     from demur.integrations import register_display
 
-    register_display(shell)
+    register_display(shell, lambda value: __getattr__("show")(value))

@@ -41,7 +41,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "judges": ("name", "what", "about", "source"),
 }
 
-Value = TypeVar("Value")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ _read: set[str] = set()
 
 
 @overload
-def register(axis: str) -> Callable[[Value], Value]: ...
+def register(axis: str) -> Callable[[T], T]: ...
 @overload
-def register(axis: str, value: Value) -> Value: ...
+def register(axis: str, value: T) -> T: ...
 def register(axis: str, value: Any = None) -> Any:
     """Add a value to an axis: ``register("detectors", METHOD)``, or ``@register("samplers")``.
 

@@ -8,7 +8,7 @@ arXiv:2507.11097; code ZichenWen1/DIJA ``run_jailbreakbench/models/jailbreakbenc
        positions: from a template, or by a refiner model with a few examples;
     2. if the outline has no span, append one of 36 positions;
     3. the sampler fills the spans together with the response; judges read from the first span on
-       (``demur.judges.reading.answer_of``).
+       (``Trace.answer``).
 
 Differs from the paper: the refiner's instruction and examples are in our own words, about harmless
 requests; a refiner's answer without a span is asked for again before step 2 applies; spans are read in

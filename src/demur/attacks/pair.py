@@ -52,7 +52,7 @@ class Proposal(NamedTuple):
 
 
 @dataclass
-class Cost:
+class Calls:
     """Calls made for one goal.
 
     Attributes:
@@ -69,7 +69,7 @@ class Cost:
 
 
 @dataclass
-class Attempt:
+class PairResult:
     """Result for one goal.
 
     Attributes:
@@ -82,7 +82,7 @@ class Attempt:
     text: str
     rating: int = 0
     rounds: int = 0
-    cost: Cost = field(default_factory=Cost)
+    cost: Calls = field(default_factory=Calls)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class PAIR:
 
     def attempts(
         self, prompts: Sequence[Prompt], *, target: LanguageModel, seed: int = 0
-    ) -> list[Attempt]:
+    ) -> list[PairResult]:
         """Result for each prompt; errors as for ``__call__``."""
         found = []
         for place, prompt in enumerate(prompts, 1):
@@ -150,8 +150,8 @@ class PAIR:
             )
         return found
 
-    def _attempt(self, prompt: Prompt, target: LanguageModel, seed: int) -> Attempt:
-        made, sampler = Attempt(prompt.text), self._sampler(target)
+    def _attempt(self, prompt: Prompt, target: LanguageModel, seed: int) -> PairResult:
+        made, sampler = PairResult(prompt.text), self._sampler(target)
         talks = [
             opening_turns(prompt.goal, self.opening, stream=stream)
             for stream in range(self.streams)
@@ -189,7 +189,7 @@ class PAIR:
         return sampler_with(target.traits.sampler, {"steps": self.answer_tokens})
 
     def _propose(
-        self, talks: Sequence[Sequence[Message]], cost: Cost, *, seed: str
+        self, talks: Sequence[Sequence[Message]], cost: Calls, *, seed: str
     ) -> dict[int, Proposal]:
         """Stream -> proposal, for streams whose attacker could be parsed."""
         found: dict[int, Proposal] = {}
@@ -214,7 +214,7 @@ class PAIR:
         return found
 
     def _rate(
-        self, goal: str, texts: list[str], answers: list[str], cost: Cost, seed: int
+        self, goal: str, texts: list[str], answers: list[str], cost: Calls, seed: int
     ) -> list[int]:
         asked = [judge_turns(goal, t, a) for t, a in zip(texts, answers, strict=True)]
         ratings = [rating_of(said) for said in self.judge.answer(asked, max_tokens=20, seed=seed)]

@@ -15,7 +15,7 @@ import typer
 from demur.cli import console
 from demur.cli.options import (
     AsJson,
-    Cache,
+    CacheFolder,
     KeyVariable,
     Limit,
     Out,
@@ -88,7 +88,7 @@ def attack(
         ),
     ] = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
-    cache: Cache = None,
+    cache: CacheFolder = None,
     timeout: Timeout = 60.0,
     reasoning_tokens: ReasoningTokens = 0,
     limit: Limit = None,

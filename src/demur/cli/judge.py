@@ -10,7 +10,7 @@ import typer
 from demur.cli import console
 from demur.cli.options import (
     AsJson,
-    Cache,
+    CacheFolder,
     KeyVariable,
     ReasoningTokens,
     RunFolder,
@@ -64,7 +64,7 @@ def judge(
         ),
     ] = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
-    cache: Cache = None,
+    cache: CacheFolder = None,
     timeout: Timeout = 60.0,
     reasoning_tokens: ReasoningTokens = 0,
     as_json: AsJson = False,
@@ -76,7 +76,7 @@ def judge(
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
     from demur.judges import compare, judge_all
-        from demur.metrics import rate
+    from demur.metrics import rate
     from demur.store import Store
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
@@ -117,7 +117,7 @@ def _judges(names: str, asked: Assistant | None) -> dict[str, Judge]:
 
 def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
-    
+
     header = ["id", "goal", "attack", "response"]
     for name in said:
         header += [name, f"{name} label", f"{name} score", f"{name} raw"]
@@ -149,7 +149,7 @@ def _as_data(
 
 
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-    
+
     kappa = pair.kappa
     console.say("")
     console.say(

@@ -66,7 +66,7 @@ Reader = Annotated[
 KeyVariable = Annotated[
     str, typer.Option("--key-variable", help="Environment variable with the server's API key.")
 ]
-Cache = Annotated[
+CacheFolder = Annotated[
     Path | None, typer.Option("--cache", help="Folder that caches the server's answers.")
 ]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]

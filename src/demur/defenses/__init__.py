@@ -16,7 +16,7 @@ from demur.defenses.defended import (
     Defended,
     Defense,
     Outcome,
-    Subject,
+    Setup,
     screened,
 )
 from demur.defenses.diffuguard import DiffuGuard
@@ -40,9 +40,9 @@ __all__ = [
     "Outcome",
     "PerplexityFilter",
     "SelfExamine",
+    "Setup",
     "SmoothLLM",
     "SriGuard",
-    "Subject",
     "defense_from",
     "known_defenses",
     "screened",

@@ -47,7 +47,7 @@ class Answers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Setup:
     """The model to defend, and how it generates.
 
     Attributes:
@@ -208,22 +208,22 @@ class Defense(ABC):
         Raises:
             InputError: a prompt or setting that the model or the defense cannot take.
         """
-        subject = self.prepare(
-            Subject(
+        setup = self.prepare(
+            Setup(
                 model=model,
                 sampler=sampler or default_sampler(model),
                 record=record,
                 batch_size=batch_size,
             )
         )
-        return self.defend(subject, undefended or subject.answer(as_prompts(prompts)))
+        return self.defend(setup, undefended or setup.answer(as_prompts(prompts)))
 
-    def prepare(self, subject: Subject) -> Subject:
-        """Check the subject, or change what is recorded of it, before anything is generated."""
-        return subject
+    def prepare(self, setup: Setup) -> Setup:
+        """Check the setup, or change what is recorded of it, before anything is generated."""
+        return setup
 
     @abstractmethod
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """The defended responses, given the undefended ones."""
 
 

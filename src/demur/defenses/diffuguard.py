@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from demur.defenses.annealing import Annealing
-from demur.defenses.defended import Answers, Defended, Defense, Outcome, Subject, defended
+from demur.defenses.defended import Answers, Defended, Defense, Outcome, Setup, defended
 from demur.errors import InputError
 from demur.generation import batches, steps
 from demur.sampling import Sampler, spec
@@ -63,21 +63,21 @@ class DiffuGuard(Defense):
         # Check the settings now, not after the undefended generation.
         Annealing(alpha=self.alpha, repair_steps=self.repair_steps, repair_share=self.repair_share)
 
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Generate again with annealed remasking, and repair where the audit says so."""
         before = undefended.texts
         prompts = [trace.prompt for trace in undefended.traces]
         began = time.perf_counter()
         away = np.zeros(len(prompts), dtype=np.float32)
         if self.knows_goal:
-            away = divergence(subject, prompts)
+            away = divergence(setup, prompts)
         repaired = (away >= self.threshold) & self.knows_goal
         audit = 2 * int(self.knows_goal)
         found: dict[int, Outcome] = {}
         for repairs in (False, True):
             places = np.flatnonzero(repaired == repairs).tolist()
-            sampler = self._annealing(subject.sampler, repairs=repairs)
-            said = subject.answer([prompts[i] for i in places], sampler=sampler)
+            sampler = self._annealing(setup.sampler, repairs=repairs)
+            said = setup.answer([prompts[i] for i in places], sampler=sampler)
             for place, answer, passes in zip(places, said.texts, said.passes, strict=True):
                 found[place] = Outcome(
                     prompt=prompts[place],
@@ -90,20 +90,20 @@ class DiffuGuard(Defense):
         outcomes = [found[i] for i in range(len(prompts))]
         return defended(self.name, undefended, outcomes, seconds=time.perf_counter() - began)
 
-    def prepare(self, subject: Subject) -> Subject:
+    def prepare(self, setup: Setup) -> Setup:
         """Check the sampler, of which DiffuGuard keeps lengths and steps but not the remasking rule.
 
         Raises:
             InputError: it has no remasking rule, or is not greedy.
         """
-        settings = spec(subject.sampler)
+        settings = spec(setup.sampler)
         greedy = settings.get("temperature") == settings.get("cfg_scale") == 0
         if "remasking" not in settings or not greedy:
             raise InputError(
                 "DiffuGuard needs a masked diffusion model at temperature 0 without guidance; "
-                f"{subject.model.name} uses {subject.sampler}. Use --sampler masked."
+                f"{setup.model.name} uses {setup.sampler}. Use --sampler masked."
             )
-        return subject
+        return setup
 
     def _annealing(self, sampler: Sampler, *, repairs: bool) -> Annealing:
         settings = spec(sampler)
@@ -122,25 +122,25 @@ class DiffuGuard(Defense):
         return f"annealed{' and repaired' * repairs}, divergence {away:.3f}"
 
 
-def divergence(subject: Subject, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+def divergence(setup: Setup, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
     """Safety divergence of each prompt from its goal: ``[N]`` in [0, 2].
 
     Two forward passes per prompt.
     """
     goals = [Prompt(prompt.goal) for prompt in prompts]
-    attacked, original = (_first_states(subject, rows) for rows in (list(prompts), goals))
+    attacked, original = (_first_states(setup, rows) for rows in (list(prompts), goals))
     away = 1 - torch.cosine_similarity(attacked, original)
     return away.clamp(min=0).cpu().numpy()
 
 
-def _first_states(subject: Subject, prompts: list[Prompt]) -> torch.Tensor:
+def _first_states(setup: Setup, prompts: list[Prompt]) -> torch.Tensor:
     """``[N, D]`` mean response state at the first step."""
-    model, sampler, record = subject.model, subject.sampler, Record(pooling="response")
+    model, sampler, record = setup.model, setup.sampler, Record(pooling="response")
 
     def run(part: Sequence[Prompt]) -> list[torch.Tensor]:
         return list(next(steps(model, part, sampler=sampler, record=record)).phi["last"])
 
     found: dict[int, torch.Tensor] = {}
-    for places in batches(model, prompts, sampler, record, batch_size=subject.batch_size):
+    for places in batches(model, prompts, sampler, record, batch_size=setup.batch_size):
         found.update(zip(places, in_halves([prompts[i] for i in places], run), strict=True))
     return torch.stack([found[i] for i in range(len(prompts))])

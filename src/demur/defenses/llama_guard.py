@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from pydantic import InstanceOf
 
-from demur.defenses.defended import Answers, Defended, Defense, Subject, screened
+from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
 from demur.errors import InputError
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
 from demur.models import load
@@ -43,7 +43,7 @@ class LlamaGuard(Defense):
         if not 0 <= self.threshold <= 1:
             raise InputError(f"threshold is {self.threshold}; a probability lies in [0, 1].")
 
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Block what the guard model calls unsafe.
 
         Raises:

@@ -29,7 +29,7 @@ from demur.defenses.defended import (
     Defended,
     Defense,
     Outcome,
-    Subject,
+    Setup,
     counted,
     defended,
 )
@@ -66,12 +66,12 @@ class PerplexityFilter(Defense):
                 f"window is {self.window}; give tokens per window, or 0 for the prompt."
             )
 
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Block unlikely prompts.
 
         A blocked prompt would not be answered, so its share of the generation's time is subtracted.
         """
-        scorer = self._scorer(subject.model)
+        scorer = self._scorer(setup.model)
         prompts = [trace.prompt for trace in undefended.traces]
         began = time.perf_counter()
         with counted(scorer) as counter:

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from demur.defenses.defended import Answers, Defended, Defense, Subject, screened
+from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
 from demur.judges.asking import fence_mark, fenced
 from demur.models.base import LanguageModel
 from demur.organism import NAMES
@@ -45,13 +45,13 @@ class SelfExamine(Defense):
     source: ClassVar[str] = "arXiv:2308.07308"
     question: str = ""
 
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Block what the model calls harmful."""
         asked = [
-            Prompt(self._ask(subject.model, answer), id=f"{trace.prompt.id}/examined")
+            Prompt(self._ask(setup.model, answer), id=f"{trace.prompt.id}/examined")
             for trace, answer in zip(undefended.traces, undefended.texts, strict=True)
         ]
-        answers = subject.answer(asked)
+        answers = setup.answer(asked)
         verdicts = [verdict(answer) for answer in answers.traces.responses]
         return screened(
             self.name,

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from demur.defenses.defended import Answers, Defended, Defense, Outcome, Subject, defended
+from demur.defenses.defended import Answers, Defended, Defense, Outcome, Setup, defended
 from demur.errors import InputError
 from demur.judges import refusal_judge
 from demur.types import Prompt
@@ -62,11 +62,11 @@ class SmoothLLM(Defense):
             )
         refusal_judge(self.judge)
 
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Answer perturbed copies and return an answer of the majority."""
-        prompts, seed = [trace.prompt for trace in undefended.traces], subject.record.seed
+        prompts, seed = [trace.prompt for trace in undefended.traces], setup.record.seed
         asked = [self.perturbed(p, copy, seed=seed) for p in prompts for copy in range(self.copies)]
-        voted = subject.answer(asked)
+        voted = setup.answer(asked)
         answers = np.array(voted.texts, dtype=object).reshape(-1, self.copies)
         passes = voted.passes.reshape(-1, self.copies).sum(axis=1) - undefended.passes
         outcomes = [

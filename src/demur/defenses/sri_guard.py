@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import InstanceOf
 
-from demur.defenses.defended import Answers, Defended, Defense, Subject, screened
+from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
 from demur.guard import AnyGuard, Guard, StreamingGuard, load_guard
 
 
@@ -29,7 +29,7 @@ class SriGuard(Defense):
     source: ClassVar[str] = "arXiv:2602.02600, section 5"
     guard: InstanceOf[Guard] | InstanceOf[StreamingGuard] | str
 
-    def defend(self, subject: Subject, undefended: Answers) -> Defended:
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Block what the guard flags.
 
         Raises:
@@ -47,13 +47,13 @@ class SriGuard(Defense):
             seconds=undefended.seconds + time.perf_counter() - began,
         )
 
-    def prepare(self, subject: Subject) -> Subject:
+    def prepare(self, setup: Setup) -> Setup:
         """Record what the guard reads."""
         if (anchors := self._loaded().anchors) is None:
-            return subject
-        pooling = anchors.fingerprint.pooling if anchors.fingerprint else subject.record.pooling
+            return setup
+        pooling = anchors.fingerprint.pooling if anchors.fingerprint else setup.record.pooling
         layers = ("last", anchors.layer)
-        return replace(subject, record=replace(subject.record, layers=layers, pooling=pooling))
+        return replace(setup, record=replace(setup.record, layers=layers, pooling=pooling))
 
     def _loaded(self) -> AnyGuard:
         return load_guard(self.guard) if isinstance(self.guard, str) else self.guard

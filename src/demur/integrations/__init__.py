@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 #: Values that a notebook cell shows by itself: module -> classes.
@@ -19,16 +19,15 @@ SHOWN: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def register_display(shell: Any) -> None:
-    """Teach an IPython shell to show demur's values; ``import demur`` does so inside a notebook."""
+def register_display(shell: Any, show: Callable[[Any], Any]) -> None:
+    """Teach an IPython shell to show demur's values; ``import demur`` does so inside a notebook.
+
+    Args:
+        shell: what ``IPython.get_ipython()`` returns.
+        show: ``demur.show``.
+    """
     formatter = shell.display_formatter.formatters["text/html"]
     for module, names in SHOWN.items():
         for name in names:
             # By name, so that nothing is imported before there is a value to show.
-            formatter.for_type_by_name(module, name, _html)
-
-
-def _html(value: Any) -> str:
-    from demur.integrations.notebook import show
-
-    return show(value)._repr_html_()
+            formatter.for_type_by_name(module, name, lambda value: show(value)._repr_html_())

@@ -87,7 +87,7 @@ def show(value: Any, sigma: ArrayLike | None = None, *, tokenizer: Any = None) -
 
 def load_ipython_extension(shell: Any) -> None:
     """Called by ``%load_ext``: register demur's types, and draw arrays that look like signals."""
-    register_display(shell)
+    register_display(shell, show)
     shell.display_formatter.formatters["text/html"].for_type(np.ndarray, _drawn)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from demur.attacks import attack_from
-from demur.defenses import Defended, Defense, PerplexityFilter, Subject, defense_from
+from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
 from demur.models.base import LanguageModel
 from demur.study.cells import Cell, Desk
 from demur.study.judging import Hits, harm_judge, refusal_judges
@@ -90,7 +90,7 @@ def defense_cell(
         # All defenses of an arm are compared with one generation.
         undefended = desk.keep(
             digest([arm.inputs, [asdict(p) for p in prompts]]),
-            lambda: Subject(model=model, **how).answer(prompts),
+            lambda: Setup(model=model, **how).answer(prompts),
         )
         found = defense(model, prompts, undefended=undefended, **how)
         return {
