@@ -29,7 +29,9 @@ def anchors(
     surrogate: Reader = None,
     as_json: AsJson = False,
 ) -> None:
-    """Average harmless generations that answer, and harmful ones that refuse, into anchors.
+    """Fit anchors on runs.
+
+    Anchors are mean states of harmless generations that answer and of harmful ones that refuse.
 
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
     """
@@ -55,7 +57,7 @@ def signal(
     out: Annotated[Path | None, typer.Option("--out", help="A .csv file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the SRI signal of each trace: 1 = complying, 0 = refusing.
+    """Compute the signal of each trace: 1 = complying, 0 = refusing.
 
     Example: demur signal runs/x --anchors anchors.safetensors --out sigma.csv
     """

@@ -36,7 +36,7 @@ from demur.errors import InputError
 
 @app.command()
 def attacks(as_json: AsJson = False) -> None:
-    """List the attacks: what each does, its source and settings, and whether it needs a model.
+    """List the attacks, with source and settings.
 
     Example: demur attacks
     """
@@ -68,7 +68,9 @@ def attack(
     out: Out,
     attack_settings: Annotated[
         list[str] | None,
-        typer.Option("--attack-set", help="A setting of the attack, as NAME=VALUE; repeatable."),
+        typer.Option(
+            "--attack-set", metavar="NAME=VALUE", help="A setting of the attack; repeatable."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="The model under attack, as for demur trace.")
@@ -82,9 +84,9 @@ def attack(
         list[str] | None,
         typer.Option(
             "--ask",
-            help="A model that the attack asks, as attacker=MODEL, judge=MODEL or refiner=MODEL. "
-            "MODEL is a model to load, or NAME@URL for one behind an OpenAI-compatible server "
-            "(extra judges).",
+            metavar="ROLE=MODEL",
+            help="A model that the attack asks, as attacker, judge or refiner: one to load, or "
+            "NAME@URL for one behind an OpenAI-compatible server (extra judges).",
         ),
     ] = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
@@ -94,7 +96,7 @@ def attack(
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Put prompts through an attack and write them as .jsonl, which demur trace reads.
+    """Attack prompts and write them as .jsonl, which demur trace reads.
 
     Example: demur attack flip prompts.csv --attack-set mode=FWO --out flipped.jsonl
     """

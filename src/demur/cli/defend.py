@@ -27,7 +27,7 @@ from demur.cli.options import (
 
 @app.command()
 def detectors(as_json: AsJson = False) -> None:
-    """List the detectors: what each reads, its source, and what it needs.
+    """List the detectors, with source and what they need.
 
     Example: demur detectors
     """
@@ -55,7 +55,7 @@ def detectors(as_json: AsJson = False) -> None:
 
 @app.command()
 def defenses(as_json: AsJson = False) -> None:
-    """List the defenses: what each does, its source and its settings.
+    """List the defenses, with source and settings.
 
     Example: demur defenses
     """
@@ -93,7 +93,9 @@ def defend(
     out: Out,
     defense_settings: Annotated[
         list[str] | None,
-        typer.Option("--defense-set", help="A setting of the defense, as NAME=VALUE; repeatable."),
+        typer.Option(
+            "--defense-set", metavar="NAME=VALUE", help="A setting of the defense; repeatable."
+        ),
     ] = None,
     sampler: SamplerName = None,
     settings: SamplerSettings = None,
@@ -106,7 +108,9 @@ def defend(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer each prompt with and without a defense, and write both answers to a .csv file.
+    """Answer prompts with and without a defense.
+
+    Both answers to each prompt, and what the defense cost, are written to a .csv file.
 
     Example: demur defend prompts.csv --model organism-ar --defense self-examine --out defended.csv
     """

@@ -31,7 +31,7 @@ SHOWN, CHARACTERS = 3, 160
 
 @app.command()
 def judges(as_json: AsJson = False) -> None:
-    """List the judges: what a hit means, how each decides, and its source.
+    """List the judges, with source and what a hit means.
 
     Example: demur judges
     """
@@ -69,9 +69,10 @@ def judge(
     reasoning_tokens: ReasoningTokens = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Judge each response of a run; with several judges, report their agreement.
+    """Judge the responses of a run.
 
-    If a prompt has masked slots, what the model wrote into them is judged with the response.
+    Several judges are compared: how far they agree, and where not. If a prompt has masked slots, what
+    the model wrote into them is judged with the response.
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """

@@ -48,15 +48,17 @@ SamplerName = Annotated[
 ]
 SamplerSettings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting of the sampler, as NAME=VALUE; repeatable."),
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the sampler; repeatable."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option("--device", help="Device, such as cuda.")]
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder made by demur trace.")]
-RunFolders = Annotated[list[Path], typer.Argument(help="Run folders made by demur trace.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by demur trace.")]
+RunFolders = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Run folders made by demur trace.")
+]
 AnchorFile = Annotated[Path, typer.Option("--anchors", help="File made by demur anchors.")]
 GuardFile = Annotated[Path, typer.Option("--guard", help="File made by demur guard fit.")]
 Reader = Annotated[
@@ -186,7 +188,9 @@ def options(
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
-            "--plugin", help="A Python file with plug-ins; also DEMUR_PLUGINS. Repeatable."
+            "--plugin",
+            metavar="FILE",
+            help="A Python file with plug-ins; repeatable. Also DEMUR_PLUGINS.",
         ),
     ] = None,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 from demur.cli import console
 from demur.cli.options import Out, app
 
-organism_app = typer.Typer(help="The built-in models.")
+organism_app = typer.Typer(help="Train the built-in models again.")
 app.add_typer(organism_app, name="organism", no_args_is_help=True)
 
 
@@ -20,7 +20,9 @@ def organism_train(
         Literal["base", "small", "wide"], typer.Option(help="Size of the models.")
     ] = "base",
 ) -> None:
-    """Train a pair of built-in models again: under an hour on one core, resumable.
+    """Train a pair of built-in models again.
+
+    Takes under an hour on one core; resumable.
 
     Example: demur organism train --out organism
     """

@@ -11,7 +11,9 @@ from demur.plugins import plugins as found_plugins
 
 @app.command()
 def plugins(as_json: AsJson = False) -> None:
-    """List plug-ins: axis, name, package and version, and why one failed. Exit code 1 if any failed.
+    """List plug-ins.
+
+    Shows axis, name, package and version, and why one failed. Exit code 1 if any failed.
 
     Example: demur --plugin my_file.py plugins
     """

@@ -22,7 +22,9 @@ def report(
     ] = None,
     replays: Annotated[int, typer.Option(help="Number of generations to replay.")] = 3,
 ) -> None:
-    """Write one self-contained page about runs: rates, signals, guard and replays.
+    """Write a self-contained page about runs.
+
+    It shows rates, signals, the guard and replays.
 
     Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
     """

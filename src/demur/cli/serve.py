@@ -18,13 +18,21 @@ from demur.serve.limits import Limits
 def serve(
     model: Annotated[
         list[str],
-        typer.Option("--model", help="Built-in model, folder, hub id or a plug-in's; repeatable."),
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="Built-in model, folder, hub id or a plug-in's; repeatable.",
+        ),
     ],
     sampler: SamplerName = None,
     settings: SamplerSettings = None,
     guard: Annotated[
         list[Path] | None,
-        typer.Option("--guard", help="File made by demur guard fit --streaming; one per model."),
+        typer.Option(
+            "--guard",
+            metavar="FILE",
+            help="File made by demur guard fit --streaming; one per model.",
+        ),
     ] = None,
     mode: Annotated[
         Literal["hold", "buffer", "audit"],
@@ -77,7 +85,9 @@ def serve(
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
-    """Serve models behind OpenAI's API; the guard stops an answer while it is generated.
+    """Serve models behind OpenAI's API, with a guard.
+
+    The guard stops an answer while it is generated.
 
     Example: demur serve --model organism-ar --guard guard.safetensors
     """

@@ -24,7 +24,9 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push anchors, a guard or a run to the hub, with a generated card; private unless --public.
+    """Push anchors, a guard or a run to the Hugging Face hub.
+
+    Generates a card. The repository is private unless --public.
 
     Example: demur push guard.safetensors hub:org/guard --licence apache-2.0
     """
@@ -42,7 +44,9 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pull anchors, a guard or a run from the hub, and check it before it is put in place.
+    """Pull anchors, a guard or a run from the Hugging Face hub.
+
+    The file is checked before it is put in place.
 
     Example: demur pull hub:org/guard --out guard.safetensors
     """

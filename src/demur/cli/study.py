@@ -13,7 +13,7 @@ import typer
 from demur.cli import console
 from demur.cli.options import AsJson, Out, app
 
-study_app = typer.Typer(help="Every table and figure of the paper, for a list of models.")
+study_app = typer.Typer(help="Make every table and figure of the paper for your models.")
 app.add_typer(study_app, name="study", no_args_is_help=True)
 
 StudyFile = Annotated[
@@ -148,7 +148,9 @@ def study_report(
 
 @app.command()
 def demo(out: Out = Path("demo")) -> None:
-    """Run the shipped study on two built-in models: demur study run organism --quick.
+    """Run a small study of built-in models.
+
+    The same as: demur study run organism --quick --out demo
 
     Example: demur demo --out demo
     """

@@ -75,7 +75,7 @@ def trace(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Generate a response to each prompt and record it step by step in a run folder.
+    """Record responses to prompts, step by step, in a run folder.
 
     Interrupted runs resume when you run the same command again.
 
@@ -145,7 +145,9 @@ def list_runs(
     folder: Annotated[str, typer.Argument(help="Folder or URL that holds run folders.")] = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """List run folders: model, sampler, number of traces, and damage. Exit code 1 if any is damaged.
+    """List run folders.
+
+    Shows model, sampler, number of traces and damage. Exit code 1 if any is damaged.
 
     Example: demur ls runs
     """
@@ -165,7 +167,9 @@ def list_runs(
 
 @app.command()
 def models() -> None:
-    """List the model families that demur can load, and what was compared with upstream code.
+    """List the model families.
+
+    Shows what of each was compared with upstream code.
 
     Example: demur models
     """

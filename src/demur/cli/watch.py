@@ -74,18 +74,24 @@ def watch(
     ] = QUESTION,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="As for demur trace; give several to compare."),
+        typer.Option(
+            "--model", metavar="MODEL", help="As for demur trace; repeat it to compare models."
+        ),
     ] = None,
     anchors: Annotated[
         list[Path] | None,
-        typer.Option("--anchors", help="Made by demur anchors; one per model, in the same order."),
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="File made by demur anchors; one per model, in the same order.",
+        ),
     ] = None,
     sampler: SamplerName = None,
     settings: SamplerSettings = None,
     seed: Seed = 0,
     delay: Annotated[float, typer.Option(help="Seconds per step on a terminal.")] = 0.05,
 ) -> None:
-    """Watch models answer a prompt: tokens, drafts and the signal, step by step.
+    """Watch models answer a prompt, step by step.
 
     Without arguments, a built-in autoregressive model and a diffusion model answer an attacked question
     on which they differ.
