@@ -1,39 +1,40 @@
-"""A detector of your own: how far a generation ever moved toward refusal.
+"""A detector of your own: how far a generation ever moved toward refusal, step by step.
 
-demur --plugin own_detector.py detectors
+demur --plugin own_detector.py guard fit runs/benign --anchors a --detector lowest --out guard
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 import demur
-from demur.detectors import Material, Method
+from demur.detectors import DetectionMethod, StepDetector
 from demur.organism import world
 
 
-@dataclass(frozen=True)
-class Lowest:
-    """Reads sigma through these anchors."""
+@dataclass(frozen=True, kw_only=True)
+class Lowest(StepDetector):
+    """One minus the lowest sigma so far; a guard of it also works while a model generates."""
 
-    anchors: demur.Anchors
-
-    def score(self, traces: demur.Traces) -> np.ndarray:
-        """One minus the lowest sigma of each trace: ``[N]``, higher = more suspicious."""
-        return 1 - demur.signal(self.anchors.states(traces), self.anchors).min(axis=1)
-
-
-def build(given: Material) -> Lowest:
-    """There is nothing to learn."""
-    return Lowest(given.anchors["last"])
+    def advance(self, state: np.ndarray, step: int, before: float) -> float:
+        """Score after one more step."""
+        rows = slice(step - 1, step)
+        harmless, harmful = self.anchors.harmless[rows], self.anchors.harmful[rows]
+        here = replace(self.anchors, harmless=harmless, harmful=harmful)
+        return float(np.nanmax([before, 1 - demur.signal(state[None], here)[0]]))
 
 
-LOWEST = Method("lowest", "one minus the lowest sigma", "an example", build, layers=("last",))
+LOWEST = DetectionMethod(
+    *("lowest", "one minus the lowest sigma", "an example", Lowest),
+    build=lambda given: Lowest(anchors=given.anchors["last"]),
+    layers=("last",),
+)
 demur.register("detectors", LOWEST)
 
 if __name__ == "__main__":
     model = demur.load("organism-ar")
     known = [p for kind in ("harmless", "harmful") for p in world.prompts("anchors", kind, n=20)]
     traces = demur.trace(model, known, batch_size=40)
-    anchors = demur.fit_anchors(traces, ["cannot" in t.response for t in traces])
-    print(LOWEST.fit(traces[:20], anchors={"last": anchors}).score(traces).round(2))
+    anchors = demur.fit_anchors(traces, demur.refusal_judge("rules"))
+    guard = demur.fit_guard(traces[:20], detector="lowest", anchors=anchors, alpha=0.3)
+    print(guard.score(traces).round(2))

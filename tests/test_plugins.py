@@ -76,8 +76,9 @@ def test_own_sampler_and_model_are_what_the_runs_say(desk: Desk) -> None:
 def test_own_parts_in_guard_judge_attack_and_defend(desk: Desk) -> None:
     desk.shell(f"""
 demur {OWN} guard fit benign --anchors a.safetensors --alpha 0.2 --out g.safetensors
-demur {OWN} guard fit benign --anchors a.safetensors --alpha 0.2 --streaming --out s.safetensors
-demur {OWN} guard score benign --guard g.safetensors --json > scores.json || echo "some are flagged"
+demur {OWN} guard fit benign --anchors a.safetensors --alpha 0.2 --streaming --detector lowest \\
+  --out s.safetensors
+demur {OWN} guard score benign --guard s.safetensors --json > scores.json || echo "some are flagged"
 demur {OWN} judge harmful --judge echo,paper --out verdicts.csv
 demur {OWN} attack random_search organism:test/harmful --limit 1 --model scaled --sampler sentences \\
   --attack-set queries=2 --out attacked.jsonl

@@ -35,7 +35,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "models": ("__name__", "__call__"),
     "families": ("NAME", "EXAMPLES", "TESTED", "recognises", "load"),
     "samplers": ("name", "run"),
-    "detectors": ("name", "fit"),
+    "detectors": ("name", "detector", "fit"),
     "attacks": ("name", "description", "source", "needs_target"),
     "defenses": ("name", "description", "source"),
     "judges": ("name", "what", "about", "source"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,8 +23,7 @@ from demur.cli.options import (
 from demur.errors import InputError
 
 if TYPE_CHECKING:
-    from demur.guard import AnyGuard
-    from demur.types import Prompt, Traces
+    from demur.types import Traces
 
 guard_app = typer.Typer(help="Fit a guard on benign runs, and score runs with it.")
 app.add_typer(guard_app, name="guard", no_args_is_help=True)
@@ -65,9 +64,13 @@ def guard_fit(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Score each step while generating.")
     ] = False,
-    standardise: Annotated[
-        bool, typer.Option(help="Scale each step to unit spread first (not with --streaming).")
-    ] = False,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the detector; see demur detectors. Default: sri, or sri-step with "
+            "--streaming."
+        ),
+    ] = None,
     seed: Seed = 0,
     surrogate: Reader = None,
     as_json: AsJson = False,
@@ -79,36 +82,22 @@ def guard_fit(
     from demur.guard import fit_guard, fit_streaming_guard
     from demur.sri import Anchors
 
-    if streaming and standardise:
-        raise InputError("--standardise does not apply to --streaming. Leave one of them out.")
     if by_attack and not streaming:
         raise InputError("--by-attack needs a streaming guard. Add --streaming.")
     known, benign = Anchors.load(anchors), _benign(runs, surrogate)
-    clusters = _goal if by_goal else None
-    held_out = _benign(calibration, surrogate) if calibration else None
-    fitted: AnyGuard
-    if streaming:
-        fitted = fit_streaming_guard(
-            benign,
-            held_out,
-            anchors=known,
-            alpha=alpha,
-            method=method,
-            groups=(lambda prompt: prompt.attack) if by_attack else None,
-            clusters=clusters,
-            seed=seed,
-        )
-    else:
-        fitted = fit_guard(
-            benign,
-            held_out,
-            anchors=known,
-            alpha=alpha,
-            method=method,
-            clusters=clusters,
-            standardise=standardise,
-            seed=seed,
-        )
+    fit = fit_streaming_guard if streaming else fit_guard
+    settings: dict[str, Any] = {"groups": lambda prompt: prompt.attack} if by_attack else {}
+    fitted = fit(
+        benign,
+        _benign(calibration, surrogate) if calibration else None,
+        detector=detector or ("sri-step" if streaming else "sri"),
+        anchors=known,
+        alpha=alpha,
+        method=method,
+        clusters=(lambda prompt: prompt.goal) if by_goal else None,
+        seed=seed,
+        **settings,
+    )
     fitted.save(out)
     about = {
         "guard": str(out),
@@ -160,7 +149,3 @@ def _benign(runs: list[Path], surrogate: str | None) -> Traces:
             f"labelled harmful; the first is {harmful[0]}. Give runs without them."
         )
     return traces
-
-
-def _goal(prompt: Prompt) -> str:
-    return prompt.goal

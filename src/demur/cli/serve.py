@@ -11,7 +11,7 @@ import typer
 from demur.cli import console
 from demur.cli.options import Device, Dtype, SamplerName, SamplerSettings, app, load_model
 from demur.errors import InputError, MissingExtraError
-from demur.serve.limits import Limits
+from demur.serve.options import Limits
 
 
 @app.command()
@@ -100,10 +100,10 @@ def serve(
     import torch
 
     from demur.serve.app import create_app
-    from demur.serve.host import coverage, host, read_guard
-    from demur.serve.keys import read_keys
-    from demur.serve.lifetime import Server, is_loopback, listen
-    from demur.serve.metrics import Metrics
+    from demur.serve.host import host, read_guard
+    from demur.serve.options import ServeOptions
+    from demur.serve.server import Server, is_loopback, listen
+    from demur.serve.service import read_keys
 
     if guard and (sampler or settings):
         raise InputError(
@@ -127,27 +127,20 @@ def serve(
         seconds=seconds,
         send_seconds=send_seconds,
     )
-    metrics = Metrics()
     # Computing on the core that also serves connections costs more than that core gives.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
-    engines = host(
+    hosting = host(
         [load_model(name, sampler, settings, dtype=dtype, device=device) for name in model],
         [read_guard(path) for path in guard or ()],
-        mode=mode,
-        hold=hold,
-        uncalibrated=uncalibrated,
-        limits=limits,
-        metrics=metrics,
+        ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
     )
-    for name, engine in engines.items():
-        if engine.guard is None:
+    for name, engine in hosting.engines.items():
+        if engine.hosted.guard is None:
             console.note(f"demur: WARNING: {name} is served without a guard. Add --guard FILE.")
         else:
-            console.note(f"demur: {coverage(engine)}")
+            console.note(f"demur: {engine.hosted.coverage()}")
     application = create_app(
-        engines,
-        limits=limits,
-        metrics=metrics,
+        hosting,
         keys=allowed,
         live=not allowed if live is None else live,
         hosts=("localhost", "127.0.0.1", "[::1]", address) if local else (),
@@ -156,5 +149,6 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     found = listen(address, port)
     shown = f"[{address}]" if ":" in address else address
-    console.note(f"demur: serving {', '.join(engines)} on http://{shown}:{found.getsockname()[1]}")
-    Server(application, engines, limits=limits).run([found])
+    names = ", ".join(hosting.engines)
+    console.note(f"demur: serving {names} on http://{shown}:{found.getsockname()[1]}")
+    Server(application, hosting).run([found])

@@ -1,6 +1,6 @@
-"""SRI Guard: a generation whose signal a calibrated guard flags is replaced by a refusal.
+"""SRI Guard: a refusal replaces a generation that a calibrated guard flags.
 
-arXiv:2602.02600, section 5. It reads the states of the very generation, so it costs no forward pass.
+arXiv:2602.02600, section 5. The guard reads the states of the generation itself and costs no pass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import InstanceOf
 
 from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
-from demur.guard import AnyGuard, Guard, StreamingGuard, load_guard
+from demur.guard import AnyGuard, load_guard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +20,20 @@ class SriGuard(Defense):
     """Settings of SRI Guard.
 
     Attributes:
-        guard: fitted with anchors, of either kind, or the file that holds it. A streaming guard reads
-            the generation once it is finished, to the same verdict as while it is produced.
+        guard: a guard of either kind, or its file. A streaming guard gives a finished generation the
+            verdict that it gives while the generation is produced.
     """
 
     name: ClassVar[str] = "sri-guard"
-    description: ClassVar[str] = "a generation whose signal a guard flags is replaced by a refusal"
+    description: ClassVar[str] = "a refusal replaces a generation that a guard flags"
     source: ClassVar[str] = "arXiv:2602.02600, section 5"
-    guard: InstanceOf[Guard] | InstanceOf[StreamingGuard] | str
+    guard: InstanceOf[AnyGuard] | str
 
     def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Block what the guard flags.
 
         Raises:
-            FingerprintError: the guard is of another model or sampler, or has no anchors.
+            FingerprintError: the guard is of another model or sampler, or of bare signals.
         """
         guard = self._loaded()
         began = time.perf_counter()
@@ -49,11 +49,10 @@ class SriGuard(Defense):
 
     def prepare(self, setup: Setup) -> Setup:
         """Record what the guard reads."""
-        if (anchors := self._loaded().anchors) is None:
-            return setup
-        pooling = anchors.fingerprint.pooling if anchors.fingerprint else setup.record.pooling
-        layers = ("last", anchors.layer)
-        return replace(setup, record=replace(setup.record, layers=layers, pooling=pooling))
+        guard = self._loaded()
+        pooling = guard.fingerprint.pooling if guard.fingerprint else setup.record.pooling
+        record = replace(setup.record, layers=("last", *guard.layers), pooling=pooling)
+        return replace(setup, record=record)
 
     def _loaded(self) -> AnyGuard:
         return load_guard(self.guard) if isinstance(self.guard, str) else self.guard
