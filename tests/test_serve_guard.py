@@ -22,8 +22,8 @@ from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
 from demur.serve.host import host, read_guard
+from demur.serve.hosted import Limits
 from demur.serve.moderation import Moderator
-from demur.serve.options import Limits
 from demur.serve.rails import FLAGGED, UNFINISHED
 from demur.serve.sequence import ServedSequence
 from served import QUESTION, a_guard, at_threshold, serving, without_end

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.layout import BlockLayout, Reader, Window, lay_out
+from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
 from demur.sampling.noise import Noise, drawn, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.remasking import (
@@ -129,7 +129,7 @@ def block(
     )
     pooling = find_pooling(record.pooling)
     require_own_positions(pooling)
-    read, rule = Reader(model, page, x, record.layers), BlockRule(settings, page)
+    read, rule = BlockReader(model, page, x, record.layers), BlockRule(settings, page)
     means = BlockMeans(page, pooling, record.layers, end_ids=model.traits.end_ids)
     size, block = settings.block_length, page.first_masked(x)
     busy, blocks = torch.zeros_like(block, dtype=torch.bool), torch.zeros_like(block)

@@ -156,7 +156,7 @@ def lay_out(
 
 
 @final
-class Reader:
+class BlockReader:
     """Reads each row's block, and once the finished blocks before it."""
 
     def __init__(
