@@ -290,8 +290,8 @@ def test_demur_attack_says_what_asking_cost(
     monkeypatch.setenv("DEMUR_TEST_KEY", KEY)
     out, cache = tmp_path / "p.jsonl", tmp_path / "answers"
     words = ["attack", "pair", "organism:test/harmful", "--limit", "1", "--out", str(out)]
-    words += ["--model", "organism-ar-small", "--sampler-set", "steps=4", "--set", "rounds=1"]
-    words += ["--ask", f"attacker=a@{url}", "--ask", f"judge=j@{url}", "--set", "tries=1"]
+    words += ["--model", "organism-ar-small", "--set", "steps=4", "--attack-set", "rounds=1"]
+    words += ["--ask", f"attacker=a@{url}", "--ask", f"judge=j@{url}", "--attack-set", "tries=1"]
     words += ["--key-variable", "DEMUR_TEST_KEY", "--cache", str(cache), "--reasoning-tokens", "9"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -19,8 +19,8 @@ import yaml
 
 import demur
 from demur import organism
-from demur.defenses import defense_from
-from demur.defenses.generation import counted, generate
+from demur.defenses import Setup, defense_from
+from demur.defenses.defended import counted
 from demur.errors import DemurError, InputError
 from demur.generation import trace
 from demur.models.checkpoint import find
@@ -354,7 +354,7 @@ def test_defenses_take_the_generation_they_are_compared_with(
     prompts, sampler = organism_prompts(5), sampler_from(model.traits.sampler)
     defense = defense_from({"name": name, **settings})
     alone = defense(model, prompts, sampler=sampler)
-    shared = generate(model, prompts, sampler=sampler, seed=0, batch_size=8)
+    shared = Setup(model=model, sampler=sampler).answer(prompts)
     with counted(model) as spent:
         found = defense(model, prompts, sampler=sampler, undefended=shared)
     with counted(model) as whole:

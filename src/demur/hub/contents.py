@@ -68,8 +68,8 @@ def read_contents(path: str | Path) -> Contents:
         return _anchors(path)
     if kind not in ("demur.guard", "demur.streaming_guard"):
         raise InputError(
-            f"{path} holds {kind or 'other tensors'}. Give anchors or a guard, made by demur anchors or "
-            "demur guard fit."
+            f"{path} holds {kind or 'other tensors'}. Give anchors or a guard, made by demur "
+            "anchors or demur guard fit."
         )
     return _guard(path)
 

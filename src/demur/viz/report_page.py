@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from demur import __version__
+from demur._version import __version__
 from demur.errors import InputError
 from demur.files import write_atomically
 from demur.viz.assets import content_hash, data_uri, fill, read

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from demur import __version__
+from demur._version import __version__
 from demur.errors import InputError, StoreError
 from demur.files import write_atomically
 from demur.study.engine.cells import Cell, Subject

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from demur.errors import DemurError
 from demur.models.checkpoint import find
+from demur.plugins import plugins
 from demur.sampling import Sampler, known_samplers
 from demur.study.plan.spec import Loading, ModelSpec, Study
 from demur.types import Record
@@ -180,6 +181,9 @@ def _locate(spec: ModelSpec, folder: Path, loading: Loading, *, here: bool) -> L
     beside = folder / spec.model
     options = loading.options | ({"revision": spec.revision} if spec.revision else {})
     location = str(beside) if (beside / "config.json").is_file() else spec.model
+    own = {plugin.name: plugin.identity for plugin in plugins("models")}
+    if location in own:
+        return Located(spec.name, location, identity=own[location], options=options)
     try:
         found = find(location, revision=spec.revision, here=here)
     except DemurError:

@@ -88,7 +88,7 @@ def _check_known(study: Study) -> None:
 
 def _check_judges(judges: Judges) -> None:
     """Raise InputError for an unknown judge, or one whose model is not named."""
-    from demur.judges import JUDGES, GuardForm, needs_model
+    from demur.judges import GuardForm, known_judges, needs_model
 
     if judges.endpoint and not judges.model:
         raise InputError(
@@ -102,7 +102,7 @@ def _check_judges(judges: Judges) -> None:
                 f"The judge {name} needs a model. Set judges.model, and judges.endpoint if a server "
                 "runs the model."
             )
-        if judges.endpoint and isinstance(JUDGES[name], GuardForm):
+        if judges.endpoint and isinstance(known_judges()[name], GuardForm):
             raise InputError(
                 f"The judge {name} is a guard model that demur loads itself, but judges.endpoint is "
                 f"{judges.endpoint}. Set judges.model to its folder and remove judges.endpoint."

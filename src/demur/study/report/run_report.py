@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demur import __version__
+from demur._version import __version__
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.judges import refusal_judge
 from demur.judges.reading import answer_of

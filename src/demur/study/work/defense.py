@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from demur.defenses import Defended, Defense, PerplexityFilter, defense_from
-from demur.defenses.generation import generate
+from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
 from demur.models.base import LanguageModel
 from demur.study.engine.cells import UNKEYED, Cell, Subject
 from demur.study.engine.folder import Workspace
@@ -17,7 +16,7 @@ from demur.study.plan.spec import DefenseSpec, Judges
 from demur.study.work.guards import GUARDS, GuardsCell
 from demur.study.work.traces import AttackCell, attacked, sampler_of, target_of
 from demur.study.work.verdicts import first_judge, harm_judge
-from demur.types import Label, Prompt, digest
+from demur.types import Label, Prompt, Record, digest
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,13 @@ class DefenseCell(Cell[DefenseResult]):
         prompts = [*(p for one in self.samples for p in one.read(workspace)), *filled]
         how: dict[str, Any] = {
             "sampler": sampler_of(arm, model),
-            "seed": self.seed,
+            "record": Record(layers=arm.layers, seed=self.seed),
             "batch_size": self.batch_size,
         }
         # All defenses of an arm are compared with the same generation.
         undefended = workspace.keep(
             digest([arm.inputs, [asdict(p) for p in prompts]]),
-            lambda: generate(model, prompts, layers=arm.layers, **how),
+            lambda: Setup(model=model, **how).answer(prompts),
         )
         found = defense(model, prompts, undefended=undefended, **how)
         return DefenseResult(

@@ -37,8 +37,8 @@ def test_defend_writes_every_prompt_and_what_it_cost(tmp_path: Path) -> None:
     out = tmp_path / "defended.csv"
     arguments = (
         *("defend", "organism:test/harmful/wild", "--limit", "3", "--model", "organism-ar"),
-        *("--defense", "smooth-llm", "--set", "copies=2", "--out", str(out)),
-        *("--sampler-set", "steps=8"),
+        *("--defense", "smooth-llm", "--defense-set", "copies=2", "--out", str(out)),
+        *("--set", "steps=8"),
     )
     summary = json.loads(run(*arguments, "--json"))
     with out.open(newline="", encoding="utf-8") as file:

@@ -1,18 +1,33 @@
-"""Detectors and defenses: what there is, and a defended generation."""
+"""``demur detectors``, ``demur defenses`` and ``demur defend``: list them, and run a defense."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, get_args
 
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Out, app, assignment
+from demur.cli.options import (
+    AsJson,
+    Column,
+    Device,
+    Limit,
+    ModelName,
+    Out,
+    Prompts,
+    SamplerName,
+    SamplerSettings,
+    Seed,
+    app,
+    assignments,
+    load_model,
+)
 
 
 @app.command()
 def detectors(as_json: AsJson = False) -> None:
-    """List the detectors: what each reads, where it is from, what it needs.
+    """List the detectors, with source and what they need.
 
     Example: demur detectors
     """
@@ -40,12 +55,10 @@ def detectors(as_json: AsJson = False) -> None:
 
 @app.command()
 def defenses(as_json: AsJson = False) -> None:
-    """List the defenses: what each does, where it is from, its settings.
+    """List the defenses, with source and settings.
 
     Example: demur defenses
     """
-    from dataclasses import fields
-
     from demur.defenses import known_defenses
 
     rows = [
@@ -53,7 +66,7 @@ def defenses(as_json: AsJson = False) -> None:
             "name": defense.name,
             "description": defense.description,
             "source": defense.source,
-            "settings": [field.name for field in fields(defense)],
+            "settings": [field.name for field in fields(defense)],  # type: ignore[arg-type]
         }
         for defense in known_defenses().values()
     ]
@@ -72,54 +85,50 @@ def _say_entry(row: dict[str, Any], more: list[str]) -> None:
 
 @app.command()
 def defend(
-    prompts: Annotated[
-        str, typer.Argument(help="As for demur trace: a file, -, hub:org/name or organism:...")
+    prompts: Prompts,
+    model: ModelName,
+    defense: Annotated[
+        str, typer.Option("--defense", help="Name of the defense; see demur defenses.")
     ],
-    model: Annotated[str, typer.Option("--model", help="Built-in name, folder or hub id.")],
-    defense: Annotated[str, typer.Option("--defense", help="Its name; see demur defenses.")],
     out: Out,
-    other: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the defense, as name=value.")
+    defense_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--defense-set", metavar="NAME=VALUE", help="A setting of the defense; repeatable."
+        ),
     ] = None,
-    sampler: Annotated[
-        list[str] | None, typer.Option("--sampler-set", help="One of the sampler, as name=value.")
-    ] = None,
-    column: Annotated[str | None, typer.Option(help="Column that holds the prompts.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time; changes no result.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Such as cuda.")] = None,
+    sampler: SamplerName = None,
+    settings: SamplerSettings = None,
+    column: Column = None,
+    limit: Limit = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Prompts per batch; does not change results.")
+    ] = 8,
+    seed: Seed = 0,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer each prompt behind a defense, beside the undefended answer, into a .csv file.
+    """Answer prompts with and without a defense.
+
+    Both answers to each prompt, and what the defense cost, are written to a .csv file.
 
     Example: demur defend prompts.csv --model organism-ar --defense self-examine --out defended.csv
     """
     from demur.defenses import Action, defense_from
     from demur.files import write_csv
-    from demur.models import load
     from demur.prompts import read_prompts
-    from demur.sampling import sampler_from
+    from demur.types import Record
 
-    chosen = defense_from({"name": defense, **dict(map(assignment, other or ()))})
+    chosen = defense_from({**assignments(defense_settings), "name": defense})
     rows = read_prompts(prompts, column=column, label="unknown", limit=limit)
-    loaded = load(model, device=device)
-    settings = {**loaded.traits.sampler, **dict(map(assignment, sampler or ()))}
-    found = chosen(loaded, rows, sampler=sampler_from(settings), seed=seed, batch_size=batch_size)
+    loaded = load_model(model, sampler, settings, device=device)
+    found = chosen(loaded, rows, record=Record(seed=seed), batch_size=batch_size)
     header = ["id", "prompt", "response", "undefended", "action", "reason", "extra_passes"]
     write_csv(
         out,
         header,
         (
-            [
-                o.prompt.id,
-                o.prompt.text,
-                o.response,
-                o.undefended,
-                o.action,
-                o.reason,
-                o.extra_passes,
-            ]
+            [o.prompt.id, o.prompt.text, *(getattr(o, field) for field in header[2:])]
             for o in found.outcomes
         ),
     )

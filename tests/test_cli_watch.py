@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import demur
+from demur.cli.watch import built_in_anchors
+from demur.cli.watch import sights as watch
 from demur.errors import FingerprintError, InputError, SignalError
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sri import Anchors, signal
-from demur.watching import built_in_anchors, watch
 
 
 @pytest.fixture(scope="module", params=["organism-ar-small", "organism-dlm-small"])
@@ -85,7 +86,7 @@ def test_command() -> None:
         (["--anchors", "no-such-file", "--anchors", "b"], "no-such-file"),
         (["--anchors", "a"], "2 models and 1 anchors"),
         (["--model", "organism-ar", "--anchors", "none", "--set", "steps=8"], "--set"),
-        (["--model", "organism-ar", "--set", "steps"], "name=value"),
+        (["--model", "organism-ar", "--set", "steps"], "NAME=VALUE"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments: list[str], said: str) -> None:

@@ -23,7 +23,7 @@ def test_attacked_prompts_are_traced_with_their_templates(tmp_path: Path) -> Non
     source = "organism:test/harmful"
     made = demur(
         *("attack", "pad", source, "--limit", "2", "--model", "organism-dlm", "--out", "p.jsonl"),
-        *("--set", 'anchors=["sure", "then"]'),
+        *("--attack-set", 'anchors=["sure", "then"]'),
         cwd=tmp_path,
     )
     assert (made.returncode, made.stdout) == (0, "2 prompts in p.jsonl\n")
@@ -39,7 +39,7 @@ def test_attacked_prompts_are_traced_with_their_templates(tmp_path: Path) -> Non
 def test_wrong_words_get_one_line(tmp_path: Path) -> None:
     for words, said in (
         (("attack", "x", "organism:test/harmful", "--out", "p.jsonl"), "Unknown attack 'x'"),
-        (("attack", "flip", "organism:test/harmful", "--out", "p.csv"), "end in .jsonl"),
+        (("attack", "flip", "organism:test/harmful", "--out", "p.csv"), "must end in .jsonl"),
         (("attack", "pad", "organism:test/harmful", "--out", "p.jsonl"), "--model"),
     ):
         done = demur(*words, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Studies: plan one, run it, remake its report."""
+"""``demur study`` and ``demur demo``: plan a study, run it, and remake its report."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Annotated
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Out, app
+from demur.cli.options import AsJson, Out, app
 
-study_app = typer.Typer(help="Every table and figure of the paper, for a list of models.")
+study_app = typer.Typer(help="Make every table and figure of the paper for your models.")
 app.add_typer(study_app, name="study", no_args_is_help=True)
 
 StudyFile = Annotated[
     str, typer.Argument(help="A YAML file, or one that ships with demur: organism, paper.")
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Only what the file's quick section leaves.")]
+QuickOnly = Annotated[bool, typer.Option("--quick", help="Run only the file's quick section.")]
 Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
         min=1,
-        help="Cells done at once, each in a process that loads its own models; the study's own "
-        "number, at most one a core, when left out.",
+        help="Worker processes, each with its own copy of the models. Default: the study's number, "
+        "at most one per core.",
     ),
 ]
 
@@ -35,17 +35,17 @@ Workers = Annotated[
 def study_plan(
     study: StudyFile,
     out: Out = Path("study"),
-    quick: Quick = False,
+    quick: QuickOnly = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the work of a study, what it is expected to cost, and what is there already.
+    """Show the cells of a study, their expected cost, and what is done already.
 
     Example: demur study plan organism --out study
     """
-    from demur.study.run import plan_study, workers_of
     from demur.study.plan.prompt_sets import missing_files
     from demur.study.plan.spec_file import read_study
+    from demur.study.run import plan_study, workers_of
 
     read, folder = read_study(study)
     read = read.quickened() if quick else read
@@ -59,7 +59,7 @@ def study_plan(
         console.say_json(rows)
         return
     for e in estimates:
-        kept = {"done": "there", "failed": "failed before"}.get(e.state, f"~{e.seconds:.0f} s")
+        kept = {"done": "done", "failed": "failed before"}.get(e.state, f"~{e.seconds:.0f} s")
         console.say(f"{e.cell.kind:<10} {e.cell.units:>6}  {kept:<14} {e.cell.name}")
     left = [*{e.cell.key: e for e in estimates if e.state != "done"}.values()]
     there = sum(e.state == "done" for e in estimates)
@@ -67,18 +67,14 @@ def study_plan(
     workers = workers or workers_of(read)
     minutes = sum(e.seconds for e in left) / 60 / workers
     console.say(
-        f"{there} of {len(estimates)} cells are there; about {minutes:.0f} minutes are left with "
-        f"{workers} at once"
-        + (
-            f" ({guessed} cells by rates of built-in models, not measured here)."
-            if guessed
-            else "."
-        )
+        f"{there} of {len(estimates)} cells are done; about {minutes:.0f} minutes are left with "
+        f"{workers} workers"
+        + (f" ({guessed} estimates are not measured on this machine)." if guessed else ".")
     )
     if missing := missing_files(read, folder):
         console.note(
-            f"To be put into {folder.resolve()} or {Path.cwd()} before the run: "
-            f"{', '.join(missing)}. Their prompts are counted as the study asks for them."
+            f"Missing files: {', '.join(missing)}. Put them into {folder.resolve()} or {Path.cwd()} "
+            "before the run."
         )
 
 
@@ -86,26 +82,26 @@ def study_plan(
 def study_run(
     study: StudyFile,
     out: Out = Path("study"),
-    quick: Quick = False,
+    quick: QuickOnly = False,
     workers: Workers = None,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Trace on a Ray cluster (extra ray), with at most --workers models at once: local to "
-            "begin one here, auto, or host:port.",
+            help="Trace on a Ray cluster (extra ray), at most --workers models at once: local starts "
+            "one here, auto, or host:port.",
         ),
     ] = None,
 ) -> None:
-    """Do what is not done and write the report; the same command goes on where it was stopped.
+    """Run what is not done yet and write the report. Interrupted studies resume.
 
-    Exit code 1 when something failed; the report says what.
+    Exit code 1 if a cell failed; the report lists what failed.
 
     Example: demur study run organism --out study
     """
+    from demur.study.plan.spec_file import read_study
     from demur.study.report.study_page import write_study_report
     from demur.study.run import failures, run_study
-    from demur.study.plan.spec_file import read_study
 
     read, folder = read_study(study)
     command = shlex.join(["demur", *sys.argv[1:]])
@@ -134,10 +130,10 @@ def study_run(
 @study_app.command("report")
 def study_report(
     folder: Annotated[Path, typer.Argument(help="A folder made by demur study run.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Another folder to write to.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to another folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the report again from what is there; no model is loaded.
+    """Write the report again from the results; loads no model.
 
     Example: demur study report study
     """
@@ -148,3 +144,14 @@ def study_report(
         console.say_json([asdict(finding) for finding in written.findings])
     else:
         console.say(f"Report: {written.page}, numbers: {written.results}")
+
+
+@app.command()
+def demo(out: Out = Path("demo")) -> None:
+    """Run a small study of built-in models.
+
+    The same as: demur study run organism --quick --out demo
+
+    Example: demur demo --out demo
+    """
+    study_run("organism", out=out, quick=True)

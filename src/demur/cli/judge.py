@@ -1,38 +1,45 @@
-"""Judges: what there is, and what they say of a run."""
+"""``demur judges`` and ``demur judge``: list judges, and judge the responses of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Run, app
-from demur.cli.asking import Cache, KeyVariable, ReasoningTokens, Timeout, note_cost
+from demur.cli.options import (
+    AsJson,
+    CacheFolder,
+    KeyVariable,
+    ReasoningTokens,
+    RunFolder,
+    Timeout,
+    app,
+    assistant,
+    note_usage,
+)
 
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
     from demur.judges import Comparison, Judge, Verdict
-    from demur.models.base import LanguageModel
     from demur.types import Trace
 
-#: Responses in dispute that are shown for two judges, and how much of each.
+#: Disputed responses shown for a pair of judges, and how many characters of each.
 SHOWN, CHARACTERS = 3, 160
 
 
 @app.command()
 def judges(as_json: AsJson = False) -> None:
-    """List the judges: what a hit means, how each decides, where it was published.
+    """List the judges, with source and what a hit means.
 
     Example: demur judges
     """
-    from demur.judges import JUDGES
+    from demur.judges import known_judges
 
     rows = [
         {"name": j.name, "what": j.what, "about": j.about, "source": j.source}
-        for j in JUDGES.values()
+        for j in known_judges().values()
     ]
     if as_json:
         console.say_json(rows)
@@ -44,42 +51,45 @@ def judges(as_json: AsJson = False) -> None:
 
 @app.command()
 def judge(
-    run: Run,
+    run: RunFolder,
     names: Annotated[str, typer.Option("--judge", help="Comma-separated; see demur judges.")],
-    out: Annotated[Path | None, typer.Option("--out", help="A .csv file for the verdicts.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="Address of an OpenAI-compatible server (extra judges).")
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write verdicts to this .csv file.")
     ] = None,
     judge_model: Annotated[
-        str | None, typer.Option(help="Model of judges that ask one: the server's, or one to load.")
+        str | None,
+        typer.Option(
+            help="Model for judges that need one: a model to load, or NAME@URL for one behind an "
+            "OpenAI-compatible server (extra judges)."
+        ),
     ] = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
-    cache: Cache = None,
+    cache: CacheFolder = None,
     timeout: Timeout = 60.0,
     reasoning_tokens: ReasoningTokens = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Judge each response of a run; with several judges, say how far they agree and where not.
+    """Judge the responses of a run.
 
-    Where a prompt has masked slots, what the model wrote into them is judged with the response.
+    Several judges are compared: how far they agree, and where not. If a prompt has masked slots, what
+    the model wrote into them is judged with the response.
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
     from demur.judges import compare, judge_all
-    from demur.judges.reading import answer_of
     from demur.metrics import rate
     from demur.store import Store
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
-    asked = _asked(endpoint, judge_model, server)
+    asked = assistant(judge_model, server) if judge_model else None
     chosen = _judges(names, asked)
     traces = list(Store.open(run).traces())
-    pairs = [(trace.prompt.goal, answer_of(trace)) for trace in traces]
+    pairs = [(trace.prompt.goal, trace.answer) for trace in traces]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
-    note_cost(asked[:1])
+    note_usage([asked])
     if out:
         _write(out, traces, said)
     if as_json:
@@ -97,43 +107,24 @@ def judge(
         _say_comparison(pair, traces, said)
 
 
-def _asked(
-    endpoint: str | None, judge_model: str | None, server: Mapping[str, Any]
-) -> tuple[Assistant | None, LanguageModel | None]:
-    """Who answers the judges that ask: a server's model, or one loaded here."""
-    from demur.endpoint import Endpoint
-    from demur.errors import InputError
+def _judges(names: str, asked: Assistant | None) -> dict[str, Judge]:
+    from demur.judges import LocalAssistant, find_judge
 
-    if endpoint and not judge_model:
-        raise InputError("--endpoint says where the server is; add --judge-model NAME.")
-    if endpoint and judge_model:
-        return Endpoint(endpoint, judge_model, **server), None
-    if not judge_model:
-        return None, None
-    from demur.judges import LocalAssistant
-    from demur.models import load
-
-    loaded = load(judge_model)
-    return LocalAssistant(loaded), loaded
-
-
-def _judges(names: str, asked: tuple[Assistant | None, LanguageModel | None]) -> dict[str, Judge]:
-    from demur.judges import find_judge
-
+    # A guard model is run by demur itself, so it must have been loaded here.
+    loaded = asked.model if isinstance(asked, LocalAssistant) else None
     wanted = dict.fromkeys(name.strip() for name in names.split(","))
-    return {name: find_judge(name, assistant=asked[0], model=asked[1]) for name in wanted}
+    return {name: find_judge(name, assistant=asked, model=loaded) for name in wanted}
 
 
 def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
-    from demur.judges.reading import answer_of
 
     header = ["id", "goal", "attack", "response"]
     for name in said:
         header += [name, f"{name} label", f"{name} score", f"{name} raw"]
     rows = []
     for place, trace in enumerate(traces):
-        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, answer_of(trace)]
+        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, trace.answer]
         for verdicts in said.values():
             one = verdicts[place]
             row += [one.outcome, one.label, "" if one.score is None else one.score, one.raw]
@@ -159,22 +150,22 @@ def _as_data(
 
 
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-    from demur.judges.reading import answer_of
 
     kappa = pair.kappa
+    console.say("")
     console.say(
-        f"\n{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
+        f"{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
         f"[{kappa.low:.3f}, {kappa.high:.3f}] over {kappa.n} responses"
     )
     console.say(
-        f"  refusing or harmless for both {pair.both}, for {pair.first} alone {pair.only_first}, "
-        f"for {pair.second} alone {pair.only_second}, for neither {pair.neither}"
+        f"  refusing or harmless: both {pair.both}, only {pair.first} {pair.only_first}, "
+        f"only {pair.second} {pair.only_second}, neither {pair.neither}"
     )
     for place in pair.differ[:SHOWN]:
-        text = " ".join(answer_of(traces[place]).split())[:CHARACTERS]
+        text = " ".join(traces[place].answer.split())[:CHARACTERS]
         console.say(f"  {traces[place].prompt.id}: {text}")
         for name in (pair.first, pair.second):
             one = said[name][place]
             console.say(f"    {name}: {one.outcome} ({one.raw or 'nothing found'})")
     if len(pair.differ) > SHOWN:
-        console.say(f"  and {len(pair.differ) - SHOWN} more; --json lists all")
+        console.say(f"  and {len(pair.differ) - SHOWN} more; use --json to list all")

@@ -1,39 +1,44 @@
-"""From run folders to anchors and signals."""
+"""``demur anchors`` and ``demur signal``: from run folders to anchors and signals."""
 
 from __future__ import annotations
 
-from itertools import tee
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from demur.cli import console
-from demur.cli.app import AnchorFile, AsJson, Layer, Out, Run, Runs, Surrogate, app
+from demur.cli.options import (
+    AnchorFile,
+    AsJson,
+    Out,
+    Reader,
+    RunFolder,
+    RunFolders,
+    app,
+    traces_in,
+)
 
 
 @app.command()
 def anchors(
-    runs: Runs,
+    runs: RunFolders,
     out: Out,
-    layer: Layer = "last",
+    layer: Annotated[str, typer.Option(help="Recorded layer to read.")] = "last",
     judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
-    surrogate: Surrogate = None,
+    surrogate: Reader = None,
     as_json: AsJson = False,
 ) -> None:
-    """Average answered harmless and refused harmful generations into anchors.
+    """Fit anchors on runs.
+
+    Anchors are mean states of harmless generations that answer and of harmful ones that refuse.
 
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
     """
-    from demur.cli.reading import traces_in
     from demur.judges import refusal_judge
     from demur.sri import fit_anchors
 
-    refused = refusal_judge(judge)
-    # Two readers of one stream: no more than one trace is held at a time.
-    traces, judged = tee(traces_in(runs, surrogate))
-    verdicts = (refused(trace.prompt.goal, trace.response).hit for trace in judged)
-    fitted = fit_anchors(traces, verdicts, layer=layer)
+    fitted = fit_anchors(traces_in(runs, surrogate), refusal_judge(judge), layer=layer)
     fitted.save(out)
     about = {
         "anchors": str(out),
@@ -47,12 +52,12 @@ def anchors(
 
 @app.command()
 def signal(
-    run: Run,
+    run: RunFolder,
     anchors: AnchorFile,
     out: Annotated[Path | None, typer.Option("--out", help="A .csv file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the SRI signal of each trace: 1 = complying, 0 = refusing.
+    """Compute the signal of each trace: 1 = complying, 0 = refusing.
 
     Example: demur signal runs/x --anchors anchors.safetensors --out sigma.csv
     """

@@ -1,4 +1,4 @@
-"""Push to the Hugging Face hub and pull from it."""
+"""``demur push`` and ``demur pull``: the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Out, app
+from demur.cli.options import AsJson, Out, app
 
 Address = Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="Repository on the hub.")]
 
@@ -17,14 +17,16 @@ Address = Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="Repository
 def push(
     path: Annotated[Path, typer.Argument(help="Anchors, a guard, or a finished run folder.")],
     to: Address,
-    licence: Annotated[str, typer.Option("--licence", help="Of it, such as apache-2.0.")],
-    data: Annotated[str, typer.Option("--data", help="What the prompts were, for the card.")] = "",
-    public: Annotated[
-        bool, typer.Option("--public", help="Make a new repository readable by everyone.")
-    ] = False,
+    licence: Annotated[str, typer.Option("--licence", help="Licence, such as apache-2.0.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Description of the prompts, for the card.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push anchors, a guard or a run to the hub with a generated card; private unless --public.
+    """Push anchors, a guard or a run to the Hugging Face hub.
+
+    Generates a card. The repository is private unless --public.
 
     Example: demur push guard.safetensors hub:org/guard --licence apache-2.0
     """
@@ -42,7 +44,9 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pull anchors, a guard or a run from the hub, checked before it is put in place.
+    """Pull anchors, a guard or a run from the Hugging Face hub.
+
+    The file is checked before it is put in place.
 
     Example: demur pull hub:org/guard --out guard.safetensors
     """

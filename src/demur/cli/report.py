@@ -1,4 +1,4 @@
-"""Pages to look at."""
+"""``demur report``: a page about runs."""
 
 from __future__ import annotations
 
@@ -8,33 +8,23 @@ from typing import Annotated
 import typer
 
 from demur.cli import console
-from demur.cli.app import AnchorFile, Out, Runs, app
-from demur.cli.studying import study_run
-
-
-@app.command()
-def demo(out: Out = Path("demo")) -> None:
-    """See it all on the built-in models: the shipped study on two of them, with its page.
-
-    The same as: demur study run organism --quick --out demo
-
-    Example: demur demo --out demo
-    """
-    study_run("organism", out=out, quick=True)
+from demur.cli.options import AnchorFile, Out, RunFolders, app
 
 
 @app.command()
 def report(
-    runs: Runs,
+    runs: RunFolders,
     anchors: AnchorFile,
     out: Out = Path("report.html"),
     guard: Annotated[Path | None, typer.Option("--guard", help="A fitted guard.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Whose tokenizer writes the replays.")
+        str | None, typer.Option("--model", help="Model whose tokenizer writes the replays.")
     ] = None,
-    replays: Annotated[int, typer.Option(help="Generations to replay.")] = 3,
+    replays: Annotated[int, typer.Option(help="Number of generations to replay.")] = 3,
 ) -> None:
-    """Write one self-contained page about runs: rates, signals, guard and replays.
+    """Write a self-contained page about runs.
+
+    It shows rates, signals, the guard and replays.
 
     Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
     """
