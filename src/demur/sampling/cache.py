@@ -181,5 +181,5 @@ class FixedCache:
 
     def keep(self, order: Sequence[int]) -> None:
         rows = torch.tensor(order)
-        self.net.batch_select_indices(rows)
+        self.net.reorder_cache(rows)
         self._lengths = self._lengths[rows]

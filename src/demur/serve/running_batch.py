@@ -9,7 +9,7 @@ rows, few arrivals wait up to three steps to be read together.
 ``GroupedBatch``: sequences with the same settings and about the same length start together as a
 group. A few groups start at once; later arrivals gather and start at the latest when the youngest
 group has finished its first block. ``Denoising`` groups share their passes (docs/decisions/0009).
-Text is released by the sampler's rule (``demur.sampling.release``).
+Text is released by the sampler's rule (``demur.sampling.sampler.Release``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from demur.models.base import LanguageModel
 from demur.sampling import RowNoise, Sampler
 from demur.sampling.autoregressive import TokenBatch, token_batch
 from demur.sampling.denoising import Denoising, next_steps, size_class
-from demur.sampling.release import Release
+from demur.sampling.sampler import Release
 from demur.serve.sequence import ServedSequence
 from demur.types import Record, Step
 
