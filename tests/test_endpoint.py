@@ -228,7 +228,8 @@ def test_odd_text(ask: Callable[..., Endpoint], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "says"), [("localhost:8000", "no server"), ("http://me:secret@host/v1", "password")]
+    ("address", "says"),
+    [("localhost:8000", "not a server"), ("http://me:secret@host/v1", "password")],
 )
 def test_bad_address(address: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
