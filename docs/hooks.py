@@ -1,4 +1,4 @@
-"""Pages made when the site is built: commands and Python names from the code, results from the study."""
+"""Pages made when the site is built: commands, Python names and the results of the study."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 COMMAND_LEAD = """# Command line
 
 Made from `--help`. Exit codes: 0 success; 1 success with findings, such as a flagged trace; 2 error,
-with one line that says why and what to do; 130 interrupted. With `DEMUR_TRACEBACK=1` an unexpected error
-prints its traceback.
+with one line that says why and what to do; 130 interrupted. With `DEMUR_TRACEBACK=1` an unexpected
+error prints its traceback.
 """
 
 

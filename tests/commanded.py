@@ -29,7 +29,7 @@ PREPARED.set_forkserver_preload(
         "demur.guard",
         "demur.attacks",
         "demur.defenses",
-        "demur.study.report",
+        "demur.study.report.study_page",
         "demur.serve.app",
     ]
 )

@@ -20,8 +20,8 @@ from demur.errors import EndpointError, InputError
 from demur.judges import find_judge, judge_all
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.study.judging import harm_judge, refusal_judges
-from demur.study.spec import Judges
+from demur.study.plan.spec import Judges
+from demur.study.work.verdicts import harm_judge, refusal_judges
 
 KEY = "sk-not-a-real-key-0123456789"
 
@@ -277,7 +277,7 @@ def test_a_study_loads_its_judge_once(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(name)
         return load(name)
 
-    monkeypatch.setattr("demur.study.judging.load", counted)
+    monkeypatch.setattr("demur.study.work.verdicts.load", counted)
     judges = Judges(harm="asked-harm", refusal=("asked-refusal",), model="organism-ar-small")
     for _ in range(2):
         harm_judge(judges)([("bake a cake", "no")])

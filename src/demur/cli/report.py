@@ -29,7 +29,7 @@ def report(
     """
     from demur.models.checkpoint import find
     from demur.models.tokens import load_tokenizer
-    from demur.study.run_report import write_run_report
+    from demur.study.report.run_report import write_run_report
 
     tokenizer = load_tokenizer(find(model)) if model else None
     path = write_run_report(

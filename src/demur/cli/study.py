@@ -42,9 +42,9 @@ def study_plan(
 
     Example: demur study plan organism --out study
     """
+    from demur.study.plan.prompt_sets import missing_files
+    from demur.study.plan.spec_file import read_study
     from demur.study.run import plan_study, workers_of
-    from demur.study.sets import missing_files
-    from demur.study.spec_file import read_study
 
     read, folder = read_study(study)
     read = read.quickened() if quick else read
@@ -98,9 +98,9 @@ def study_run(
 
     Example: demur study run organism --out study
     """
-    from demur.study.report import write_study_report
+    from demur.study.plan.spec_file import read_study
+    from demur.study.report.study_page import write_study_report
     from demur.study.run import failures, run_study
-    from demur.study.spec_file import read_study
 
     read, folder = read_study(study)
     command = shlex.join(["demur", *sys.argv[1:]])
@@ -112,7 +112,7 @@ def study_run(
             command=command,
             workers=workers,
             ray=ray,
-            tick=tick,
+            progress=tick,
         )
     failed = failures(outcomes)
     for one in failed:
@@ -136,7 +136,7 @@ def study_report(
 
     Example: demur study report study
     """
-    from demur.study.report import write_study_report
+    from demur.study.report.study_page import write_study_report
 
     written = write_study_report(folder, out)
     if as_json:
