@@ -195,7 +195,7 @@ class TokenBatch:
             self._newest = self._newest[kept]
         else:
             self._states = {layer: value[kept] for layer, value in self._states.items()}
-        if order and self._cache and self._noise:
+        if order and self._cache is not None and self._noise is not None:
             self._cache.keep(order)
             self._noise = self._noise.keep(kept)
         else:
