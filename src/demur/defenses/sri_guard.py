@@ -65,7 +65,7 @@ class SriGuard:
         return screened(
             self.name,
             said,
-            scores > guard.threshold,
+            ~(scores <= guard.threshold),  # NaN does not pass
             [f"score {score:.4g}, threshold {guard.threshold:.4g}" for score in scores],
             extra_passes=[0] * len(scores),
             extra_seconds=time.perf_counter() - began,
