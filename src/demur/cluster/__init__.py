@@ -27,8 +27,7 @@ from demur.errors import InputError, MissingExtraError, ModelError
 from demur.generation import Progress, as_prompts
 from demur.runs import run_of
 from demur.store import Store, Writer, writing
-from demur.store.folder import folder_at
-from demur.store.local_folder import LocalFolder
+from demur.store.folder import LocalFolder, folder_at
 from demur.types import Fingerprint, Prompt, Record
 
 __all__ = ["Worker", "joined", "trace_to"]

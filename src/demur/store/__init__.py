@@ -7,8 +7,7 @@
 
 Every file is written atomically. When a window is complete, its parts are merged into one shard and
 removed. A shard's bytes depend only on its rows, not on interruptions. Columns: ``demur.store.rows``.
-The folder is on disk (``demur.store.local_folder``) or in an object store
-(``demur.store.remote_folder``).
+The folder is on disk or in an object store (``demur.store.folder``).
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ import pyarrow.parquet as pq
 from demur.errors import InputError, StoreError
 from demur.store.folder import Folder, folder_at
 from demur.store.manifest import Manifest, read_manifest
-from demur.store.rows import to_traces
-from demur.store.shards import data_files, in_order, merged, places_of
+from demur.store.rows import data_files, in_order, merged, places_of, to_traces
 from demur.store.writer import Writer as Writer
 from demur.store.writer import writing as writing
 from demur.types import Trace
@@ -44,10 +42,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
-        """Open the run in a folder.
-
-        Args:
-            folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``.
+        """Open the run at a path or an fsspec URL, such as ``s3://bucket/runs/x``.
 
         Raises:
             StoreError: there is no run, its manifest is damaged, or its format is newer.
