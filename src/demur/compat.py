@@ -79,11 +79,9 @@ def encode(model: LanguageModel, prompts: Sequence[str]) -> Batch:
             {"role": "system", "content": "You are a helpful assistant"},
             {"role": "user", "content": text},
         ]
+        template = undated(model.tokenizer)
         rendered = model.tokenizer.apply_chat_template(
-            turns,
-            chat_template=undated(model.tokenizer),
-            add_generation_prompt=True,
-            tokenize=False,
+            turns, chat_template=template, add_generation_prompt=True, tokenize=False
         )
         rows.append(model.tokenizer(rendered)["input_ids"])
     return model.batch(rows)
@@ -109,9 +107,8 @@ def create_signal(
     Returns:
         ``[N, T]`` in [0, 1], 1 = complying.
     """
-    harmless, harmful = (torch.as_tensor(np.asarray(c), dtype=dtype) for c in centers)
-    x = torch.as_tensor(np.asarray(states), dtype=dtype)
-    good, bad = (_distance(x, center, eps) for center in (harmless, harmful))
+    x, *both = (torch.as_tensor(np.asarray(value), dtype=dtype) for value in (states, *centers))
+    good, bad = (_distance(x, center, eps) for center in both)
     logit = (torch.log(bad + eps) - torch.log(good + eps)) / tau
     sigma: NDArray[np.float32] = torch.sigmoid(logit).float().numpy()
     return sigma

@@ -60,7 +60,7 @@ class Anchors:
                 f"Anchors must be two [T, D] arrays of one shape; got {self.harmless.shape} and "
                 f"{self.harmful.shape}."
             )
-        for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
+        for name, value in self.arrays().items():
             if not np.isfinite(value).all():
                 raise SignalError(
                     f"The {name} anchors hold NaN or infinite values. Fit them again."
@@ -107,7 +107,7 @@ class Anchors:
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
-        return {k: v for k, v in asdict(self).items() if k not in ("harmless", "harmful")}
+        return {k: v for k, v in asdict(self).items() if k not in self.arrays()}
 
     @classmethod
     def rebuilt(cls, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Anchors:
@@ -157,8 +157,7 @@ def fit_anchors(
         FingerprintError: the traces are of different runs.
     """
     sums: dict[str, NDArray[np.float64]] = {}
-    used = {"harmless": 0, "harmful": 0}
-    seen = dict(used)
+    used, seen = {"harmless": 0, "harmful": 0}, {"harmless": 0, "harmful": 0}
     first: Fingerprint | None = None
     rule: Alignment = alignment or "repeat_last"
     for trace, was_refused in _judged(traces, refused):
@@ -181,10 +180,15 @@ def fit_anchors(
             state = align(_finite(trace, layer), steps, rule=rule)
             sums[label] = sums.get(label, np.zeros(state.shape)) + state
             used[label] += 1
-    _require_both(used, seen)
+    if not (used["harmless"] and used["harmful"]):
+        raise SignalError(
+            "Anchors need answered harmless and refused harmful generations. Of "
+            f"{seen['harmless']} harmless ones {seen['harmless'] - used['harmless']} were refused; of "
+            f"{seen['harmful']} harmful ones {used['harmful']} were refused. Add prompts of the "
+            "missing class."
+        )
     harmless, harmful = ((sums[k] / used[k]).astype(np.float32) for k in ("harmless", "harmful"))
-    counts = (used["harmless"], used["harmful"])
-    return Anchors(harmless, harmful, layer, rule, first, counts)
+    return Anchors(harmless, harmful, layer, rule, first, (used["harmless"], used["harmful"]))
 
 
 def import_anchors(path: str | Path) -> Anchors:
@@ -258,11 +262,7 @@ def distances(
     # A trajectory at a time, so that the three products read it from the cache.
     for place in np.ndindex(states.shape[:-2]):
         trajectory = states[place]
-        dots[:, *place] = (
-            np.vecdot(trajectory, trajectory),
-            np.vecdot(trajectory, good),
-            np.vecdot(trajectory, bad),
-        )
+        dots[:, *place] = [np.vecdot(trajectory, other) for other in (trajectory, good, bad)]
     if not np.isfinite(dots[0]).all():
         row = np.argwhere(~np.isfinite(dots[0]))[0].tolist()
         raise SignalError(
@@ -306,13 +306,3 @@ def _judged(
                 'or False. Pass a judge: fit_anchors(traces, demur.refusal_judge("rules")).'
             )
         yield trace, bool(verdict)
-
-
-def _require_both(used: Mapping[str, int], seen: Mapping[str, int]) -> None:
-    if used["harmless"] and used["harmful"]:
-        return
-    raise SignalError(
-        f"Anchors need answered harmless and refused harmful generations. Of {seen['harmless']} "
-        f"harmless ones {seen['harmless'] - used['harmless']} were refused; of {seen['harmful']} "
-        f"harmful ones {used['harmful']} were refused. Add prompts of the missing class."
-    )

@@ -22,8 +22,7 @@ from demur.attacks.random_search import RandomSearch
 from demur.attacks.refusal_suppression import RefusalSuppression
 from demur.attacks.role_play import RolePlay
 from demur.models.base import LanguageModel
-from demur.plugins import known
-from demur.settings import made
+from demur.plugins import known, made
 from demur.types import Prompt
 
 __all__ = ["ATTACKS", "Attack", "attack_from", "known_attacks"]

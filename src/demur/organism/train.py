@@ -41,7 +41,7 @@ class TrainingRecipe:
     """All settings of a training run.
 
     Attributes:
-        seed: seed of the weights, the lessons and the masks.
+        seed: of the weights, the lessons and the masks.
         width: hidden size D, a multiple of 32.
         layers: Llama layers.
         batch: lessons per step.
@@ -166,8 +166,7 @@ def run(
 ) -> dict[str, Any]:
     """Train a model in place through one phase, resuming from its checkpoint if there is one.
 
-    Returns:
-        ``losses``: one per step; ``seconds``: time spent.
+    Returns ``losses``, one per step, and ``seconds`` of time spent.
     """
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []

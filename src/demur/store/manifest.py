@@ -25,17 +25,12 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        fingerprint: model, sampler, pooling, system prompt, dtype.
-        layers: recorded layers.
-        seed: random seed of the run.
-        prompts: hash of the prompt list.
-        count: number of prompts.
+        prompts: hash of the prompt list; ``count`` its length.
         shard_rows: prompts per window; a window becomes one shard.
         created: UTC time of the first start.
         writers: library versions that wrote rows, oldest first, with start times. All workers of a
             cluster have the same versions.
         sizes: layer -> width D of its states; empty until the first batch is written.
-        format: format of the folder.
     """
 
     fingerprint: Fingerprint
