@@ -13,10 +13,10 @@ from demur.metrics import Estimate
 from demur.organism import NAMES
 from demur.scan import Kind, Scan
 from demur.types import Label, Trace
-from demur.viz.figures import Curve, Figure, curves, trajectories
+from demur.viz.figures import Figure, curves, trajectories
 from demur.viz.replay import Scene, scene
 from demur.viz.report_page import Report, Section, Statement, write_report
-from demur.viz.tables import Table, number
+from demur.viz.tables import Table, show
 
 #: Replays on the page, and prompts listed under a heading.
 REPLAYS, LISTED = 6, 12
@@ -133,7 +133,7 @@ def _refused(kind: Kind) -> str:
     found = kind.refused
     if found is None:
         return f"{_ABOUT[kind.label]}: not judged"
-    return f"{_ABOUT[kind.label]}: {number(found)} of {found.n} refused"
+    return f"{_ABOUT[kind.label]}: {show(found)} of {found.n} refused"
 
 
 def _inside(found: Scan) -> str:
@@ -142,7 +142,7 @@ def _inside(found: Scan) -> str:
     first, last = found.held_out.per_step[0], found.held_out.per_step[-1]
     return (
         f"held-out separation of refused harmful from answered {found.held_out.answered} prompts: "
-        f"AUROC {number(first)} at the first step, {number(last)} at the last"
+        f"AUROC {show(first)} at the first step, {show(last)} at the last"
     )
 
 
@@ -195,7 +195,7 @@ def _signal_text(found: Scan) -> str:
         return f"There is no signal to show. {found.no_anchors}"
     few = found.anchors.few
     return (
-        "SRI, the Step-wise Refusal Internal signal, says at each step whether the hidden state is "
+        "The SRI signal (Step-Wise Refusal Internal Dynamics) says at each step whether the hidden state is "
         "closer to answered harmless generations (1) or to refused harmful ones (0). "
         f"The anchors are means of {found.anchors.counts[0]} answered harmless and "
         f"{found.anchors.counts[1]} refused harmful generations; {found.anchors.dropped[0]} refused "
