@@ -108,7 +108,9 @@ def test_rate_at_every_length_on_thousands_of_built_in_generations() -> None:
     a known distribution at every T."""
     small, sampler = demur.load("organism-ar-small"), Autoregressive(steps=128)
 
-    def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -> list[Trace]:
+    def traced(
+        split: world.Split, kind: world.TaskKind, n: int, attack: str = "none"
+    ) -> list[Trace]:
         prompts = world.prompts(split, kind, attack=attack, n=n)
         return list(demur.trace(small, prompts, sampler=sampler, batch_size=128))
 
@@ -165,7 +167,7 @@ def test_clusters_keep_the_rate_on_tasks_that_calibration_did_not_see() -> None:
     np.testing.assert_array_equal(fitted.p_value(scores) <= 0.1, scores > fitted.threshold)
     with pytest.raises(CalibrationError, match="at least 99"):
         fit_streaming_guard(pool, Traces(tuple(half)), anchors=anchors, alpha=0.01, clusters=goal)
-    with pytest.raises(CalibrationError, match="no clusters"):
+    with pytest.raises(CalibrationError, match="does not support clusters"):
         fit_streaming_guard(pool, pool, anchors=anchors, alpha=0.1, clusters=goal, method="pac")
 
 
@@ -253,7 +255,7 @@ def test_finds_answered_jailbreaks_by_half_of_the_steps() -> None:
         guarded.every_attack("guard", "harmless", 60),
         guarded.every_attack("calibration", "harmless", 20),
         anchors=guarded.anchors(),
-        standardise=True,
+        detector="sri-standardised",
     )
     jailbreaks = finished.score(Traces(tuple(harmful)))
     offline = auroc(finished.score(guarded.every_attack("test", "harmless", 12)), jailbreaks).value

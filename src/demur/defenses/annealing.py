@@ -1,23 +1,22 @@
-"""The generation of DiffuGuard: stochastic annealing remasking, and repair of the first block.
+"""The sampler of DiffuGuard: stochastic annealing remasking, and repair of the first block.
 
 Li et al., DiffuGuard, arXiv:2509.24296; released code ``utility/generate_function_llada.py``:
 
-    1. at step n of a block's N a prediction's score is (1 - a) p + a u: p its probability, u uniform
-       random, a = alpha (1 - (n - 1) / (N - 1));
-    2. the highest scores inside the block are committed, the others masked again;
-    3. repair, after the first block: a share of its positions, drawn evenly, is masked again and
-       filled in random order over a few steps, the tokens that stood there being forbidden;
-    4. the next block begins.
+    1. at step n of N of a block, score each prediction by (1 - a) p + a u, with its probability p,
+       u uniform random and a = alpha (1 - (n - 1) / (N - 1));
+    2. commit the highest scores inside the block and mask the others again;
+    3. repair, after the first block: mask a random share of its positions again and fill them in
+       random order over a few steps, without the tokens that were there;
+    4. start the next block.
 
 Differs from the released code: batched over prompts of any length; each row's schedule counts its own
-masks; what the prompt or a response template fixes is never masked again; greedy predictions only.
+masks; tokens fixed by the prompt or a response template are never masked again; greedy only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import ClassVar
 
@@ -27,10 +26,10 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Noise, Pooling, Sampler, find_pooling
-from demur.sampling.denoising import Decision, MaskedText, denoise, masked_text, most_likely
-from demur.sampling.passes import alone
-from demur.sampling.remasking import commits_at, confidence, most_confident
+from demur.sampling import Noise, Sampler
+from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
+from demur.sampling.noise import most_likely
+from demur.sampling.remasking import commits_at, confidence, most_confident, spread
 from demur.types import Record, Step
 
 
@@ -39,12 +38,12 @@ class Annealing(Sampler):
     """Settings of the sampler.
 
     Attributes:
-        response_steps: denoising steps over the response, divided evenly over the blocks.
+        response_steps: denoising steps for the response, divided evenly among the blocks.
         gen_length: response positions R.
-        block_length: positions of a block.
-        alpha: weight of chance at a block's first step, in [0, 1]; it falls to 0 at the last.
-        repair_steps: steps of the repair; 0 repairs nothing.
-        repair_share: of the first block's positions that are masked again, in (0, 1].
+        block_length: positions per block.
+        alpha: weight of randomness at a block's first step, in [0, 1]; it falls to 0 at the last.
+        repair_steps: steps of the repair; 0 for none.
+        repair_share: share of the first block's positions that are masked again, in (0, 1].
     """
 
     name: ClassVar[str] = "annealing"
@@ -59,12 +58,12 @@ class Annealing(Sampler):
         if not 0 <= self.alpha <= 1 or not 0 < self.repair_share <= 1 or self.repair_steps < 0:
             raise InputError(
                 f"alpha is {self.alpha}, repair_share {self.repair_share} and repair_steps "
-                f"{self.repair_steps}; shares lie between 0 and 1, and steps are 0 or more."
+                f"{self.repair_steps}; give shares between 0 and 1, and 0 or more steps."
             )
 
     @property
     def steps(self) -> int:
-        """Most steps T, the repair's included."""
+        """Most steps T, including the repair."""
         return self.response_steps + self.repair_steps
 
     @property
@@ -76,22 +75,14 @@ class Annealing(Sampler):
         self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``annealed``."""
-        page = masked_text(model, batch, self.gen_length)
-        pooling = find_pooling(record.pooling)
-        return annealed(model, page, self, layers=record.layers, pooling=pooling, noise=noise)
+        text = masked_text(model, batch, self.gen_length)
+        return annealed(model, text, self, record, noise)
 
 
 def annealed(
-    model: LanguageModel,
-    page: MaskedText,
-    settings: Annealing,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
+    model: LanguageModel, page: MaskedText, settings: Annealing, record: Record, noise: Noise
 ) -> Iterator[Step]:
     """Yield a ``Step`` for each denoising iteration, block by block."""
-    stage = partial(_stage, model, layers=layers, pooling=pooling, noise=noise)
     blocks = settings.gen_length // settings.block_length
     falling = _falling(settings.alpha, settings.response_steps // blocks)
     given = page.tokens != page.mask_id
@@ -106,71 +97,57 @@ def annealed(
             if repairs:
                 page = _masked_again(page, given, end, settings.repair_share, noise)
             rule = Anneal(alphas, end=end, page=page, before=before)
-            for step in stage(page, rule, len(alphas)):
+            for step in islice(Denoising(model, page, rule, record, noise), len(alphas)):
                 index += 1
                 yield replace(step, index=index, block=torch.full_like(step.tokens[:, 0], block))
                 page = _after(page, step)
 
 
 class Anneal:
-    """The rule of one stage: blend confidence with chance, commit each row's share."""
+    """The rule of one stage: blend confidence with randomness, commit each row's share."""
 
     def __init__(
         self, alphas: Sequence[float], *, end: int, page: MaskedText, before: MaskedText
     ) -> None:
         """
         Args:
-            alphas: weight of chance at each step of the stage.
-            end: first column behind the block.
-            page: the canvas at the beginning of the stage.
-            before: what stood there; its tokens are forbidden where ``page`` has masks.
+            alphas: weight of randomness at each step of the stage.
+            end: first column after the block.
+            page: the text at the start of the stage.
+            before: earlier text, whose tokens are forbidden where ``page`` has masks.
         """
         self._alphas, self._end, self._mask_id = alphas, end, page.mask_id
         self._masks = (page.tokens[:, :end] == page.mask_id).sum(1)
         self._forbidden = before.tokens
         self._taken = 0
 
-    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
+    def __call__(
+        self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
+    ) -> Update:
         """See ``demur.sampling.denoising.Rule``."""
-        # Where nothing stood before, it is the mask token that is forbidden, as it always is.
-        logits = logits.scatter(1, self._forbidden[live][waiting][:, None], -torch.inf)
+        # Where there was no token before, this forbids the mask token, which is never chosen anyway.
+        logits = logits.scatter(1, self._forbidden[live][masked][:, None], -torch.inf)
         chosen = most_likely(logits, self._mask_id)
-        columns = waiting.nonzero()[:, 1]
+        columns = masked.nonzero()[:, 1]
         sure = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
-        chance = noise.uniform(waiting)
         alpha = self._alphas[self._taken]
-        blended = (1 - alpha) * sure.double() + alpha * chance
-        score = torch.full(waiting.shape, -torch.inf, dtype=blended.dtype, device=blended.device)
-        score = score.masked_scatter(waiting, blended)
+        score = spread((1 - alpha) * sure.double() + alpha * noise.uniform(masked), masked)
         score[:, self._end :] = -torch.inf
         masks = self._masks[live]
         share = commits_at(masks, torch.full_like(masks, self._taken), len(self._alphas))
         self._taken += 1
-        return Decision(chosen, most_confident(score, share), torch.zeros_like(live))
-
-
-def _stage(
-    model: LanguageModel,
-    page: MaskedText,
-    rule: Anneal,
-    steps: int,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
-) -> Iterator[Step]:
-    """So many denoising steps from a canvas."""
-    asked = denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise)
-    return islice(alone(model, asked), steps)
+        draft = x.masked_scatter(masked, chosen)
+        tokens = torch.where(most_confident(score, share), draft, x)
+        return Update(tokens, draft, torch.zeros_like(live))
 
 
 def _falling(alpha: float, steps: int) -> list[float]:
-    """From alpha to 0 in even steps."""
+    """From alpha down to 0 in even steps."""
     return [alpha * (1 - n / max(1, steps - 1)) for n in range(steps)]
 
 
 def _after(page: MaskedText, step: Step) -> MaskedText:
-    """The canvas as a step leaves it."""
+    """The text after a step."""
     response = step.tokens.masked_fill(step.tokens < 0, page.mask_id)
     return replace(page, tokens=torch.cat([step.prompt, response], dim=1))
 
@@ -178,7 +155,7 @@ def _after(page: MaskedText, step: Step) -> MaskedText:
 def _masked_again(
     page: MaskedText, given: Tensor, end: int, share: float, noise: Noise
 ) -> MaskedText:
-    """The canvas with a share of what was generated up to column ``end`` masked again."""
+    """The text with a share of what was generated before column ``end`` masked again."""
     eligible = ~given & (page.tokens != page.mask_id)
     eligible[:, end:] = False
     drawn = noise.uniform(eligible)

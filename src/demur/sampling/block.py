@@ -1,5 +1,5 @@
 """Block diffusion: blocks from left to right, masked diffusion inside each, exact keys and values
-kept of those that are finished.
+stored of finished blocks.
 
 SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate``:
 
@@ -8,17 +8,16 @@ SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate
     2. a position attends to its own block and to every block before it;
     3. each step predicts the masked positions of the first unfinished block and commits the most
        confident; with a threshold, also what is above it;
-    4. a finished block never changes: its keys and values are kept;
+    4. a finished block never changes: its keys and values are stored;
     5. generation stops after a block with an end token.
 
-LLaDA 2.1, arXiv:2602.08676, edits: a committed token of the block gives way to another that is
+LLaDA 2.1, arXiv:2602.08676, edits: a committed token of the block is replaced by another one that is
 predicted with enough confidence, until a step without masks changes nothing.
 
-Differs from upstream: batched, no row waiting for another; a finished block is stored by the next
-block's first step, not by a pass of its own; no more positions are committed than are masked (SDAR's
-rules overwrite the prompt's tail when a step's share is larger); the mask token is never predicted.
-The last block reaches past ``gen_length`` where the prompt's length makes it; what lies there is
-neither shown nor pooled.
+Differs from upstream: batched, no row waits for another; the next block's first step stores a
+finished block, not a pass of its own; no more positions are committed than are masked (SDAR's rules
+overwrite the prompt's tail when a step's share is larger); the mask token is never predicted. The
+last block can reach past ``gen_length``; positions there are neither shown nor pooled.
 """
 
 from __future__ import annotations
@@ -26,20 +25,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
-from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.decision import BlockDecision, BlockRule
-from demur.sampling.noise import Noise
-from demur.sampling.page import Page, Reader, Window, lay_out
+from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
+from demur.sampling.noise import Noise, drawn, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
-from demur.sampling.remasking import Remasking, check_rule
-from demur.sampling.sampler import Sampler
+from demur.sampling.remasking import (
+    Remasking,
+    check_rule,
+    commits_at,
+    confidence,
+    most_confident,
+    spread,
+)
+from demur.sampling.sampler import InferenceStream, Sampler, require
 from demur.types import Record, Step
 
 
@@ -52,16 +56,16 @@ class Block(Sampler):
         block_length: positions of a block; the one the model was trained with.
         block_steps: denoising steps of a block without a threshold.
         remasking: rule that decides what is committed; ``left_to_right`` is SDAR's ``sequential``.
-        threshold: commit also every position with a confidence above it, in (0, 1); None keeps the
+        threshold: also commit every position with a confidence above it, in (0, 1); None keeps the
             static schedule.
-        temperature: of the multinomial draw; 0 takes the most likely token.
+        temperature: sampling temperature; 0 takes the most likely token.
         top_k: draw from the most likely k tokens only; 0 is off.
         top_p: draw from the nucleus of this probability mass only, in (0, 1].
         edit_threshold: replace a committed token of the block by another with a probability above
             this, in [0, 1); None never does.
-        edit_steps: most steps that go on editing a block without masks.
-        counted_from: the first token that begins a block: SDAR and LLaDA-2 count from the prompt's,
-            the block-causal A2D models (bd3lm) from the response's.
+        edit_steps: maximum steps that edit a block without masks.
+        counted_from: where the first block begins: SDAR and LLaDA-2 count from the prompt, the
+            block-causal A2D models (bd3lm) from the response.
     """
 
     name: ClassVar[str] = "block"
@@ -79,21 +83,11 @@ class Block(Sampler):
 
     def __post_init__(self) -> None:
         check_rule(self.remasking)
-        for name in ("gen_length", "block_length", "block_steps", "edit_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
-        if self.edit_threshold is not None and not 0 <= self.edit_threshold < 1:
-            raise InputError(
-                f"edit_threshold is {self.edit_threshold}; it must be at least 0 and below 1."
-            )
-        if self.temperature < 0 or self.top_k < 0:
-            raise InputError(
-                f"temperature is {self.temperature} and top_k {self.top_k}; both must be 0 or more."
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        require(self, "at least 1", "gen_length", "block_length", "block_steps", "edit_steps")
+        require(self, "0 or more", "temperature", "top_k")
+        require(self, "between 0 and 1", "threshold")
+        require(self, "at least 0 and below 1", "edit_threshold")
+        require(self, "above 0 and at most 1", "top_p")
 
     @property
     def steps(self) -> int:
@@ -101,11 +95,6 @@ class Block(Sampler):
         blocks = -(-(self.gen_length + self.block_length - 1) // self.block_length)
         editing = 0 if self.edit_threshold is None else self.edit_steps
         return blocks * (min(self.block_steps, self.block_length) + editing)
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
 
     @property
     def takes_back(self) -> bool:
@@ -116,25 +105,16 @@ class Block(Sampler):
         self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``block``."""
-        pooling = find_pooling(record.pooling)
-        return block(model, batch, self, layers=record.layers, pooling=pooling, noise=noise)
+        return InferenceStream(block(model, batch, self, record, noise))
 
 
-@torch.inference_mode()
 def block(
-    model: LanguageModel,
-    batch: Batch,
-    settings: Block,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
+    model: LanguageModel, batch: Batch, settings: Block, record: Record, noise: Noise
 ) -> Iterator[Step]:
-    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating.
+    """Yield a ``Step`` for each denoising iteration.
 
-    Drafts are -1 in blocks that have not begun. Pooled are the positions of the blocks begun so far;
-    while only slots inside the prompt are filled there is no response yet, and the block's own mean
-    stands for it.
+    Drafts are -1 in blocks that have not begun. The pooled positions are those of the blocks begun so
+    far; while only slots inside the prompt are filled, the mean of the block stands for the response.
 
     Raises:
         InputError: not a block diffusion model, a response template is too long, or a pooling that
@@ -147,9 +127,10 @@ def block(
         block_length=settings.block_length,
         counted_from=settings.counted_from,
     )
+    pooling = find_pooling(record.pooling)
     require_own_positions(pooling)
-    read, rule = Reader(model, page, x, layers), BlockRule(settings, page)
-    means = BlockMeans(page, pooling, layers, end_ids=model.traits.end_ids)
+    read, rule = BlockReader(model, page, x, record.layers), BlockRule(settings, page)
+    means = BlockMeans(page, pooling, record.layers, end_ids=model.traits.end_ids)
     size, block = settings.block_length, page.first_masked(x)
     busy, blocks = torch.zeros_like(block, dtype=torch.bool), torch.zeros_like(block)
     for index in count(1):
@@ -173,11 +154,17 @@ def block(
         yield Step(index, tokens, draft, phi, running, page.filled_prompt(x), blocks)
 
 
+@final
 class BlockMeans:
     """Means over the positions of the blocks begun so far."""
 
     def __init__(
-        self, page: Page, pooling: Pooling, layers: Sequence[str], *, end_ids: tuple[int, ...]
+        self,
+        page: BlockLayout,
+        pooling: Pooling,
+        layers: Sequence[str],
+        *,
+        end_ids: tuple[int, ...],
     ) -> None:
         self._page, self._pooling, self._layers = page, pooling, layers
         self._end_ids = end_ids
@@ -186,12 +173,7 @@ class BlockMeans:
     def __call__(
         self, window: Window, states: Mapping[str, Tensor], decision: BlockDecision, live: Tensor
     ) -> dict[str, Tensor]:
-        """Layer -> ``[B, D]`` after a step of the rows ``live``; the others repeat.
-
-        Args:
-            window: what was read, with its states ``[K, S, D]``.
-            decision: what was decided about the block.
-        """
+        """Layer -> ``[B, D]`` after a step of the rows ``live``; other rows repeat."""
         size, states = self._page.block_length, {layer: states[layer] for layer in self._layers}
         shown = self._page.shown(window.columns, live)
         older = window.columns < window.start[:, None]
@@ -204,3 +186,94 @@ class BlockMeans:
             ends = torch.isin(decision.draft, live.new_tensor(self._end_ids)) & counted
             counted = counted & (ends.long().cumsum(1) == 0)
         return self._past.mean(live, own, counted)
+
+
+@dataclass(frozen=True)
+class BlockDecision:
+    """What one step makes of each row's block.
+
+    Attributes:
+        tokens: ``[K, L]`` the block after the step, masks included.
+        draft: ``[K, L]`` the same with a prediction for every mask.
+        busy: ``[K]`` bool, the block continues even without masks.
+    """
+
+    tokens: Tensor
+    draft: Tensor
+    busy: Tensor
+
+
+@final
+class BlockRule:
+    """Predict every masked position of a block, commit the most confident, edit what is committed.
+
+    Each row counts the steps of its own block.
+    """
+
+    def __init__(self, settings: Block, page: BlockLayout) -> None:
+        self._settings, self._mask_id = settings, page.mask_id
+        self._block = torch.full_like(page.first, -1)
+        self._taken, self._edited = torch.zeros_like(page.first), torch.zeros_like(page.first)
+
+    def asks(self, now: Tensor, given: Tensor) -> Tensor:
+        """``[K, L]`` bool, positions of the block whose logits the rule needs."""
+        return now == self._mask_id if self._settings.edit_threshold is None else ~given
+
+    def __call__(
+        self,
+        logits: Tensor,
+        asked: Tensor,
+        now: Tensor,
+        block: Tensor,
+        live: Tensor,
+        noise: Noise,
+    ) -> BlockDecision:
+        """One step of the rows ``live``.
+
+        Args:
+            logits: ``[N, V]`` of the positions that ``asks`` names.
+            asked: ``[K, L]`` bool, these positions.
+            now: ``[K, L]`` tokens of each row's block.
+            block: ``[K]`` its number.
+            noise: random numbers of these rows.
+        """
+        settings, waiting = self._settings, now == self._mask_id
+        entered = block != self._block[live]
+        taken = self._taken[live].masked_fill(entered, 0)
+        self._block[live], self._taken[live] = block, taken + 1
+        length = torch.full_like(taken, settings.block_length)
+        logits, chosen = self._choose(logits, asked, noise)
+        predicted = now.masked_scatter(asked, chosen)
+        score = self._scores(settings.remasking, logits, chosen, asked, noise)
+        score = score.masked_fill(~waiting, -torch.inf)
+        commit = most_confident(score, commits_at(length, taken, settings.block_steps))
+        if settings.threshold is not None:
+            commit |= score > settings.threshold
+        edit = torch.zeros_like(commit)
+        if settings.edit_threshold is not None:
+            sure = self._scores("low_confidence", logits, chosen, asked, noise)
+            edit = (sure > settings.edit_threshold) & ~waiting & (predicted != now)
+        edited = self._edited[live].masked_fill(entered, 0) + (~waiting.any(1)).long()
+        self._edited[live] = edited
+        tokens = torch.where(commit | edit, predicted, now)
+        draft = torch.where(waiting, predicted, tokens)
+        idle = ~waiting.any(1) & (~edit.any(1) | (edited >= settings.edit_steps))
+        return BlockDecision(tokens, draft, ~idle & (settings.edit_threshold is not None))
+
+    def _scores(
+        self, rule: Remasking, logits: Tensor, chosen: Tensor, asked: Tensor, noise: Noise
+    ) -> Tensor:
+        """``[K, L]`` confidences, -inf where nothing was asked."""
+        uniform = noise.uniform(asked) if rule == "random" else None
+        columns = asked.nonzero()[:, 1]
+        found = confidence(rule, logits, chosen, columns=columns, uniform=uniform)
+        return spread(found, asked)
+
+    def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The logits that tokens were drawn from, and the tokens ``[N]``."""
+        s = self._settings
+        if s.temperature == 0:
+            return logits, most_likely(logits, self._mask_id)
+        # SDAR takes the nucleus of what top_k left.
+        logits = nucleus(nucleus(logits / s.temperature, top_k=s.top_k), top_p=s.top_p)
+        return logits, drawn(logits, self._mask_id, asked, noise)
