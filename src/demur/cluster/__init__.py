@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,7 +118,7 @@ def _unfinished(
     for window in writer.manifest.windows():
         places = writer.manifest.places(window)
         if len(writer.done(window)) < len(places):
-            chosen = [asdict(prompts[place]) for place in places]
+            chosen = [prompts[place].as_data() for place in places]
             yield {"window": window, "prompts": json.dumps(chosen)}
             continue
         writer.seal(window)

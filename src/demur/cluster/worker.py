@@ -70,7 +70,7 @@ class Worker:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Trace ``window`` with its ``prompts``; gives its rows, or what went wrong."""
-        prompts = [_prompt(values) for values in json.loads(row["prompts"])]
+        prompts = [Prompt.from_data(values) for values in json.loads(row["prompts"])]
         try:
             run = self._manifest()
             sampler = sampler_from(run.fingerprint.sampler)
@@ -133,9 +133,3 @@ def _go_to(cwd: str) -> None:
     """Where the driver is, so that relative paths mean the same."""
     if Path(cwd).is_dir():
         os.chdir(cwd)
-
-
-def _prompt(values: dict[str, Any]) -> Prompt:
-    """A prompt from JSON, which knows no tuples."""
-    slots = {name: tuple(values[name]) for name in ("user", "response") if values[name] is not None}
-    return Prompt(**{**values, **slots})

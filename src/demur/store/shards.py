@@ -64,7 +64,8 @@ def merged(tables: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
 
     A batch is there twice when a worker that was given up for lost wrote it after all.
     """
-    table = pa.concat_tables(tables)
+    # ``turns`` is in those tables only that hold conversations, and always last.
+    table = pa.concat_tables(tables, promote_options="default")
     first = {place: index for index, place in reversed([*enumerate(table["row"].to_pylist())])}
     return table, [first[place] for place in sorted(first)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from demur.attacks import attack_from
@@ -90,7 +90,7 @@ def defense_cell(
         }
         # All defenses of an arm are compared with one generation.
         undefended = desk.keep(
-            digest([arm.inputs, [asdict(p) for p in prompts]]),
+            digest([arm.inputs, [p.as_data() for p in prompts]]),
             lambda: generate(model, prompts, layers=arm.layers, **how),
         )
         found = defense(model, prompts, undefended=undefended, **how)
@@ -108,7 +108,7 @@ def defense_cell(
             "spec": [spec.name, spec.settings],
             "judges": judges.inputs,
             "seed": seed,
-            "prompts": digest([asdict(p) for one in asked for p in one.first]),
+            "prompts": digest([p.as_data() for one in asked for p in one.first]),
             "infilling": [one.digest for one in infilling],
             "calibration": digest([p.text for p in calibration]),
             "reader": reader.identity if reader else "",

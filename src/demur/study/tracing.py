@@ -142,7 +142,7 @@ def _attack_cell(arm: Arm, chosen: Set, *, seed: int) -> Cell:
 
         target = target_of(arm, desk.model(arm.location, arm.options))
         attacked = attack_from(attack)(chosen.prompts, target=target, seed=seed)
-        return {"prompts": [asdict(prompt) for prompt in attacked]}
+        return {"prompts": [prompt.as_data() for prompt in attacked]}
 
     return Cell(
         kind="attack",
@@ -163,5 +163,4 @@ def _attack_cell(arm: Arm, chosen: Set, *, seed: int) -> Cell:
 
 def prompt_from(row: Mapping[str, Any]) -> Prompt:
     """A prompt from plain data, its templates tuples again."""
-    templates = {k: tuple(row[k]) for k in ("user", "response") if row[k] is not None}
-    return Prompt(**{**row, **templates})
+    return Prompt.from_data(row)
