@@ -7,6 +7,9 @@ Published sets (``demur.prompts.sets``) and the Parquet files of a run read as t
 
 from demur.prompts.completions import completions_with_summary as completions_with_summary
 from demur.prompts.completions import read_completions as read_completions
+from demur.prompts.label_files import Labels as Labels
+from demur.prompts.label_files import read_labels as read_labels
+from demur.prompts.label_files import with_labels as with_labels
 from demur.prompts.prompt_files import prompts_with_summary as prompts_with_summary
 from demur.prompts.prompt_files import read_prompts as read_prompts
 from demur.prompts.prompt_files import write_prompts as write_prompts

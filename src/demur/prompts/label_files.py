@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from demur.errors import InputError
-from demur.prompts.columns import TEXTS, find
-from demur.prompts.prompt_files import prompts_with_summary
+from demur.prompts.columns import IDS, PLAIN, TEXTS, Rows, find
+from demur.prompts.labels import LABELS
+from demur.prompts.prompt_files import prompts_of, prompts_with_summary
 from demur.prompts.prompt_rows import SourceSummary
+from demur.prompts.sources import opened
 from demur.types import Label, Prompt, Trace
+
+_log = logging.getLogger("demur")
+
+#: Stands for the text of a row that holds an id and a label alone.
+_NO_TEXT = "\ue0f2no text\ue0f2"
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Labels:
     source: str
     by_id: Mapping[str, Prompt] = field(repr=False)
     by_text: Mapping[str, Label] = field(repr=False)
-    summary: SourceSummary
+    summary: SourceSummary = field(repr=False)
 
     def label_of(self, prompt: Prompt) -> Label | None:
         """The label of a prompt: by its id, then its text, then its goal; None where there is none.
@@ -40,7 +48,7 @@ class Labels:
             texts = (prompt.text.strip(), prompt.goal.strip())
             return next((self.by_text[text] for text in texts if text in self.by_text), None)
         theirs = {found.text.strip(), found.goal.strip()}
-        if found.text != found.id and not theirs & {prompt.text.strip(), prompt.goal.strip()}:
+        if _NO_TEXT not in theirs and not theirs & {prompt.text.strip(), prompt.goal.strip()}:
             raise InputError(
                 f"The id {prompt.id!r} is another prompt in {self.source}: {found.text[:60]!r}, not "
                 f"{prompt.text[:60]!r}. Give the labels of the prompts that were traced, or remove the "
@@ -50,22 +58,67 @@ class Labels:
 
 
 def read_labels(source: str | Path) -> Labels:
-    """Read labels: a source with a column of labels, and ids, prompts or both.
+    """Read labels: any source with a column of labels and one of ids, of prompts or both.
 
     Args:
         source: as for ``read_prompts``.
 
     Raises:
-        InputError: as for ``read_prompts``; no row has a label; or one prompt has two labels.
+        InputError: as for ``read_prompts``; no row has a label; or a text has two labels.
     """
-    ...
+    source = str(source)
+    if source.startswith("organism:"):
+        ids, (prompts, summary) = True, prompts_with_summary(source)
+    else:
+        table, known = opened(source, None, {*TEXTS, *IDS, *LABELS})
+        ids = find(table.columns, IDS) is not None
+        if ids and not find(table.columns, TEXTS):
+            table = replace(table, columns=[*table.columns, PLAIN], rows=_without_texts(table))
+        prompts, summary = prompts_of(source, table, known)
+    labelled = [prompt for prompt in prompts if prompt.label != "unknown"]
+    if not labelled:
+        raise InputError(
+            f"{source} labels no prompt. {summary} Give a file with a column label "
+            "(harmless, harmful, borderline)."
+        )
+    by_text: dict[str, Label] = {}
+    for prompt in labelled:
+        for text in {prompt.text.strip(), prompt.goal.strip()} - {_NO_TEXT}:
+            if by_text.setdefault(text, prompt.label) != prompt.label:
+                raise InputError(
+                    f"{source} labels one prompt {by_text[text]} and {prompt.label}: {text[:80]!r}. "
+                    "Keep one of the rows."
+                )
+    by_id = {prompt.id: prompt for prompt in labelled} if ids else {}
+    return Labels(source, by_id, by_text, summary)
 
 
 def with_labels(traces: Iterable[Trace], labels: Labels | Label) -> Iterator[Trace]:
-    """The traces with their labels; those that are not among the labels keep what they have.
+    """The traces with these labels; those that are not among them keep what they have and are logged.
 
     Args:
         traces: one run's or several's.
-        labels: from ``read_labels``, or one for all.
+        labels: from ``read_labels``, or one label for all.
+
+    Raises:
+        InputError: at the end, when no trace was among the labels.
     """
-    ...
+    count = missing = 0
+    for trace in traces:
+        count += 1
+        label = labels.label_of(trace.prompt) if isinstance(labels, Labels) else labels
+        missing += label is None
+        yield replace(trace, prompt=replace(trace.prompt, label=label)) if label else trace
+    if isinstance(labels, Labels) and count and missing == count:
+        raise InputError(
+            f"None of {count} traces is in {labels.source}, neither by id nor by text. Give the file "
+            "that was traced, or one with its ids."
+        )
+    if missing:
+        _log.warning("%d of %d traces have no label in the file given.", missing, count)
+
+
+def _without_texts(table: Rows) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Rows of ids and labels alone, with a text that no prompt has."""
+    for where, row in table.rows:
+        yield where, {**row, PLAIN: _NO_TEXT}

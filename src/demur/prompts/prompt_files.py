@@ -12,8 +12,9 @@ from typing import Any
 
 from demur.errors import InputError
 from demur.files import write_atomically
-from demur.prompts.columns import TEXTS, roles_of
+from demur.prompts.columns import TEXTS, Rows, roles_of
 from demur.prompts.prompt_rows import SourceSummary, Tally
+from demur.prompts.sets import PromptSet
 from demur.prompts.sources import built_in, check_options, distinct, looked_at, opened, row_reader
 from demur.types import Label, Prompt
 
@@ -62,6 +63,19 @@ def prompts_with_summary(
         prompts = built_in(source, limit)
         return prompts, SourceSummary(source, len(prompts), Counter(p.label for p in prompts))
     table, known = opened(source, column, {*TEXTS})
+    return prompts_of(source, table, known, column=column, label=label, limit=limit)
+
+
+def prompts_of(
+    source: str,
+    table: Rows,
+    known: PromptSet | None,
+    *,
+    column: str | None = None,
+    label: Label = "unknown",
+    limit: int | None = None,
+) -> tuple[list[Prompt], SourceSummary]:
+    """The prompts of a source's rows, and what was taken of them."""
     head, rows = looked_at(table)
     roles = replace(roles_of(table.columns, head, source, column=column), answer=None)
     tally = Tally()
