@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,17 +12,20 @@ import torch
 import demur
 from demur.alignment import align
 from demur.errors import FingerprintError, InputError, SignalError
+from demur.generation import cut_at_end
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Masked
-from demur.tracing import cut_at_end, row_seed
-from demur.types import Step, Traces
+from demur.sampling.noise import row_seed
+from demur.types import Traces
 
 PROMPTS = [demur.Prompt("w1 w2 w3"), demur.Prompt("w4"), demur.Prompt("w5 w6 w7 w8 w9")]
 SHORT = Masked(steps=4, gen_length=8, block_length=8)
 
 
 def test_trace_of_a_masked_model(tiny_dlm: LanguageModel) -> None:
-    traces = demur.trace(tiny_dlm, PROMPTS, sampler=SHORT, layers=("last", "first", "2"))
+    traces = demur.trace(
+        tiny_dlm, PROMPTS, sampler=SHORT, record=demur.Record(layers=("last", "first", "2"))
+    )
     assert [t.prompt.id for t in traces] == [p.id for p in PROMPTS]
     for trace in traces:
         assert trace.committed.shape == trace.draft.shape == (4, 8)
@@ -46,7 +47,12 @@ def test_response_is_cut_at_the_end_token() -> None:
 def test_recorded_states_are_the_networks_own(tiny_ar: LanguageModel) -> None:
     """The running mean restated with the network's own hidden states, no cache, one prompt."""
     prompt = PROMPTS[0]
-    trace = demur.trace(tiny_ar, [prompt], sampler=Autoregressive(steps=5), layers=("last", "2"))[0]
+    trace = demur.trace(
+        tiny_ar,
+        [prompt],
+        sampler=Autoregressive(steps=5),
+        record=demur.Record(layers=("last", "2")),
+    )[0]
     ids = tiny_ar.encode([prompt]).ids
     states: dict[str, list[torch.Tensor]] = {"last": [], "2": []}
     with torch.no_grad():
@@ -64,11 +70,12 @@ def test_recorded_states_are_the_networks_own(tiny_ar: LanguageModel) -> None:
 
 
 def test_stopping_the_stream_ends_the_trace(tiny_ar: LanguageModel) -> None:
-    def first_two(steps: Iterator[Step]) -> Iterator[Step]:
-        return islice(steps, 2)
-
-    stopped = demur.record(tiny_ar, PROMPTS, sampler=Autoregressive(steps=6), watch=first_two)
-    whole = demur.record(tiny_ar, PROMPTS, sampler=Autoregressive(steps=6))
+    generation = demur.steps(tiny_ar, PROMPTS, sampler=Autoregressive(steps=6))
+    for step in generation:
+        if step.index == 2:
+            break
+    stopped = generation.traces()
+    whole = demur.trace(tiny_ar, PROMPTS, sampler=Autoregressive(steps=6))
     for part, full in zip(stopped, whole, strict=True):
         assert part.n_steps == min(2, full.n_steps)
         np.testing.assert_array_equal(part.committed[-1][:2], full.committed[-1][:2])
@@ -94,10 +101,15 @@ def test_rows_that_end_early_keep_their_real_steps(tiny_ar: LanguageModel) -> No
 
 def test_temperature_depends_on_seed_and_prompt_only(tiny_ar: LanguageModel) -> None:
     hot = Autoregressive(steps=6, temperature=1.0, top_p=0.9)
-    together = demur.trace(tiny_ar, PROMPTS, sampler=hot, seed=4)
-    turned = demur.trace(tiny_ar, PROMPTS[::-1], sampler=hot, seed=4, batch_size=1)
+    together = demur.trace(tiny_ar, PROMPTS, sampler=hot, record=demur.Record(seed=4))
+    turned = demur.trace(
+        tiny_ar, PROMPTS[::-1], sampler=hot, record=demur.Record(seed=4), batch_size=1
+    )
     assert together.responses == turned.responses[::-1]
-    assert together.responses != demur.trace(tiny_ar, PROMPTS, sampler=hot, seed=5).responses
+    assert (
+        together.responses
+        != demur.trace(tiny_ar, PROMPTS, sampler=hot, record=demur.Record(seed=5)).responses
+    )
     assert row_seed(0, "a") != row_seed(0, "b") != row_seed(1, "b")
 
 
@@ -116,11 +128,11 @@ def test_refused_input(tiny_ar: LanguageModel, tiny_dlm: LanguageModel) -> None:
     with pytest.raises(InputError, match="is empty"):
         demur.trace(tiny_ar, ["w1", "  "])
     with pytest.raises(InputError, match="Unknown pooling"):
-        demur.trace(tiny_ar, ["w1"], pooling="median")
+        demur.trace(tiny_ar, ["w1"], record=demur.Record(pooling="median"))
     with pytest.raises(InputError, match="averages masked positions"):
-        demur.trace(tiny_ar, ["w1"], pooling="response")
+        demur.trace(tiny_ar, ["w1"], record=demur.Record(pooling="response"))
     with pytest.raises(InputError, match="Unknown layer 'top'"):
-        demur.trace(tiny_dlm, ["w1"], sampler=SHORT, layers=("top",))
+        demur.trace(tiny_dlm, ["w1"], sampler=SHORT, record=demur.Record(layers=("top",)))
 
 
 def test_traces_of_two_runs_do_not_mix(tiny_ar: LanguageModel) -> None:
