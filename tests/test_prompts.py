@@ -223,7 +223,13 @@ BAD = {
     "broken.json": (b"[1,", "broken JSON"),
     "none.json": (b"[]", r"no column that is known"),
     "bad.parquet": (b"PAR1 nothing", "damaged or no Parquet file"),
-    "x.xlsx": (b"PK", r"unknown kind, \.xlsx.*Known: \.csv"),
+    "x.xlsx": (b"PK", r"is a workbook \(\.xlsx\).*Save it as CSV UTF-8.*libreoffice --headless"),
+    "x.docx": (b"PK", r"unknown kind, \.docx.*Known: \.csv"),
+    "cut.csv.gz": (b"\x1f\x8b\x08", "damaged or no gzip file"),
+    "flags.csv": (
+        b"id,adversarial\n1,True\n",
+        r"\(adversarial holds only true and false\).*--column",
+    ),
     "noending": (b"hi", "unknown kind, without an ending"),
 }
 
