@@ -120,6 +120,10 @@ class Chat:
                 f"The chat template of {self.name} shows {len(parts) - 1} of these {len(turns)} turns. "
                 "Use a model whose template shows every turn."
             )
+        if last is not None and not any(map(self._cuts, texts[:-1])):
+            shown = self._render([*turns[:-1], {**turns[-1], "content": _TEXT}])
+            before, _, behind = shown.partition(_TEXT)
+            return [*self._tokens(before), *last, *self._tokens(behind + after)]
         if last is not None:
             ids = self._tokens(parts[0])
             for text, behind in zip(texts[:-1], parts[1:-1], strict=True):
