@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from demur.errors import InputError
-from demur.prompts import prompts_with_summary, read_prompts, write_prompts
+from demur.prompts import (
+    prompts_with_summary,
+    read_completions,
+    read_labels,
+    read_prompts,
+    write_prompts,
+)
 from demur.types import Prompt, Turn
 
 CHAT = [
@@ -251,6 +260,33 @@ def test_turns_do_not_change_what_a_plain_prompt_is_called() -> None:
     assert Prompt("x", turns=TURNS).id not in (Prompt("x").id, Prompt("x", turns=TURNS[1:]).id)
     for prompt in (Prompt("x", user=("a", 3), response=("b", 2)), Prompt("x", turns=TURNS)):
         assert Prompt.from_data(json.loads(json.dumps(prompt.as_data()))) == prompt
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "from", "content", "value", "type", "text"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["messages", "prompt", "turns", "response"]),
+    st.lists(JSON, min_size=1, max_size=3),
+)
+def test_any_json_in_a_cell_gives_a_value_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, column: str, values: list[Any]
+) -> None:
+    rows = [{"prompt": "a", "label": value, "id": value, column: value} for value in values]
+    path = save(tmp_path_factory.getbasetemp(), "any.jsonl", jsonl(*rows))
+    for read in (read_prompts, read_completions, read_labels):
+        with suppress(InputError):
+            assert read(path)
 
 
 # ------------------------------------------------------------------ what was taken

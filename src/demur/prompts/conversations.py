@@ -17,14 +17,15 @@ _NAMES: dict[str, Literal["system", "user", "assistant"]] = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot"), "assistant"),
 }
-_WHO, _WHAT = ("role", "from"), ("content", "value")
+#: Keys of a turn: who says it, and what.
+WHO, WHAT = ("role", "from"), ("content", "value")
 
 
 def is_conversation(value: Any) -> bool:
     """Whether a cell holds turns, each with who says it."""
     items = _items(value)
     return bool(items) and all(
-        isinstance(item, dict) and any(name in item for name in _WHO) for item in items
+        isinstance(item, dict) and any(name in item for name in WHO) for item in items
     )
 
 
@@ -72,7 +73,7 @@ def _items(value: Any) -> list[Any]:
         except (ValueError, RecursionError):
             return []
     if isinstance(value, dict):  # columns of a ``datasets`` sequence
-        names = [name for name in (*_WHO, *_WHAT) if isinstance(value.get(name), list)]
+        names = [name for name in (*WHO, *WHAT) if isinstance(value.get(name), list)]
         value = [
             dict(zip(names, one, strict=False)) for one in zip(*map(value.get, names), strict=False)
         ]
@@ -84,13 +85,13 @@ def _turn(item: Any, where: str) -> Turn:
         return Turn("user", item)
     if not isinstance(item, dict):
         raise InputError(f"{where} is {str(item)[:80]!r}, not an object with role and content.")
-    who = next((item[name] for name in _WHO if item.get(name) is not None), None)
+    who = next((item[name] for name in WHO if item.get(name) is not None), None)
     role = _NAMES.get(who.strip().casefold()) if isinstance(who, str) else None
     if role is None:
         raise InputError(
             f"{where} is by {who!r}. Known: {', '.join(_NAMES)}. Remove the turn or the row."
         )
-    what = next((item[name] for name in _WHAT if item.get(name) is not None), None)
+    what = next((item[name] for name in WHAT if item.get(name) is not None), None)
     if isinstance(what, list) and all(
         isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str)
         for p in what

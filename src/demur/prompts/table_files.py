@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demur.errors import InputError, MissingExtraError
-from demur.prompts.columns import PLAIN, Rows
+from demur.prompts.columns import PLAIN, TEXTS, Rows
+from demur.prompts.conversations import WHO
 from demur.prompts.csv_files import delimiter_of, read_csv, read_tsv
 from demur.prompts.labels import label_word
 
@@ -199,7 +200,7 @@ def _text(text: str, source: str, known: set[str]) -> Rows:
 def _parquet(path: Path) -> Rows:
     try:
         file = pq.ParquetFile(path)
-        columns = [field.name for field in file.schema_arrow if _is_read(field.type)]
+        columns = [field.name for field in file.schema_arrow if _is_read(field)]
         names = _class_names(file.schema_arrow.metadata or {})
     except _BROKEN as error:
         raise _damaged(path, error) from error
@@ -217,16 +218,17 @@ def _parquet(path: Path) -> Rows:
     return Rows(columns, rows())
 
 
-def _is_read(kind: pa.DataType) -> bool:
-    """Plain columns, and lists of texts or of turns; not the arrays of a run."""
-    if not pa.types.is_nested(kind):
+def _is_read(field: pa.Field) -> bool:
+    """Plain columns, conversations, and lists of texts to ask; no arrays and images."""
+    if not pa.types.is_nested(field.type):
         return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not (pa.types.is_list(field.type) or pa.types.is_large_list(field.type)):
         return False
-    inner = kind.value_type
-    return bool(
-        pa.types.is_struct(inner) or pa.types.is_string(inner) or pa.types.is_large_string(inner)
-    )
+    inner = field.type.value_type
+    if pa.types.is_struct(inner):
+        return any(inner.get_field_index(name) >= 0 for name in WHO)
+    texts = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+    return texts and field.name.casefold() in TEXTS
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
