@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,3 +146,81 @@ def test_traces_of_two_runs_do_not_mix(tiny_ar: LanguageModel) -> None:
         _ = Traces(()).phi
     with pytest.raises(InputError, match="was not recorded"):
         short.states("first")
+
+
+def test_steps_are_a_stream_that_can_be_stopped(tiny_dlm: LanguageModel) -> None:
+    generation = demur.steps(tiny_dlm, ["w1 w2 w3", *PROMPTS[1:]], sampler=SHORT)
+    with pytest.raises(InputError, match="No step was taken yet"):
+        generation.traces()
+    assert next(generation).index == 1
+    assert [len(t.committed) for t in generation.traces()] == [1, 1, 1]
+    whole = list(generation)
+    assert [step.index for step in whole] == [2, 3, 4]
+    expected = demur.trace(tiny_dlm, PROMPTS, sampler=SHORT)
+    for one, other in zip(generation.traces(), expected, strict=True):
+        np.testing.assert_array_equal(one.committed, other.committed)
+        np.testing.assert_array_equal(one.phi["last"], other.phi["last"])
+    assert generation.fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["ar", "dlm"])
+def test_dropped_rows_stop_and_the_others_do_not_change(
+    tiny_ar: LanguageModel, tiny_dlm: LanguageModel, kind: str
+) -> None:
+    model = tiny_ar if kind == "ar" else tiny_dlm
+    sampler = Autoregressive(steps=6) if kind == "ar" else SHORT
+    rows: list[int] = []
+    hook = model.body.register_forward_hook(
+        lambda module, inputs, output: rows.append(len(output.last_hidden_state))
+    )
+    generation = demur.steps(model, PROMPTS, sampler=sampler)
+    for step in generation:
+        if step.index == 2:
+            generation.drop([0, 2])
+    hook.remove()
+    whole = demur.trace(model, PROMPTS, sampler=sampler)
+    dropped = generation.traces()
+    assert [t.n_steps for t in dropped] == [
+        n if row == 1 else min(n, 2) for row, n in enumerate(t.n_steps for t in whole)
+    ]
+    np.testing.assert_array_equal(dropped[1].committed, whole[1].committed)
+    np.testing.assert_allclose(dropped[1].phi["last"], whole[1].phi["last"], atol=1e-5)
+    assert rows[-1] == 1, "dropped rows cost no further pass"
+
+
+def test_all_rows_dropped_end_the_stream(tiny_ar: LanguageModel) -> None:
+    generation = demur.steps(tiny_ar, PROMPTS, sampler=Autoregressive(steps=6))
+    next(generation)
+    generation.drop(range(3))
+    assert list(generation) == []
+
+
+def test_one_text_is_no_list_of_prompts(tiny_ar: LanguageModel) -> None:
+    for ask in (demur.trace, demur.steps):
+        with pytest.raises(InputError, match=r"Pass a list: \[prompt\]"):
+            ask(tiny_ar, "hello")
+
+
+def test_layers_are_a_tuple() -> None:
+    with pytest.raises(InputError, match=r"layers=\('last',\)"):
+        demur.Record(layers="last")
+    assert demur.Record(layers=["last", 2]).layers == ("last", "2")
+
+
+def test_traces_add_up(tiny_ar: LanguageModel) -> None:
+    one, two = (demur.trace(tiny_ar, [p], sampler=Autoregressive(steps=3)) for p in PROMPTS[:2])
+    both = one + two
+    assert isinstance(both, Traces)
+    assert [t.prompt.id for t in both] == [p.id for p in PROMPTS[:2]]
+
+
+def test_a_stream_kept_until_exit_says_nothing() -> None:
+    code = (
+        "import demur\n"
+        "steps = demur.steps(demur.load('organism-dlm'), ['hello .'])\n"
+        "next(steps)\n"
+        "other = demur.steps(demur.load('organism-ar'), ['hello .'])\n"
+        "next(other)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -241,7 +241,7 @@ def test_a_changed_setting_is_refused(whole: tuple[Path, float], model: Language
     changes: list[tuple[str, Callable[[], object]]] = [
         ("seed: 0 -> 1", lambda: run(record=Record(seed=1))),
         ("layers: last -> last, first", lambda: run(record=Record(layers=("last", "first")))),
-        ("pooling: running -> generated", lambda: run(pooling="generated")),
+        ("pooling: running -> generated", lambda: run(record=Record(pooling="generated"))),
         ("sampler.steps: 32 -> 9", lambda: run(sampler=Autoregressive(steps=9))),
         ("count: 40 -> 39", lambda: run(PROMPTS[:39])),
         ("prompts: ", lambda: run([replace(PROMPTS[0], text="w9"), *PROMPTS[1:]])),

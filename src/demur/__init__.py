@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from demur.guard import fit_streaming_guard as fit_streaming_guard
     from demur.guard.stopping import stopping as stopping
     from demur.integrations.notebook import show as show
+    from demur.judges import refusal_judge as refusal_judge
     from demur.models import load as load
     from demur.prompts import read_prompts as read_prompts
     from demur.sri import Anchors as Anchors
@@ -52,6 +53,7 @@ _HOMES = {
     "load": "models",
     "log_ratio": "sri",
     "read_prompts": "prompts",
+    "refusal_judge": "judges",
     "show": "integrations.notebook",
     "signal": "sri",
     "stopping": "guard.stopping",

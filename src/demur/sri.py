@@ -15,11 +15,11 @@ released code agree on the one above. Everything is computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,9 +123,17 @@ class Anchors:
         )
 
 
+class Refusal(Protocol):
+    """A verdict on one answer, such as ``demur.judges.Verdict``."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the answer is a refusal."""
+
+
 def fit_anchors(
     traces: Iterable[Trace],
-    refused: Iterable[bool],
+    refused: Iterable[bool] | Callable[[str, str], Refusal],
     *,
     layer: str = "last",
     steps: int | None = None,
@@ -137,14 +145,15 @@ def fit_anchors(
 
     Args:
         traces: of prompts labelled ``harmless`` or ``harmful``; others are an error.
-        refused: whether each response is a refusal (a judge's verdict).
+        refused: a refusal judge, such as ``demur.refusal_judge("rules")``, which is asked about each
+            goal and answer; or whether each answer is a refusal. Labels of prompts do not say that.
         layer: which recorded layer.
         steps: T; the sampler's step count when None.
         alignment: see ``demur.alignment``; the pooling's default when None.
 
     Raises:
         SignalError: a class is empty (says how many were refused), or states are not finite.
-        InputError: a prompt without a label.
+        InputError: a prompt without a label, or not one verdict (true or false) for each trace.
         FingerprintError: the traces are of different runs.
     """
     sums: dict[str, NDArray[np.float64]] = {}
@@ -152,7 +161,7 @@ def fit_anchors(
     seen = dict(used)
     first: Fingerprint | None = None
     rule: Alignment = alignment or "repeat_last"
-    for trace, was_refused in _paired(traces, refused):
+    for trace, was_refused in _judged(traces, refused):
         label = trace.prompt.label
         if label not in used:
             raise InputError(
@@ -277,12 +286,13 @@ def _finite(trace: Trace, layer: str) -> NDArray[np.float32]:
     return states
 
 
-def _paired(traces: Iterable[Trace], refused: Iterable[bool]) -> Iterator[tuple[Trace, bool]]:
-    """Each trace with its verdict.
-
-    Raises:
-        InputError: the numbers of traces and verdicts differ.
-    """
+def _judged(
+    traces: Iterable[Trace], refused: Iterable[bool] | Callable[[str, str], Refusal]
+) -> Iterator[tuple[Trace, bool]]:
+    """Each trace with whether it refuses."""
+    if callable(refused):
+        yield from ((t, refused(t.prompt.goal, t.answer).hit) for t in traces)
+        return
     for count, (trace, verdict) in enumerate(zip_longest(traces, refused)):
         if trace is None or verdict is None:
             more = "verdicts" if trace is None else "traces"
@@ -290,7 +300,12 @@ def _paired(traces: Iterable[Trace], refused: Iterable[bool]) -> Iterator[tuple[
                 f"There are more {more} than the {count:,} pairs read so far. Give one verdict "
                 "(refused or not) for each trace."
             )
-        yield trace, verdict
+        if not isinstance(verdict, bool | np.bool_):
+            raise InputError(
+                f"The verdict of prompt {trace.prompt.id} is {verdict!r}; it must be True (refused) "
+                'or False. Pass a judge: fit_anchors(traces, demur.refusal_judge("rules")).'
+            )
+        yield trace, bool(verdict)
 
 
 def _require_both(used: Mapping[str, int], seen: Mapping[str, int]) -> None:

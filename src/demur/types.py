@@ -207,6 +207,25 @@ class Trace:
         """Number of steps T that ran."""
         return len(self.blocks)
 
+    @property
+    def answer(self) -> str:
+        """What the model said: the user turn from its first filled slot on, then the response.
+
+        Without slots in the prompt that is the response alone. Where an attack masks parts of the
+        user turn (DIJA, arXiv:2507.11097), the harm stands in what the model fills in there.
+        """
+        return self.answer_with(self.response)
+
+    def answer_with(self, response: str) -> str:
+        """The answer with another response, such as a draft, behind the slots as finally filled."""
+        if self.prompt.user is None:
+            return response
+        filled, head = " ".join(self.filled_prompt.split()), self.prompt.user[0]
+        before = " ".join(head.split()) if isinstance(head, str) else ""
+        # Where the tokenizer does not give the head back as it was, the whole turn is read.
+        rest = filled.partition(before)[2] if before and before in filled else filled
+        return f"{rest.strip()}\n{response}".strip()
+
     def states(self, layer: str) -> NDArray[np.float32]:
         """``[T, D]`` pooled states of one layer.
 
