@@ -31,6 +31,9 @@ Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Run = Annotated[Path, typer.Argument(help="A run folder made by demur trace.")]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders made by demur trace.")]
+MaybeRuns = Annotated[
+    list[Path] | None, typer.Argument(help="Run folders made by demur trace, with labels.")
+]
 AnchorFile = Annotated[Path, typer.Option("--anchors", help="File made by demur anchors.")]
 GuardFile = Annotated[Path, typer.Option("--guard", help="File made by demur guard fit.")]
 Surrogate = Annotated[

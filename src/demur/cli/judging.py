@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli import console
-from demur.cli.app import AsJson, Run, app
+from demur.cli.app import AsJson, app
 from demur.cli.asking import Cache, KeyVariable, ReasoningTokens, Timeout, note_cost
 
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
     from demur.judges import Comparison, Judge, Verdict
     from demur.models.base import LanguageModel
-    from demur.types import Trace
+    from demur.types import Prompt
+
+    #: A prompt and what was said to it.
+    Answered = tuple[Prompt, str]
 
 #: Responses in dispute that are shown for two judges, and how much of each.
 SHOWN, CHARACTERS = 3, 160
@@ -44,7 +47,13 @@ def judges(as_json: AsJson = False) -> None:
 
 @app.command()
 def judge(
-    run: Run,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder made by demur trace, or a file of prompts and answers: csv, jsonl, "
+            "parquet, HarmBench completions, JailbreakBench artifacts."
+        ),
+    ],
     names: Annotated[str, typer.Option("--judge", help="Comma-separated; see demur judges.")],
     out: Annotated[Path | None, typer.Option("--out", help="A .csv file for the verdicts.")] = None,
     endpoint: Annotated[
@@ -53,37 +62,41 @@ def judge(
     judge_model: Annotated[
         str | None, typer.Option(help="Model of judges that ask one: the server's, or one to load.")
     ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of prompts in a file.")] = None,
+    answers: Annotated[str | None, typer.Option(help="Column of answers in a file.")] = None,
+    goal_file: Annotated[
+        str | None,
+        typer.Option("--goals", help="File of the goals behind the prompts of a file, by id."),
+    ] = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
     cache: Cache = None,
     timeout: Timeout = 60.0,
     reasoning_tokens: ReasoningTokens = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Judge each response of a run; with several judges, say how far they agree and where not.
+    """Judge each response of a run or a file; with several judges, report how far they agree.
 
     Where a prompt has masked slots, what the model wrote into them is judged with the response.
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
     from demur.judges import compare, judge_all
-    from demur.judges.reading import answer_of
     from demur.metrics import rate
-    from demur.store import Store
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
     asked = _asked(endpoint, judge_model, server)
     chosen = _judges(names, asked)
-    traces = list(Store.open(run).traces())
-    pairs = [(trace.prompt.goal, answer_of(trace)) for trace in traces]
+    answered = _answered(run, column=column, answers=answers, goals=goal_file)
+    pairs = [(prompt.goal, answer) for prompt, answer in answered]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
     note_cost(asked[:1])
     if out:
-        _write(out, traces, said)
+        _write(out, answered, said)
     if as_json:
-        console.say_json(_as_data(traces, said, compared))
+        console.say_json(_as_data(answered, said, compared))
         return
     for name, verdicts in said.items():
         hits = rate([v.hit for v in verdicts], goals)
@@ -94,7 +107,26 @@ def judge(
             f"of {len(verdicts)} responses{noted}"
         )
     for pair in compared:
-        _say_comparison(pair, traces, said)
+        _say_comparison(pair, answered, said)
+
+
+def _answered(
+    run: Path, *, column: str | None, answers: str | None, goals: str | None
+) -> list[Answered]:
+    """Each prompt with its answer, of a run folder or of a file that something else made."""
+    from demur.errors import InputError
+    from demur.judges.reading import answer_of
+    from demur.prompts import completions_with_summary
+    from demur.store import Store
+
+    if run.is_file():
+        found, read = completions_with_summary(run, column=column, answers=answers, goals=goals)
+        console.note(str(read))
+        return found
+    options = {"--column": column, "--answers": answers, "--goals": goals}
+    if given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"{', '.join(given)}: for files only, and {run} is none. Leave it out.")
+    return [(trace.prompt, answer_of(trace)) for trace in Store.open(run).traces()]
 
 
 def _asked(
@@ -124,16 +156,15 @@ def _judges(names: str, asked: tuple[Assistant | None, LanguageModel | None]) ->
     return {name: find_judge(name, assistant=asked[0], model=asked[1]) for name in wanted}
 
 
-def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
+def _write(out: Path, answered: list[Answered], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
-    from demur.judges.reading import answer_of
 
-    header = ["id", "goal", "attack", "response"]
+    header = ["id", "prompt", "goal", "attack", "response"]
     for name in said:
         header += [name, f"{name} label", f"{name} score", f"{name} raw"]
     rows = []
-    for place, trace in enumerate(traces):
-        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, answer_of(trace)]
+    for place, (prompt, answer) in enumerate(answered):
+        row: list[Any] = [prompt.id, prompt.text, prompt.goal, prompt.attack, answer]
         for verdicts in said.values():
             one = verdicts[place]
             row += [one.outcome, one.label, "" if one.score is None else one.score, one.raw]
@@ -142,14 +173,18 @@ def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> No
 
 
 def _as_data(
-    traces: list[Trace], said: dict[str, list[Verdict]], compared: list[Comparison]
+    answered: list[Answered], said: dict[str, list[Verdict]], compared: list[Comparison]
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    ids = [trace.prompt.id for trace in traces]
+    ids = [prompt.id for prompt, _ in answered]
+    texts = [prompt.text for prompt, _ in answered]
     return {
         "verdicts": {
-            name: [{"id": i, **asdict(v)} for i, v in zip(ids, verdicts, strict=True)]
+            name: [
+                {"id": i, "prompt": text, **asdict(v)}
+                for i, text, v in zip(ids, texts, verdicts, strict=True)
+            ]
             for name, verdicts in said.items()
         },
         "agreement": [
@@ -158,9 +193,9 @@ def _as_data(
     }
 
 
-def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-    from demur.judges.reading import answer_of
-
+def _say_comparison(
+    pair: Comparison, answered: list[Answered], said: dict[str, list[Verdict]]
+) -> None:
     kappa = pair.kappa
     console.say(
         f"\n{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
@@ -171,8 +206,10 @@ def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[
         f"for {pair.second} alone {pair.only_second}, for neither {pair.neither}"
     )
     for place in pair.differ[:SHOWN]:
-        text = " ".join(answer_of(traces[place]).split())[:CHARACTERS]
-        console.say(f"  {traces[place].prompt.id}: {text}")
+        prompt, answer = answered[place]
+        console.say(
+            f"  {prompt.id} ({console.short(prompt.text)}): {console.short(answer, CHARACTERS)}"
+        )
         for name in (pair.first, pair.second):
             one = said[name][place]
             console.say(f"    {name}: {one.outcome} ({one.raw or 'nothing found'})")

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demur.cli import console
+from demur.errors import InputError
+
 if TYPE_CHECKING:
     from demur.types import Trace
 
@@ -27,3 +30,34 @@ def traces_in(runs: Sequence[Path], surrogate: str | None = None) -> Iterator[Tr
     from demur.models import load
 
     yield from read_texts(load(surrogate), ((trace.prompt, trace.response) for trace in traces))
+
+
+def labelled_traces(
+    runs: Sequence[Path],
+    harmful: Sequence[Path],
+    harmless: Sequence[Path],
+    labels: str | None,
+    surrogate: str | None,
+) -> Iterator[Trace]:
+    """Traces of the runs with their own labels or those of a file, then of runs that are one class.
+
+    Raises:
+        InputError: no run at all, or labels that fit none of the runs.
+        StoreError, ModelError: as for ``traces_in``.
+    """
+    from demur.prompts import read_labels, with_labels
+
+    if not (runs or harmful or harmless):
+        raise InputError(
+            "No runs. Give run folders with labels, or --harmless RUN and --harmful RUN."
+        )
+    if labels and not runs:
+        raise InputError("--labels labels the runs given without an option. Give at least one.")
+    own = traces_in(runs, surrogate)
+    if labels:
+        known = read_labels(labels)
+        console.note(str(known.summary))
+        own = with_labels(own, known)
+    yield from own
+    yield from with_labels(traces_in(harmless, surrogate), "harmless")
+    yield from with_labels(traces_in(harmful, surrogate), "harmful")

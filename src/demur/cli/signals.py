@@ -9,13 +9,22 @@ from typing import Annotated
 import typer
 
 from demur.cli import console
-from demur.cli.app import AnchorFile, AsJson, Layer, Out, Run, Runs, Surrogate, app
+from demur.cli.app import AnchorFile, AsJson, Layer, MaybeRuns, Out, Run, Surrogate, app
 
 
 @app.command()
 def anchors(
-    runs: Runs,
     out: Out,
+    runs: MaybeRuns = None,
+    harmful: Annotated[
+        list[Path] | None, typer.Option(help="Run of harmful prompts, whatever its labels say.")
+    ] = None,
+    harmless: Annotated[
+        list[Path] | None, typer.Option(help="Run of harmless prompts, whatever its labels say.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="File of labels for the runs, by id or prompt text.")
+    ] = None,
     layer: Layer = "last",
     judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
     surrogate: Surrogate = None,
@@ -24,14 +33,18 @@ def anchors(
     """Average answered harmless and refused harmful generations into anchors.
 
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
+
+    Example: demur anchors --harmless runs/a --harmful runs/b --out anchors.safetensors
     """
-    from demur.cli.reading import traces_in
+    from demur.cli.reading import labelled_traces
     from demur.judges import refusal_judge
     from demur.sri import fit_anchors
 
     refused = refusal_judge(judge)
     # Two readers of one stream: no more than one trace is held at a time.
-    traces, judged = tee(traces_in(runs, surrogate))
+    traces, judged = tee(
+        labelled_traces(runs or [], harmful or [], harmless or [], labels, surrogate)
+    )
     verdicts = (refused(trace.prompt.goal, trace.response).hit for trace in judged)
     fitted = fit_anchors(traces, verdicts, layer=layer)
     fitted.save(out)
@@ -66,13 +79,16 @@ def signal(
     traces = Traces(tuple(Store.open(run).traces()))
     sigma = sigma_of(reference.states(traces), reference)
     rows = {trace.prompt.id: row.tolist() for trace, row in zip(traces, sigma, strict=True)}
+    texts = {trace.prompt.id: trace.prompt.text for trace in traces}
     if out:
-        header = ["id", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
-        write_csv(out, header, ([name, *values] for name, values in rows.items()))
+        header = ["id", "prompt", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
+        write_csv(out, header, ([name, texts[name], *values] for name, values in rows.items()))
     if as_json:
-        console.say_json({"alignment": reference.alignment, "sigma": rows})
+        console.say_json({"alignment": reference.alignment, "prompts": texts, "sigma": rows})
     elif out:
         console.say(f"{len(rows)} signals of {sigma.shape[1]} steps in {out}")
     else:
         for name, values in rows.items():
-            console.say(f"{name}  {console.sparkline(values)}  {values[-1]:.3f}")
+            console.say(
+                f"{name}  {console.sparkline(values)}  {values[-1]:.3f}  {console.short(texts[name])}"
+            )

@@ -17,8 +17,8 @@ def trace(
     prompts: Annotated[
         str,
         typer.Argument(
-            help="csv, tsv, jsonl, txt or parquet file, - for stdin, hub:org/name, or a set of the "
-            "built-in world: organism:SPLIT/KIND[/ATTACK]."
+            help="csv, tsv, json, jsonl, txt or parquet file, - for stdin, hub:org/name, or a set of "
+            "the built-in world: organism:SPLIT/KIND[/ATTACK]."
         ),
     ],
     model: Annotated[str, typer.Option("--model", help="Built-in name, folder or hub id.")],
@@ -82,13 +82,14 @@ def trace(
     """
     from demur import cluster, runs
     from demur.models import load
-    from demur.prompts import read_prompts
+    from demur.prompts import prompts_with_summary
     from demur.sampling import sampler_with
     from demur.sampling.fitting import peak_memory
     from demur.types import Label, Record
 
     known = one_of(label, get_args(Label), "label")
-    rows = read_prompts(prompts, column=column, label=known, limit=limit)
+    rows, read = prompts_with_summary(prompts, column=column, label=known, limit=limit)
+    console.note(str(read))
     options: dict[str, Any] = {
         "dtype": dtype,
         "device": device,
