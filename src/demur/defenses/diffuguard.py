@@ -147,7 +147,7 @@ def divergence(
 
     Two forward passes a prompt.
     """
-    plain = [Prompt(prompt.goal) for prompt in prompts]
+    plain = [Prompt(prompt.goal, turns=prompt.turns) for prompt in prompts]
     attacked, original = (
         _first_states(model, rows, sampler=sampler, batch_size=batch_size)
         for rows in (list(prompts), plain)
