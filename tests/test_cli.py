@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from unittest import mock
 import pytest
 
 from demur.cli import main
+from waiting import child, until
 
 COMMANDS = (
     (),
@@ -263,26 +263,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("".join(f"how do i bake a cake {i} ?\n" for i in range(400)))
     # Where the tests run in the background of a shell, the signal would be ignored.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    process = subprocess.Popen(
-        [
-            *(
-                sys.executable,
-                "-c",
-                f"{heard}; from demur.cli import main; main()",
-                "trace",
-                "p.txt",
-            ),
-            *("--model", "organism-dlm", "--out", "o", "--batch-size", "2"),
-        ],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
+    command = (
+        *(sys.executable, "-c", f"{heard}; from demur.cli import main; main()", "trace", "p.txt"),
+        *("--model", "organism-dlm", "--out", "o", "--batch-size", "2"),
     )
-    while not list(tmp_path.glob("o/parts/*.parquet")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with child(*command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        until(lambda: list(tmp_path.glob("o/parts/*.parquet")), alive=process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert "Interrupted" in errors
     assert "Traceback" not in errors

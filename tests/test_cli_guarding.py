@@ -51,8 +51,9 @@ def test_goals_of_a_finished_guard(folder: Path) -> None:
         fit(folder, "--by-goal")
     halved = fit(folder, "--by-goal", "--calibration", str(folder / "run"))
     assert isinstance(halved, Guard)
-    assert halved.weights is not None
-    assert halved.weights.sum() == pytest.approx(40)
+    weights = halved.group("all").weights
+    assert weights is not None
+    assert weights.sum() == pytest.approx(40)
     assert (
         (halved.p_value(halved.calibration) <= 0.1) == (halved.calibration > halved.threshold)
     ).all()

@@ -75,7 +75,10 @@ def guard(ar: LanguageModel) -> demur.Guard:
         *world.prompts("guard", "harmless", attack="wild", n=30),
     ]
     return demur.fit_guard(
-        demur.trace(ar, benign, batch_size=64), anchors=anchors, alpha=0.2, standardise=True
+        demur.trace(ar, benign, batch_size=64),
+        detector="sri-standardised",
+        anchors=anchors,
+        alpha=0.2,
     )
 
 

@@ -83,7 +83,6 @@ def test_inspect_eval(guard: Guard, tmp_path: Path) -> None:
         [sys.executable, str(script), asked, model_args, str(tmp_path / "logs")],
         capture_output=True,
         text=True,
-        timeout=200,
         cwd=tmp_path,
     )
     assert done.stdout.strip() == "success None", done.stdout + done.stderr
@@ -110,24 +109,26 @@ def test_inspect_eval(guard: Guard, tmp_path: Path) -> None:
 def test_any_max_tokens_runs(guard: Guard, tmp_path: Path) -> None:
     path = guard.save(tmp_path / "guard.safetensors")
     asked_of = world_prompts("guard", "harmless", n=1)[0].text
-    asked = {
-        ("organism-ar", 8): {"guard": str(path)},
-        ("organism-ar", 500): {"guard": str(path)},
-        ("organism-dlm", 32): {},
-    }
+    asked = [
+        ("organism-ar", 8, {"guard": str(path)}),
+        ("organism-ar", 500, {"guard": str(path)}),
+        ("organism-dlm", 32, {}),
+    ]
     code = """
 import asyncio, json, sys
 from inspect_ai.model import GenerateConfig, get_model
-name, tokens, args = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-model = get_model(f"demur/{name}", config=GenerateConfig(max_tokens=tokens), memoize=False, **args)
-output = asyncio.run(model.generate(sys.argv[4]))
-print(json.dumps([output.completion, output.stop_reason, output.metadata["demur"]]))
+for name, tokens, args in json.loads(sys.argv[1]):
+    settings = GenerateConfig(max_tokens=tokens)
+    model = get_model(f"demur/{name}", config=settings, memoize=False, **args)
+    output = asyncio.run(model.generate(sys.argv[2]))
+    print("said", json.dumps([output.completion, output.stop_reason, output.metadata["demur"]]))
 """
-    for (name, tokens), args in asked.items():
-        command = [sys.executable, "-c", code, name, str(tokens), json.dumps(args), asked_of]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        completion, reason, known = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-c", code, json.dumps(asked), asked_of]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = [line[5:] for line in done.stdout.splitlines() if line.startswith("said ")]
+    for (name, tokens, _), line in zip(asked, said, strict=True):
+        completion, reason, known = json.loads(line)
         assert 0 < len(completion.split()) <= tokens
         assert (reason == "max_tokens") or tokens > 8
         assert ("sigma" in known) == (name == "organism-ar")

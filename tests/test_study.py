@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -33,6 +31,7 @@ from demur.study.sets import Set
 from demur.study.spec_file import read_study
 from demur.study.tracing import Arm, sampler_of, target_of, trace_cell
 from demur.types import Prompt
+from waiting import child, until
 
 RUN = "import sys; from demur.cli import main; sys.argv[0] = 'demur'; main()"
 
@@ -117,13 +116,10 @@ def test_a_second_run_elsewhere_gives_the_same_tables_after_kills(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", RUN, "study", "run", str(made[0]), "--out", str(out)]
-    kills = 0
-    for pause in (6.0, 9.0):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(pause)
-        os.kill(process.pid, signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-    assert kills, "killed nothing: the study is too small"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for cells in (3, 6):  # killed when so many are done
+        with child(*command, **quiet) as process:
+            until(lambda: len([*out.rglob("cell.json")]) >= cells, alive=process)  # noqa: B023
     study, folder = read_study(made[0])
     before = {p: p.stat().st_mtime_ns for p in out.rglob("cell.json")}
     run_study(study, folder, out)

@@ -27,10 +27,9 @@ from demur.attacks.search import Objective, Scored
 from demur.attacks.suffix_search import SuffixSearch
 from demur.errors import InputError
 from demur.generation import trace
-from demur.guard import AnyGuard, Guard, StreamingGuard
+from demur.guard import AnyGuard
 from demur.models.base import LanguageModel
 from demur.sampling import sampler_from
-from demur.sri import Anchors
 from demur.types import Fingerprint, Prompt, Record, digest
 
 
@@ -40,7 +39,7 @@ class Adaptive(SuffixSearch):
     """Settings beside those of ``SuffixSearch``.
 
     Attributes:
-        guard: the guard that the attacker knows, with its anchors.
+        guard: the guard that the attacker knows.
         likelihood: weight of the opening's log-probability, at least 0.
         penalty: lambda, the weight of the guard's score, at least 0.
     """
@@ -48,7 +47,7 @@ class Adaptive(SuffixSearch):
     name: ClassVar[str] = "adaptive"
     description: ClassVar[str] = "Random search against the model and its guard together."
     source: ClassVar[str] = "Andriushchenko et al. 2024, arXiv:2404.02151, with the guard's score"
-    guard: InstanceOf[Guard] | InstanceOf[StreamingGuard]
+    guard: InstanceOf[AnyGuard]
     likelihood: float = 1.0
     penalty: float = 1.0
 
@@ -59,7 +58,7 @@ class Adaptive(SuffixSearch):
                 f"likelihood is {self.likelihood} and penalty {self.penalty}; both must be 0 or "
                 "more, and one above 0."
             )
-        _anchors(self.guard)
+        _made(self.guard)
 
     def mark(self) -> dict[str, object]:
         """The settings as plain data; a digest stands for the guard."""
@@ -68,7 +67,7 @@ class Adaptive(SuffixSearch):
         return {**plain, "guard": digest(known), "state": ""}
 
     def objective(self, target: LanguageModel, *, seed: int) -> Objective:
-        """The weighted sum; generations are made as the guard's anchors were.
+        """The weighted sum; generations are made as those the guard was fitted on.
 
         Raises:
             FingerprintError: the guard is of another model.
@@ -94,28 +93,28 @@ class Adaptive(SuffixSearch):
 def guard_scores(
     guard: AnyGuard, model: LanguageModel, prompts: list[Prompt], *, seed: int = 0
 ) -> list[float]:
-    """The guard's score of each prompt's generation, made as the guard's anchors were.
+    """The guard's score of each prompt's generation, made as those the guard was fitted on.
 
     Raises:
-        InputError: the guard has no anchors with a fingerprint.
+        InputError: the guard was fitted on bare signals.
         FingerprintError: the guard is of another model.
     """
-    anchors, made = _anchors(guard)
+    made = _made(guard)
     traces = trace(
         model,
         prompts,
         sampler=sampler_from(made.sampler),
-        record=Record(layers=(anchors.layer,), pooling=made.pooling, seed=seed),
+        record=Record(layers=("last", *guard.layers), pooling=made.pooling, seed=seed),
         batch_size=len(prompts),
     )
     found: list[float] = guard.score(traces).tolist()
     return found
 
 
-def _anchors(guard: AnyGuard) -> tuple[Anchors, Fingerprint]:
-    if guard.anchors is None or guard.anchors.fingerprint is None:
+def _made(guard: AnyGuard) -> Fingerprint:
+    if guard.fingerprint is None:
         raise InputError(
-            "The guard carries no anchors with a fingerprint, so that no generation can be scored. "
-            "Fit it with anchors: demur.fit_guard(..., anchors=anchors)."
+            "This guard was fitted on bare signals, so it cannot score a generation. Fit it on traces: "
+            "demur.fit_guard(traces, anchors=anchors)."
         )
-    return guard.anchors, guard.anchors.fingerprint
+    return guard.fingerprint

@@ -69,7 +69,7 @@ def guard_fit(
 
     Example: demur guard fit runs/benign --anchors anchors.safetensors --out guard.safetensors
     """
-    from demur.guard import Method, fit_guard, fit_streaming_guard
+    from demur.guard import ThresholdMethod, fit_guard, fit_streaming_guard
     from demur.sri import Anchors
 
     if streaming and standardise:
@@ -79,7 +79,7 @@ def guard_fit(
             "Only a streaming guard has a threshold for each wrapper. Add --streaming."
         )
     known, benign = Anchors.load(anchors), _benign(runs, surrogate)
-    kept = one_of(method, get_args(Method), "method")
+    kept = one_of(method, get_args(ThresholdMethod), "method")
     clusters = _goal if by_goal else None
     held_out = _benign(calibration, surrogate) if calibration else None
     fitted: AnyGuard
@@ -102,7 +102,7 @@ def guard_fit(
             alpha=alpha,
             method=kept,
             clusters=clusters,
-            standardise=standardise,
+            detector="sri-standardised" if standardise else "sri",
             seed=seed,
         )
     fitted.save(out)

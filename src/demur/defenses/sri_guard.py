@@ -1,6 +1,6 @@
-"""SRI Guard: a generation whose signal a calibrated guard flags is replaced by a refusal.
+"""SRI Guard: a refusal replaces a generation that a calibrated guard flags.
 
-arXiv:2602.02600, section 5. It reads the states of the very generation, so it costs no forward pass.
+arXiv:2602.02600, section 5. The guard reads the states of the generation itself and costs no pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import InstanceOf
 
 from demur.defenses.defended import Defended, screened
 from demur.defenses.generation import Generation, generate
-from demur.guard import Guard, StreamingGuard, load_guard
+from demur.guard import AnyGuard, load_guard
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
 from demur.types import Prompt
@@ -25,14 +25,14 @@ class SriGuard:
     """Settings of SRI Guard.
 
     Attributes:
-        guard: fitted with anchors, of either kind, or the file that holds it. A streaming guard reads
-            the generation once it is finished, to the same verdict as while it is produced.
+        guard: a guard of either kind, or its file. A streaming guard gives a finished generation the
+            verdict that it gives while the generation is produced.
     """
 
     name: ClassVar[str] = "sri-guard"
-    description: ClassVar[str] = "a generation whose signal a guard flags is replaced by a refusal"
+    description: ClassVar[str] = "a refusal replaces a generation that a guard flags"
     source: ClassVar[str] = "arXiv:2602.02600, section 5"
-    guard: InstanceOf[Guard] | InstanceOf[StreamingGuard] | str
+    guard: InstanceOf[AnyGuard] | str
 
     def __call__(
         self,
@@ -47,10 +47,10 @@ class SriGuard:
         """See ``Defense``.
 
         Raises:
-            FingerprintError: the guard is of another model or sampler, or has no anchors.
+            FingerprintError: the guard is of another model or sampler, or of bare signals.
         """
         guard = load_guard(self.guard) if isinstance(self.guard, str) else self.guard
-        mark = guard.anchors.fingerprint if guard.anchors else None
+        mark = guard.fingerprint
         said = undefended or generate(
             model,
             prompts,
@@ -58,7 +58,7 @@ class SriGuard:
             seed=seed,
             batch_size=batch_size,
             pooling=mark.pooling if mark else None,
-            layers=("last", guard.anchors.layer) if guard.anchors else ("last",),
+            layers=("last", *guard.layers),
         )
         began = time.perf_counter()
         scores = guard.score(said.traces)

@@ -53,9 +53,8 @@ def adaptive_cell(
             ]
         ]
         unique = {prompt.id: prompt for _, _, prompt in tried}
-        assert guard.anchors is not None
-        assert guard.anchors.fingerprint is not None
-        made = guard.anchors.fingerprint
+        assert guard.fingerprint is not None
+        made = guard.fingerprint
         traces = trace(
             model,
             unique.values(),

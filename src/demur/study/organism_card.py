@@ -111,7 +111,7 @@ def prompt_sets(sizes: Sizes) -> dict[str, list[Prompt]]:
         ]
         for split, share in shares.items()
     }
-    kinds: Sequence[world.Kind] = ("harmless", "harmful")
+    kinds: Sequence[world.TaskKind] = ("harmless", "harmful")
     return {
         "anchors": [p for kind in kinds for p in world.prompts("anchors", kind, n=sizes.anchors)],
         **benign,
@@ -174,10 +174,8 @@ def _gathered(
         sigma=np.array(columns["sigma"]),
     )
     guards = {
-        name: fit_guard(
-            traces["guard"], traces["calibration"], anchors=anchors, standardise=standardise
-        )
-        for name, standardise in GUARDS.items()
+        name: fit_guard(traces["guard"], traces["calibration"], detector=name, anchors=anchors)
+        for name in GUARDS
         if "guard" in traces
     }
     return evidence, guards

@@ -60,10 +60,8 @@ def surrogate_cell(
         benign = read(*by_role["fit"]), read(*by_role["calibration"])
         sets = {str(cell.about["set"]): read(cell) for cell in desk.there(test)}
         flagged = {}
-        for guard, standardise in GUARDS.items():
-            fitted = fit_guard(
-                *benign, anchors=anchors, alpha=alpha, standardise=standardise, seed=seed
-            )
+        for guard in GUARDS:
+            fitted = fit_guard(*benign, detector=guard, anchors=anchors, alpha=alpha, seed=seed)
             flagged[guard] = {key: fitted.flag(traces).tolist() for key, traces in sets.items()}
         return {"flagged": flagged}
 

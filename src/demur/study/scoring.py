@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from demur.detectors import DETECTORS, Detector, Method, autoencoder
-from demur.detectors.method import of_signals
+from demur.detectors import DETECTORS, DetectionMethod, Detector, of_signals
+from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
 from demur.guard import threshold_rank
-from demur.sri import Anchors, fit_anchors, signal
+from demur.sri import Anchors, fit_anchors
 from demur.study.cells import Cell, Desk
 from demur.study.judging import refusal_judges
 from demur.study.locating import Located
@@ -46,7 +46,7 @@ class Recipe:
     """
 
     name: str
-    method: Method = field(repr=False)
+    method: DetectionMethod = field(repr=False)
     group: Literal["detector", "ablation"] = "detector"
     benign: Literal["all", "plain"] = "all"
     anchors: int | Literal["elsewhere"] | None = None
@@ -75,9 +75,9 @@ def ablation_recipes(settings: Ablation, *, most: int) -> Iterator[Recipe]:
     """The paper's detector with one thing changed at a time; ``most`` anchor prompts a class."""
     paper = DETECTORS["sri"]
     for tau in settings.tau:
-        yield Recipe(f"tau = {tau:g}", _reading(partial(signal, tau=tau)), "ablation")
+        yield Recipe(f"tau = {tau:g}", _reading(tau=tau), "ablation")
     for steps in settings.steps:
-        yield Recipe(f"first {steps} steps", _reading(partial(_first_steps, steps)), "ablation")
+        yield Recipe(f"first {steps} steps", _reading(first=steps), "ablation")
     for count in settings.anchors:
         if count <= most:
             yield Recipe(f"anchors of {count}", paper, "ablation", anchors=count)
@@ -206,11 +206,7 @@ def _numbers(values: NDArray[np.float32]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _first_steps(steps: int, phi: ArrayLike, anchors: Anchors) -> NDArray[np.float32]:
-    return signal(phi, anchors)[:, :steps]
-
-
-def _reading(reading: Any) -> Method:
+def _reading(**settings: Any) -> DetectionMethod:
     """The paper's autoencoder on another reading of the states."""
-    build = of_signals(lambda signals, seed: autoencoder.fit(signals, seed=seed), reading=reading)
-    return Method("sri", "", "", build, layers=("last",))
+    build = of_signals(lambda signals, seed: fit_autoencoder(signals, seed=seed), **settings)
+    return DetectionMethod("sri", "", "", Autoencoder, build, layers=("last",))

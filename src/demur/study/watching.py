@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demur.guard import fit_guard, fit_streaming_guard
-from demur.guard.delay import detection_delay
+from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.study.cells import Cell, Desk
 from demur.study.tracing import Arm
 from demur.study.verdicts import anchors_at
 
 VERSION = 1
 
-#: Guards that are saved: name -> whether each step is brought to unit spread first.
-GUARDS: Mapping[str, bool] = {"sri": False, "sri-standardised": True}
+#: Detectors of the guards that are saved.
+GUARDS = ("sri", "sri-standardised")
 
 
 def guards_cell(
@@ -29,13 +28,13 @@ def guards_cell(
     """The guards of ``GUARDS``, saved as ``NAME.safetensors``."""
 
     def work(desk: Desk) -> Mapping[str, Any]:
-        for name, standardise in GUARDS.items():
+        for name in GUARDS:
             fitted = fit_guard(
                 desk.traces(*fit),
                 desk.traces(*calibration),
                 anchors=anchors_at(desk, anchors),
                 alpha=alpha,
-                standardise=standardise,
+                detector=name,
                 seed=seed,
             )
             fitted.save(desk.path / f"{name}.safetensors")
