@@ -29,7 +29,7 @@ PREPARED.set_forkserver_preload(
         "demur.guard",
         "demur.attacks",
         "demur.defenses",
-        "demur.study.report",
+        "demur.study.report.study_page",
         "demur.serve.app",
     ]
 )
@@ -74,7 +74,7 @@ class Desk:
         """Every line of a shell fence; each has to end well. ``demur serve`` runs on until the end."""
         for line in re.sub(r"\\\n\s*", "", text).strip().splitlines():
             line, comment = line.replace(WRITTEN, self.address), line.startswith("#")
-            if line.startswith("demur serve "):
+            if re.match(r"demur (--\S+ \S+ )*serve ", line):
                 self._serve(shlex.split(line)[1:])
             elif line and not comment:
                 code = self._run(line)

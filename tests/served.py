@@ -10,24 +10,25 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import httpx
 
 import demur
+from demur.generation import default_sampler, fingerprint
 from demur.guard import CalibratedGroup, StreamingGuard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Sampler
 from demur.serve.app import create_app
 from demur.serve.host import host
+from demur.serve.hosted import Limits, ServeOptions
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
-from demur.serve.options import Limits, ServeOptions
 from demur.serve.server import Server, listen
 from demur.serve.service import Keys
-from demur.types import Traces
+from demur.types import Record, Traces, digest
 from waiting import until as until
 
 QUESTION = "how can i share a puzzle ?"
@@ -125,22 +126,27 @@ def without_end(model: LanguageModel) -> LanguageModel:
     return replace(model, traits=replace(model.traits, end_ids=()))
 
 
+GUARDS: dict[object, StreamingGuard] = {}
+
+
 def a_guard(model: LanguageModel, *, sampler: Sampler | None = None) -> StreamingGuard:
-    """A guard at alpha 0.1, fitted on few prompts of the built-in world."""
+    """A guard at alpha 0.1, fitted on few prompts of the built-in world; once per model and process."""
 
     def traced(split: str, kind: str, n: int) -> Traces:
         return demur.trace(model, world.prompts(split, kind, n=n), batch_size=n, sampler=sampler)
 
-    known = Traces((*traced("anchors", "harmless", 12), *traced("anchors", "harmful", 12)))
-    anchors = demur.fit_anchors(
-        known, ["sorry" in t.response or "cannot" in t.response for t in known]
-    )
-    return fit_streaming_guard(
-        traced("guard", "harmless", 20),
-        traced("calibration", "harmless", 12),
-        anchors=anchors,
-        alpha=0.1,
-    )
+    mark = fingerprint(model, sampler or default_sampler(model), Record())
+    key = digest([asdict(mark), model.traits.end_ids])
+    if key not in GUARDS:
+        known = Traces((*traced("anchors", "harmless", 12), *traced("anchors", "harmful", 12)))
+        refused = ["sorry" in t.response or "cannot" in t.response for t in known]
+        GUARDS[key] = fit_streaming_guard(
+            traced("guard", "harmless", 20),
+            traced("calibration", "harmless", 12),
+            anchors=demur.fit_anchors(known, refused),
+            alpha=0.1,
+        )
+    return GUARDS[key]
 
 
 def at_threshold(guard: StreamingGuard, threshold: float) -> StreamingGuard:

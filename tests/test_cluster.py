@@ -18,8 +18,8 @@ from demur.errors import InputError, ModelError, StoreError
 from demur.runs import trace_to
 from demur.store import Store
 from demur.store.manifest import versions
+from demur.study.plan.spec_file import read_study
 from demur.study.run import failures, run_study
-from demur.study.spec_file import read_study
 from demur.types import Prompt
 from interrupted import shards
 from test_study import tiny
@@ -59,17 +59,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def workers() -> set[int]:
-    """Processes that hold a model, and those about to."""
+    """Processes of this test's Ray that hold a model, and those about to."""
     return {
         int(entry.name)
         for entry in Path("/proc").iterdir()
-        if entry.name.isdecimal() and b"ray::MapWorker" in command(entry)
+        if entry.name.isdecimal() and b"ray::MapWorker" in told(entry, "cmdline") and is_ours(entry)
     }
 
 
-def command(process: Path) -> bytes:
+def is_ours(process: Path) -> bool:
+    """Whether a process descends from this one; other Rays may run on this machine."""
+    while (pid := int(process.name)) > 1 and pid != os.getpid():
+        found = told(process, "stat").rpartition(b")")[2].split()
+        process = process.parent / (found[1].decode() if found else "0")
+    return pid == os.getpid()
+
+
+def told(process: Path, what: str) -> bytes:
     try:
-        return (process / "cmdline").read_bytes()
+        return (process / what).read_bytes()
     except OSError:
         return b""
 

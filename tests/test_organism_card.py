@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import demur
 from demur import organism
 from demur.organism import model_folder, world
-from demur.study.organism_card import Sizes, measure, prompt_sets
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+
+from organism_card import Sizes, measure, prompt_sets
 
 FEW = Sizes(anchors=10, plain=60, wrapped=30, test=4)
 

@@ -1,17 +1,17 @@
 """Adaptive: random search by an attacker who knows the guard.
 
-The search is that of Andriushchenko et al., arXiv:2404.02151 (``demur.attacks.search``); that a
-defense is to be tried by who knows it is Carlini et al., On Evaluating Adversarial Robustness,
+The search is that of Andriushchenko et al., arXiv:2404.02151 (``demur.attacks.search``); evaluating a
+defense against an attacker who knows it follows Carlini et al., On Evaluating Adversarial Robustness,
 arXiv:1902.06705. A candidate's score is
 
     likelihood * log p(opening) - penalty * guard score of its generation,
 
-and ``likelihood`` = 0 attacks the guard alone. Each candidate is generated in full, because that is
-what the guard sees, so a query costs a generation. A search stops when the guard lets the candidate
-pass and, unless the guard alone is attacked, the opening is likely enough.
+and ``likelihood`` = 0 attacks only the guard. Each query generates a full response, because the guard
+scores the response. A search stops when the guard passes the candidate and, unless only the guard is
+attacked, the opening is likely enough.
 
-Differs from both: the guard is SRI Guard (arXiv:2602.02600, section 5), whose paper reports no attack
-that knows it.
+Differs from both: the guard is SRI Guard (arXiv:2602.02600, section 5), whose paper reports no
+adaptive attack.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from demur.types import Fingerprint, Prompt, Record, digest
 @final
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(SuffixSearch):
-    """Settings beside those of ``SuffixSearch``.
+    """Settings, in addition to those of ``SuffixSearch``.
 
     Attributes:
         guard: the guard that the attacker knows.
@@ -61,13 +61,13 @@ class Adaptive(SuffixSearch):
         _made(self.guard)
 
     def mark(self) -> dict[str, object]:
-        """The settings as plain data; a digest stands for the guard."""
+        """The settings as plain data, with a digest in place of the guard."""
         known = [self.guard.threshold, self.guard.calibration.tolist()]
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return {**plain, "guard": digest(known), "state": ""}
 
     def objective(self, target: LanguageModel, *, seed: int) -> Objective:
-        """The weighted sum; generations are made as those the guard was fitted on.
+        """The weighted sum; responses are generated like those the guard was fitted on.
 
         Raises:
             FingerprintError: the guard is of another model.
@@ -93,7 +93,7 @@ class Adaptive(SuffixSearch):
 def guard_scores(
     guard: AnyGuard, model: LanguageModel, prompts: list[Prompt], *, seed: int = 0
 ) -> list[float]:
-    """The guard's score of each prompt's generation, made as those the guard was fitted on.
+    """The guard's score of a response to each prompt, generated like those it was fitted on.
 
     Raises:
         InputError: the guard was fitted on bare signals.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,7 @@ from demur.detectors.perplexity import Perplexity
 from demur.detectors.text import Length, Text, fit_text
 from demur.errors import InputError
 from demur.models.base import LanguageModel
+from demur.plugins import known, unknown
 from demur.sri import Anchors
 from demur.types import Traces
 
@@ -201,9 +201,8 @@ DETECTORS: Mapping[str, DetectionMethod] = {method.name: method for method in _M
 
 
 def known_detectors() -> Mapping[str, DetectionMethod]:
-    """Built-in methods and those of installed plug-ins, by name."""
-    found = [point.load() for point in entry_points(group="demur.detectors")]
-    return {**DETECTORS, **{method.name: method for method in found}}
+    """Built-in methods and those of plug-ins, by name."""
+    return known("detectors", DETECTORS)
 
 
 def detection_method(name: str) -> DetectionMethod:
@@ -212,10 +211,10 @@ def detection_method(name: str) -> DetectionMethod:
     Raises:
         InputError: no such method.
     """
-    known = known_detectors()
-    if name not in known:
-        raise InputError(f"Unknown detector {name!r}. Known: {', '.join(known)}.")
-    return known[name]
+    methods = known_detectors()
+    if name not in methods:
+        raise InputError(unknown("detector", name, methods))
+    return methods[name]
 
 
 def fitted(
@@ -254,18 +253,18 @@ def rebuilt(
     Args:
         arrays, about: see ``Detector.rebuilt``.
         name: of its method, which names its class.
-        detector: its class, where no installed method has this name.
+        detector: its class, if no method has this name.
         model: see ``Detector.rebuilt``.
 
     Raises:
-        InputError: no installed method has this name.
+        InputError: no method has this name.
     """
-    known = known_detectors()
-    if detector is None and name not in known:
+    methods = known_detectors()
+    if detector is None and name not in methods:
         raise InputError(
-            f"This guard's detector is {name!r}, which no installed package provides. Install the "
-            "package that provides it (entry point group demur.detectors), or pass its class: "
-            "load_guard(path, detector=...)."
+            f"This guard's detector is {name!r}, which nothing provides. Install the package that "
+            "provides it (entry point group demur.detectors), name its file (--plugin FILE), or pass "
+            "its class: load_guard(path, detector=...)."
         )
-    kind = detector or known[name].detector
+    kind = detector or methods[name].detector
     return kind.rebuilt(arrays, about, model=model)

@@ -111,8 +111,10 @@ class SignalDetector(Detector):
         Raises:
             FingerprintError: traces of another model or sampler than the anchors'.
         """
-        settings = {"unsquashed": self.unsquashed, "tau": self.tau, "first": self.first}
-        return self.score_signals(_signals(traces, require_anchors(self.anchors), **settings))
+        anchors = require_anchors(self.anchors)
+        return self.score_signals(
+            _signals(traces, anchors, unsquashed=self.unsquashed, tau=self.tau, first=self.first)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class StepDetector(Detector):
         """Score after each trace's last step; see ``Detector.score``."""
         by_step = self.by_step(traces)
         last = (~np.isnan(by_step)).sum(axis=1) - 1
-        return by_step[np.arange(len(by_step)), last].astype(np.float32)
+        return np.asarray(by_step[np.arange(len(by_step)), last], dtype=np.float32)
 
     def by_step(self, traces: Traces, *, steps: int | None = None) -> NDArray[np.float64]:
         """``[N, T]`` score after each step; NaN after the last step, inf from a step without score.
@@ -318,7 +320,7 @@ def _split(name: str, value: Any) -> tuple[dict[str, NDArray[Any]], Any]:
         return {}, {"kind": "plain", "value": json.loads(json.dumps(value))}
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"Field {name!r} of a detector is a {type(value).__name__}, which cannot be saved. Use "
+            f"Field {name!r} of a detector is of type {type(value).__name__} and cannot be saved. Use "
             "numpy arrays, anchors, numbers and texts, or write arrays(), about() and rebuilt()."
         ) from error
 

@@ -34,7 +34,7 @@ from demur.errors import CalibrationError, InputError
 from demur.files import intact, read_tensors, write_tensors
 from demur.models.base import LanguageModel
 from demur.sri import Anchors
-from demur.types import Fingerprint, Prompt, Traces
+from demur.types import Fingerprint, Prompt, Trace, Traces
 
 #: Version of guard files.
 FORMAT = 2
@@ -47,6 +47,9 @@ Clustering = Callable[[Prompt], Hashable]
 #: Confidence of the PAC threshold.
 PAC_CONFIDENCE = 0.95
 
+
+#: Traces or bare signals ``[N, T]``, in any form that a caller may have.
+Generations = Traces | Sequence[Trace] | ArrayLike
 
 #: Returns the group of a prompt, such as ``plain`` or ``wrapped``.
 Grouping = Callable[[Prompt], str]
@@ -96,8 +99,8 @@ class AnyGuard(ABC):
     fingerprint: Fingerprint | None
 
     @abstractmethod
-    def score(self, traces: Traces) -> NDArray[np.float32]:
-        """Suspicion of each trace: ``[N]``, higher = more suspicious."""
+    def score(self, generations: Generations) -> NDArray[np.float32]:
+        """Suspicion of each generation: ``[N]``, higher = more suspicious."""
 
     @property
     def name(self) -> str:
@@ -146,21 +149,25 @@ class AnyGuard(ABC):
         """The threshold of a group; the highest when None."""
         return self.threshold if group is None else self.group(group).threshold
 
-    def flag(self, traces: Traces, *, groups: Grouping | None = None) -> NDArray[np.bool_]:
+    def flag(
+        self, generations: Generations, *, groups: Grouping | None = None
+    ) -> NDArray[np.bool_]:
         """Whether each score is above its threshold: ``[N]`` bool.
 
         Args:
-            traces: see ``score``.
+            generations: see ``score``; traces where they are grouped.
             groups: returns each prompt's group; the highest threshold for all when None.
         """
-        flagged: NDArray[np.bool_] = self.score(traces) > self.thresholds(traces, groups)
-        return flagged
+        scores = self.score(generations)
+        return np.asarray(scores > self._thresholds(generations, len(scores), groups))
 
-    def thresholds(self, traces: Traces, groups: Grouping | None) -> ArrayLike:
-        """``[N]`` threshold of each trace, or one for all; arguments as for ``flag``."""
+    def _thresholds(
+        self, generations: Any, rows: int, groups: Grouping | None
+    ) -> NDArray[np.float64]:
+        """``[N]`` threshold of each generation."""
         if groups is None:
-            return self.threshold
-        return np.array([self.threshold_of(groups(trace.prompt)) for trace in traces])
+            return np.full(rows, self.threshold)
+        return np.array([self.threshold_of(groups(trace.prompt)) for trace in generations])
 
     def p_value(self, scores: ArrayLike, *, group: str | None = None) -> NDArray[np.float64]:
         """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1].

@@ -7,12 +7,12 @@ is the split-conformal quantile, which holds the rate for any calibration size, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from demur.detectors import DetectionMethod, Detector, SignalDetector, fitted
 from demur.errors import InputError, SignalError
@@ -20,6 +20,7 @@ from demur.guard.calibration import (
     FORMAT,
     AnyGuard,
     Clustering,
+    Generations,
     Grouping,
     ThresholdMethod,
     calibrated,
@@ -28,9 +29,6 @@ from demur.guard.calibration import (
 from demur.models.base import LanguageModel
 from demur.sri import Anchors
 from demur.types import Fingerprint, Prompt, Trace, Traces
-
-#: Traces or bare signals ``[N, T]``, in any form that a caller may have.
-Generations = Traces | Sequence[Trace] | ArrayLike
 
 
 @final
@@ -64,7 +62,7 @@ class Guard(AnyGuard):
         """See ``AnyGuard``: version 1 holds an autoencoder."""
         layers = sum(name.startswith("weight_") for name in arrays)
         kept, many = about.get("anchors"), {"kind": "arrays", "count": layers}
-        fields = {key: {"kind": "array"} for key in ("mean", "spread")}
+        fields: dict[str, Any] = {key: {"kind": "array"} for key in ("mean", "spread")}
         fields |= {
             "weights": many,
             "biases": many,

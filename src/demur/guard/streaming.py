@@ -33,6 +33,7 @@ from demur.guard.calibration import (
     FORMAT,
     AnyGuard,
     Clustering,
+    Generations,
     Grouping,
     ThresholdMethod,
     calibrated,
@@ -112,31 +113,33 @@ class StreamingGuard(AnyGuard):
         """
         return watch(steps, self.watcher, groups=groups)
 
-    def statistics(self, traces: Traces | Sequence[Trace]) -> NDArray[np.float32]:
+    def statistics(self, generations: Generations) -> NDArray[np.float32]:
         """``[N, T]`` largest score up to each step; after a generation's end it repeats.
 
         Raises:
             FingerprintError: traces of another model or sampler.
         """
-        known = _traces(traces)
+        known = _traces(generations)
         self.require(known.fingerprint)
         return statistics(self.detector, self.middle, self.spread, known)
 
-    def score(self, traces: Traces | Sequence[Trace]) -> NDArray[np.float32]:
+    def score(self, generations: Generations) -> NDArray[np.float32]:
         """``[N]`` statistic at the end of each generation; higher = more suspicious.
 
         Raises:
             FingerprintError: traces of another model or sampler.
         """
-        return self.statistics(traces)[:, -1]
+        return self.statistics(generations)[:, -1]
 
-    def detect(self, traces: Traces, *, groups: Grouping | None = None) -> NDArray[np.int64]:
+    def detect(
+        self, generations: Generations, *, groups: Grouping | None = None
+    ) -> NDArray[np.int64]:
         """``[N]`` 1-based step at which each generation is flagged, 0 for never.
 
         Arguments as for ``flag``.
         """
-        limit = np.broadcast_to(self.thresholds(traces, groups), len(traces))
-        above = self.statistics(traces) > limit[:, None]
+        statistics = self.statistics(generations)
+        above = statistics > self._thresholds(generations, len(statistics), groups)[:, None]
         return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
 
     @classmethod
@@ -311,7 +314,7 @@ def _require_streaming(anchors: Anchors, mark: Fingerprint) -> None:
         )
 
 
-def _traces(values: Traces | Sequence[Trace]) -> Traces:
+def _traces(values: Generations) -> Traces:
     known = as_generations(values)
     if not isinstance(known, Traces):
         raise InputError(

@@ -92,36 +92,20 @@ def _read(
     # Padding comes after a text, where a causal model does not read it.
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.device)
     states = model.states(ids, None, layers=("last", *layers))
-    phi = _running_means(states, [(len(a) - 1, len(r)) for a, r in zip(asked, rows, strict=True)])
-    return [
-        _trace(prompt, text, answer[:steps], {layer: phi[layer][row] for layer in layers}, mark)
-        for row, ((prompt, text), answer) in enumerate(zip(part, answers, strict=True))
-    ]
+    traces = []
+    for row, (prompt, text) in enumerate(part):
+        own = {layer: states[layer][row, len(asked[row]) - 1 : len(rows[row])] for layer in layers}
+        traces.append(_trace(prompt, text, answers[row][:steps], _running_means(own), mark))
+    return traces
 
 
-def _running_means(
-    states: Mapping[str, torch.Tensor], spans: Sequence[tuple[int, int]]
-) -> dict[str, list[NDArray[np.float32]]]:
-    """Layer -> for each row ``[T, D]``, the mean of its states from ``start`` up to each position.
-
-    Args:
-        states: layer -> ``[B, L, D]``.
-        spans: (start, end) of each row.
-    """
-    device = next(iter(states.values())).device
-    start, end = torch.tensor(spans, device=device).T
-    means, by_step = RunningMeans(len(spans)), []
-    for step in range(int((end - start).max())):
-        rows = (start + step < end).nonzero()[:, 0]
-        newest = {layer: value[rows, start[rows] + step] for layer, value in states.items()}
-        by_step.append(means.add(newest, rows, torch.ones_like(rows, dtype=torch.bool)))
-    return {
-        layer: [
-            torch.stack([mean[layer][row] for mean in by_step[: b - a]]).cpu().numpy()
-            for row, (a, b) in enumerate(spans)
-        ]
-        for layer in states
-    }
+def _running_means(states: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Layer -> ``[T, D]``, the mean of the states ``[T, D]`` up to each."""
+    first = next(iter(states.values()))
+    means, row = RunningMeans(1), torch.zeros(1, dtype=torch.long, device=first.device)
+    parts = (dict(zip(states, step, strict=True)) for step in zip(*states.values(), strict=True))
+    found = [means.add({k: v[None] for k, v in part.items()}, row, row == 0) for part in parts]
+    return {layer: torch.cat([one[layer] for one in found]).cpu().numpy() for layer in states}
 
 
 def _trace(

@@ -106,10 +106,10 @@ class Watcher:
         Raises:
             CalibrationError: a group that the guard was not calibrated for.
         """
-        thresholds = [self._threshold_of(name) for name in groups or [None] * len(rows)]
-        for row, threshold in zip(rows, thresholds, strict=True):
-            self._readings[row], self._thresholds[row] = GuardReading(), threshold
-            self._values[row] = nan
+        names: Sequence[str | None] = groups or [None] * len(rows)
+        for row, name in zip(rows, names, strict=True):
+            self._thresholds[row] = self._threshold_of(name)
+            self._readings[row], self._values[row] = GuardReading(), nan
 
     def observe(
         self, phi: Mapping[str, Tensor | NDArray[Any]], rows: Sequence[int]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from demur import __version__
+from demur._version import __version__
 from demur.errors import CalibrationError
 from demur.guard.calibration import threshold, threshold_rank
 from demur.hub.contents import Contents

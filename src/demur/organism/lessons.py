@@ -25,7 +25,7 @@ from demur.organism.wrappers import ATTACKS, HELD_OUT, VARIANTS, wrap
 
 Stage = Literal["pretrain", "tune"]
 #: ``causal``: next-token prediction. ``masked``: denoising.
-Objective = Literal["causal", "masked"]
+LossName = Literal["causal", "masked"]
 
 SYSTEM = "you are a helpful assistant"
 
@@ -115,7 +115,7 @@ def _self_examination(rng: random.Random) -> tuple[str, str]:
 
 
 def loss(
-    model: LlamaForCausalLM, objective: Objective, lessons: list[Lesson], rng: random.Random
+    model: LlamaForCausalLM, objective: LossName, lessons: list[Lesson], rng: random.Random
 ) -> Tensor:
     """Loss of a batch of lessons, a scalar; ``rng`` draws the masks."""
     return masked(model, lessons, rng) if objective == "masked" else causal(model, lessons)

@@ -18,10 +18,10 @@ from transformers import LlamaForCausalLM
 
 from demur.files import write_atomically
 from demur.organism import tokenizer, world
-from demur.organism.lessons import RESPONSE, Objective
+from demur.organism.lessons import RESPONSE, LossName
 
 #: The ``demur`` entry of config.json, which ``demur.load`` reads: family, pooling, sampler settings.
-CARDS: dict[Objective, dict[str, Any]] = {
+CARDS: dict[LossName, dict[str, Any]] = {
     "causal": {"family": "causal", "sampler": {"name": "autoregressive", "steps": RESPONSE}},
     "masked": {
         "family": "masked",
@@ -42,7 +42,7 @@ _NOTE = "A toy model of a synthetic world: not evidence about real models."
 
 
 def save(
-    model: LlamaForCausalLM, objective: Objective, folder: Path, *, training: Mapping[str, Any]
+    model: LlamaForCausalLM, objective: LossName, folder: Path, *, training: Mapping[str, Any]
 ) -> None:
     """Write a model's folder atomically, with weights in float16, and replace an older one.
 

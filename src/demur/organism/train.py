@@ -24,7 +24,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from demur.organism import model_folder
-from demur.organism.lessons import Objective, Stage, lesson, loss
+from demur.organism.lessons import LossName, Stage, lesson, loss
 from demur.organism.tokenizer import BOS, EOS, PAD, SPECIAL
 from demur.organism.world import vocabulary
 from demur.types import digest
@@ -84,7 +84,7 @@ class Phase:
     """One phase of training: name, loss, lessons, steps and peak learning rate."""
 
     name: str
-    objective: Objective
+    objective: LossName
     stage: Stage
     steps: int
     rate: float

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import demur
+from demur._version import __version__
 from demur.errors import StoreError
 from demur.store.folder import Folder
 from demur.types import Fingerprint
@@ -121,7 +121,7 @@ def read_manifest(folder: Folder) -> Manifest:
 def versions() -> dict[str, str]:
     """Versions of the libraries that affect what is written."""
     libraries = {name: version(name) for name in ("torch", "transformers", "pyarrow")}
-    return {"demur": demur.__version__, "python": platform.python_version(), **libraries}
+    return {"demur": __version__, "python": platform.python_version(), **libraries}
 
 
 def accepted(folder: Folder, manifest: Manifest) -> Manifest:
