@@ -26,9 +26,9 @@ from demur.generation import trace
 from demur.models.checkpoint import find
 from demur.sampling import sampler_from
 from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
-from demur.study.engine.folder import CellFolder, Workspace, costs
 from demur.study.engine.provenance import together
 from demur.study.engine.runner import run_cells, run_in_processes
+from demur.study.engine.workspace import CellFolder, Workspace, costs
 from demur.study.plan.arms import locate_all
 from demur.study.plan.prompt_sets import missing_files, one_a_goal, prompt_sets
 from demur.study.plan.spec_file import read_study

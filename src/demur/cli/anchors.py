@@ -7,21 +7,12 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AnchorFile,
-    AsJson,
-    Out,
-    Reader,
-    RunFolder,
-    app,
-    labelled_traces,
-)
+from demur.cli import console, options
 
 
-@app.command()
+@options.app.command()
 def anchors(
-    out: Out,
+    out: options.Out,
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders made by demur trace, with labels.")
     ] = None,
@@ -36,8 +27,8 @@ def anchors(
     ] = None,
     layer: Annotated[str, typer.Option(help="Recorded layer to read.")] = "last",
     judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
-    surrogate: Reader = None,
-    as_json: AsJson = False,
+    surrogate: options.Reader = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit anchors on runs.
 
@@ -50,7 +41,7 @@ def anchors(
     from demur.judges import refusal_judge
     from demur.sri import fit_anchors
 
-    traces = labelled_traces(runs or [], harmless or [], harmful or [], labels, surrogate)
+    traces = options.labelled_traces(runs or [], harmless or [], harmful or [], labels, surrogate)
     fitted = fit_anchors(traces, refusal_judge(judge), layer=layer)
     fitted.save(out)
     about = {
@@ -63,12 +54,12 @@ def anchors(
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
-@app.command()
+@options.app.command()
 def signal(
-    run: RunFolder,
-    anchors: AnchorFile,
+    run: options.RunFolder,
+    anchors: options.AnchorFile,
     out: Annotated[Path | None, typer.Option("--out", help="A .csv file.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute the signal of each trace: 1 = complying, 0 = refusing.
 

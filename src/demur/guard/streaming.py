@@ -210,8 +210,12 @@ def fit_streaming_guard(
             f"The {found.name} detector reads finished generations only. These read step by step: "
             f"{streaming}. Or fit a guard of finished generations: demur.fit_guard."
         )
-    if found.anchors:
-        _require_streaming(found.anchors, train.fingerprint)
+    if found.anchors and found.anchors.alignment == "resample":
+        raise SignalError(
+            "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
+            "with alignment='repeat_last' for streaming."
+        )
+    found.require(train.fingerprint)
     middle, spread = _usual(found, train)
     return StreamingGuard(
         detector=found,
@@ -298,20 +302,6 @@ def _usual(
         else:
             levels[step] = levels[step - 1]
     return levels[:, 0], np.maximum(levels[:, 1] - levels[:, 0], np.float32(MIN_SPREAD))
-
-
-def _require_streaming(anchors: Anchors, mark: Fingerprint) -> None:
-    if anchors.alignment == "resample":
-        raise SignalError(
-            "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
-            "with alignment='repeat_last' for streaming."
-        )
-    if anchors.fingerprint is not None:
-        anchors.fingerprint.require(
-            mark,
-            what="These anchors were not made as the traces were",
-            fix="Fit anchors for this model and sampler: demur anchors.",
-        )
 
 
 def _traces(values: Generations) -> Traces:
