@@ -151,7 +151,9 @@ def test_labels_that_cannot_be_meant_are_refused(
 ) -> None:
     path = tmp_path / "l.csv"
     path.write_text("id,prompt,label\n0,other,harmful\n")
-    with pytest.raises(InputError, match=r"id '0' is another prompt in .*'other', not 'mine'"):
+    with pytest.raises(
+        InputError, match=r"id '0' belongs to another prompt in .*'other', not 'mine'"
+    ):
         labels_of([Prompt("mine", "0")], path)
     with pytest.raises(InputError, match=r"None of 1 traces is in .*neither by id nor by text"):
         labels_of([Prompt("mine", "7")], path)

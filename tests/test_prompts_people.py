@@ -147,7 +147,7 @@ def test_a_tsv_field_may_begin_with_a_quote(tmp_path: Path) -> None:
     )
     prompts, summary = prompts_with_summary(save(tmp_path, "p.tsv", content))
     assert [p.text for p in prompts] == ['"hello" she said', 'wrapped "it"', 'an "inner" one']
-    assert "quotes are read as text" in str(summary)
+    assert "Quotes were read as text" in str(summary)
     spanning = 'prompt\tlabel\n"one\ntwo"\tsafe\n'
     assert [p.text for p in read_prompts(save(tmp_path, "q.tsv", spanning))] == ["one\ntwo"]
     both = 'prompt\tlabel\n"open\tsafe\nplain\tsafe\nclosed"\tunsafe\n'

@@ -1,4 +1,4 @@
-"""Which column of a table holds what: recognised by name whatever its case, and by what it holds."""
+"""Recognise the columns of a table by name, in any case, and by what they hold."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 
 @dataclass(frozen=True)
 class Rows:
-    """The columns of a source, and its rows: where each is (for messages), and column -> value.
+    """The columns and rows of a source. A row is its place, for messages, and column -> value.
 
     Attributes:
         columns: every column that some row has, in order of appearance.
-        rows: iterated once.
-        notes: what a reader should know about how the source was read.
+        rows: can be iterated once.
+        notes: sentences about how the source was read.
     """
 
     columns: Sequence[str]
@@ -55,7 +55,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column of a source is what; None where it has none.
+    """The columns of a source by what they hold; None where there is no such column.
 
     Attributes:
         text: what to send, or a conversation that ends with it.
@@ -68,7 +68,7 @@ class Roles:
         user: templates of user turns.
         response: templates of responses.
         context: what is joined to the text, by ``join``.
-        whole_ids: whether ids are numbers that a spreadsheet or pandas wrote as 1.0, 2.0.
+        whole_ids: whether the ids are integers that pandas or a spreadsheet wrote as 1.0, 2.0.
     """
 
     text: str
@@ -85,7 +85,7 @@ class Roles:
     whole_ids: bool = False
 
     def taken(self) -> dict[str, str]:
-        """What was found -> its column."""
+        """Role -> column, of the roles that have one."""
         labels = ", ".join(column.name for column in self.labels)
         return {
             name: column
@@ -112,11 +112,11 @@ def roles_of(
     answer: str | None = None,
     verb: str = "trace",
 ) -> Roles:
-    """Find the column to send and what belongs to it.
+    """Find the column of prompts and the columns that go with it.
 
     Args:
         columns: the source's.
-        head: its first rows, by which columns that hold no text are told.
+        head: its first rows, which show what the columns hold.
         source: for messages.
         column: the column to send; recognised when None.
         answer: the column of answers; recognised when None.
@@ -165,11 +165,11 @@ def find(columns: Sequence[str], names: Iterable[str]) -> str | None:
 def no_column(
     columns: Sequence[str], head: Sequence[Mapping[str, Any]], problem: str, *, command: str
 ) -> InputError:
-    """The error about a column that is not there: what there is, and how to name one.
+    """An error for a missing column: the columns there are, and how to name one.
 
     Args:
-        columns: what there is.
-        head: the first rows; the column with the longest texts is the example.
+        columns: the source's.
+        head: its first rows; the column with the longest texts is suggested.
         problem: the beginning of the message.
         command: the next command up to the column's name.
     """
@@ -196,7 +196,7 @@ def _named(
 
 
 def _text_column(columns: Sequence[str], head: Sequence[Mapping[str, Any]]) -> str | None:
-    """The first known column that holds texts or conversations; one of flags alone is none."""
+    """The first known column that holds texts or conversations; a column of flags is skipped."""
     there = [column for name in TEXTS if (column := find(columns, [name]))]
     usable = [column for column in there if not _holds_flags(column, head)]
     filled = (c for c in usable if any(_is_asked(row.get(c)) for row in head))
@@ -208,7 +208,7 @@ def _is_asked(value: Any) -> bool:
 
 
 def _holds_flags(column: str, head: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a column is of true and false, as WildGuardMix's ``adversarial`` is."""
+    """Whether a column holds only true and false, like ``adversarial`` in WildGuardMix."""
     values = [value for row in head if not is_missing(value := row.get(column))]
     if column.casefold() == "adversarial":
         return bool(values) and all(flag_of(value) is not None for value in values)

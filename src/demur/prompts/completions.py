@@ -1,4 +1,4 @@
-"""Answers that demur did not generate, with their prompts."""
+"""Read prompts with answers that demur did not generate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from demur.errors import InputError
 from demur.prompts.columns import ANSWERS, TEXTS, no_column, roles_of
 from demur.prompts.prompt_files import read_prompts
 from demur.prompts.prompt_rows import SourceSummary, Tally, answer_in
-from demur.prompts.sources import check_options, distinct, looked_at, opened, row_reader
+from demur.prompts.sources import check_options, number_repeats, open_source, peek, row_reader
 from demur.types import Prompt
 
 
@@ -24,23 +24,22 @@ def read_completions(
     goals: str | Path | None = None,
     limit: int | None = None,
 ) -> list[tuple[Prompt, str]]:
-    """Read what a model answered to each prompt, whatever generated it.
+    """Read prompts and their answers, for example to judge them.
 
-    HarmBench's completion files, JailbreakBench's artifacts, BeaverTails and WildGuardMix read as they
-    are, as does any table with a column of prompts and one of answers (``response``, ``completion``,
-    ``output`` and the like), or of conversations that end with an answer. Verdicts that such a file
-    holds on its answers are not read; the summary names their columns.
+    Reads HarmBench's completion files, JailbreakBench's artifacts, BeaverTails, WildGuardMix, and any
+    table with a column of prompts and one of answers (``response``, ``completion``, ``output``, ...) or
+    with conversations that end with an answer. Verdicts in the file are not read; the summary names
+    their columns.
 
     Args:
         source: as for ``read_prompts``.
         column: the column of prompts; recognised by name when None.
         answers: the column of answers; recognised by name when None.
-        goals: a source of the tasks behind the prompts, by id, such as HarmBench's file of behaviors;
-            it also gives their labels.
+        goals: a source that gives goals and labels by id, such as HarmBench's file of behaviors.
         limit: read only this many, at least 1.
 
     Raises:
-        InputError: as for ``read_prompts``; there are no answers; or ``goals`` lacks an id.
+        InputError: as for ``read_prompts``, or there are no answers, or ``goals`` lacks an id.
     """
     return completions_with_summary(
         source, column=column, answers=answers, goals=goals, limit=limit
@@ -55,11 +54,11 @@ def completions_with_summary(
     goals: str | Path | None = None,
     limit: int | None = None,
 ) -> tuple[list[tuple[Prompt, str]], SourceSummary]:
-    """Read answers as ``read_completions`` does, and say what was taken and what was not read."""
+    """Like ``read_completions``, with a summary of what was read and what was not."""
     source = str(source)
     check_options("unknown", limit)
-    table, known = opened(source, column, {*TEXTS, *ANSWERS})
-    head, rows = looked_at(table)
+    table, known = open_source(source, column, {*TEXTS, *ANSWERS})
+    head, rows = peek(table)
     roles = roles_of(table.columns, head, source, column=column, answer=answers, verb="judge")
     tally = Tally()
     read = row_reader(source, roles, known, "unknown", tally)
@@ -91,7 +90,7 @@ def completions_with_summary(
         found = _with_goals(found, goals)
     elif roles.text == "test_case":
         notes = (*notes, "HarmBench's files do not hold the goals: --goals FILE reads them by id")
-    prompts = distinct([prompt for prompt, _ in found])
+    prompts = number_repeats([prompt for prompt, _ in found], tally)
     taken = roles if roles.answer else replace(roles, answer=roles.text)
     name = known.name if known else ""
     summary = tally.summary(source, prompts, taken, table.columns, notes=notes, known=name)
@@ -99,7 +98,7 @@ def completions_with_summary(
 
 
 def _with_goals(found: Sequence[tuple[Prompt, str]], goals: str | Path) -> list[tuple[Prompt, str]]:
-    """The prompts with the goals and labels of another source, by id."""
+    """Take goals and labels from another source, by id."""
     behind = {prompt.id: prompt for prompt in read_prompts(goals)}
     missing = [prompt.id for prompt, _ in found if prompt.id not in behind]
     if missing:

@@ -1,4 +1,4 @@
-"""Conversations in a cell of a table: lists of ``{role, content}``, or ``{from, value}`` (ShareGPT)."""
+"""Conversations in a cell: lists of ``{role, content}``, or of ``{from, value}`` (ShareGPT)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from demur.errors import InputError
 from demur.types import Turn
 
-#: Columns that hold conversations, the surest first.
+#: Columns that hold conversations, in order of preference.
 CONVERSATIONS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "chat")
 
 _NAMES: dict[str, Literal["system", "user", "assistant"]] = {
@@ -17,12 +17,12 @@ _NAMES: dict[str, Literal["system", "user", "assistant"]] = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot"), "assistant"),
 }
-#: Keys of a turn: who says it, and what.
+#: Keys of a turn: the speaker, and the text.
 WHO, WHAT = ("role", "from"), ("content", "value")
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a cell holds turns, each with who says it."""
+    """Whether a cell holds a list of turns that name their speakers."""
     items = _items(value)
     return bool(items) and all(
         isinstance(item, dict) and any(name in item for name in WHO) for item in items
@@ -30,10 +30,10 @@ def is_conversation(value: Any) -> bool:
 
 
 def turns_of(value: Any, where: str, column: str) -> list[Turn]:
-    """The turns of a cell; of a list of texts, one user turn.
+    """The turns in a cell. A list of one text is one user turn.
 
     Raises:
-        InputError: it holds no conversation, or one with something other than text.
+        InputError: not a conversation, or one with a turn that is not text.
     """
     items = _items(value)
     if len(items) > 1 and all(isinstance(item, str) for item in items):
@@ -49,11 +49,11 @@ def turns_of(value: Any, where: str, column: str) -> list[Turn]:
     return [_turn(item, f"{where}: turn {n} of column {column}") for n, item in enumerate(items, 1)]
 
 
-def asked(turns: Sequence[Turn], where: str) -> tuple[tuple[Turn, ...], str, str | None]:
-    """The turns before the last user turn, its text, and the answer behind it, None without one.
+def split_turns(turns: Sequence[Turn], where: str) -> tuple[tuple[Turn, ...], str, str | None]:
+    """Split a conversation into earlier turns, the last user text, and the answer to it or None.
 
     Raises:
-        InputError: it does not end with a user turn, with or without an answer.
+        InputError: it ends neither with a user turn nor with an answer to one.
     """
     answer = turns[-1].content if turns and turns[-1].role == "assistant" else None
     before = turns[:-1] if answer is not None else turns

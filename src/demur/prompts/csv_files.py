@@ -14,14 +14,14 @@ from demur.prompts.columns import Rows
 
 
 def read_csv(text: str, source: str, known: set[str]) -> Rows:
-    """Commas, or what else separates the columns that are known: semicolons (Excel), tabs."""
+    """Rows of csv. The delimiter is the one that yields a known column; a comma by default."""
     if said := re.match("sep=([,;\t])\r?\n", text):  # Excel's hint
         return _separated(text[said.end() :], source, said[1], line=1)
     return _separated(text, source, delimiter_of(text, known) or ",")
 
 
 def delimiter_of(text: str, known: set[str]) -> str | None:
-    """The delimiter under which the first line names a column that is known."""
+    """The delimiter with which the first line names a known column; None if there is none."""
     first = text.lstrip().splitlines()[0]
     for delimiter in (",", ";", "\t"):
         if known & {name.strip().strip('"').casefold() for name in first.split(delimiter)}:
@@ -30,10 +30,10 @@ def delimiter_of(text: str, known: set[str]) -> str | None:
 
 
 def read_tsv(text: str, source: str, known: set[str]) -> Rows:
-    """Tabs; fields are quoted as in csv, or a quote is a character like any other.
+    """Rows of tsv, with fields quoted as in csv or with quotes as plain text.
 
     Raises:
-        InputError: it can be read in both ways, and they give other rows.
+        InputError: malformed, or both readings work and give different rows.
     """
     bare = _unquoted(text)
     try:
@@ -42,7 +42,7 @@ def read_tsv(text: str, source: str, known: set[str]) -> Rows:
         if bare is None:
             raise
         return Rows(
-            bare.columns, bare.rows, ("quotes are read as text: not all of them are paired",)
+            bare.columns, bare.rows, ("Quotes were read as text, because they are not all paired",)
         )
     if bare is not None and len(bare.columns) > 1 and len([*bare.rows]) != len([*quoted.rows]):
         line = next((n for n, one in enumerate(text.split("\n"), 1) if _opens(one)), 1)
@@ -60,7 +60,7 @@ def _opens(line: str) -> bool:
 
 
 def _unquoted(text: str) -> Rows | None:
-    """A tsv without fields that span lines; None where a line has not as many fields as the header."""
+    """Rows of tsv, one per line; None if a line has more or fewer fields than the header."""
     lines = [
         (n, line.rstrip("\r")) for n, line in enumerate(text.split("\n"), 1) if line.strip("\r")
     ]
@@ -73,7 +73,7 @@ def _unquoted(text: str) -> Rows | None:
 
 
 def _bare(field: str) -> str:
-    """A field without the quotes around it, if they are paired."""
+    """The field without the quotes around it, if they are paired."""
     return field[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]|"")*"', field) else field
 
 

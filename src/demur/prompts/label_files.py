@@ -1,4 +1,4 @@
-"""Labels from a file, put onto traces that are there already: nothing is generated again."""
+"""Add labels from a file to existing traces, without generating again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from demur.prompts.columns import IDS, PLAIN, TEXTS, Rows, find
 from demur.prompts.labels import LABELS
 from demur.prompts.prompt_files import prompts_of, prompts_with_summary
 from demur.prompts.prompt_rows import SourceSummary
-from demur.prompts.sources import opened
+from demur.prompts.sources import open_source
 from demur.types import Label, Prompt, Trace
 
 _log = logging.getLogger("demur")
 
-#: Stands for the text of a row that holds an id and a label alone.
+#: Placeholder text of rows that hold ids and labels only.
 _NO_TEXT = "\ue0f2no text\ue0f2"
 
 
@@ -26,9 +26,9 @@ class Labels:
     """Labels by id and by text.
 
     Attributes:
-        source: where they are from.
-        by_id: id -> the prompt that has it, of sources with a column of ids.
-        by_text: text or goal, without space around it -> label.
+        source: where they come from.
+        by_id: id -> labelled prompt; empty if the source has no ids.
+        by_text: stripped text or goal -> label.
         summary: what was read.
     """
 
@@ -38,10 +38,10 @@ class Labels:
     summary: SourceSummary = field(repr=False)
 
     def label_of(self, prompt: Prompt) -> Label | None:
-        """The label of a prompt: by its id, then its text, then its goal; None where there is none.
+        """The label of a prompt, by id, then text, then goal; None if there is none.
 
         Raises:
-            InputError: the id is another prompt's here.
+            InputError: the id belongs to another prompt here.
         """
         found = self.by_id.get(prompt.id)
         if found is None:
@@ -50,27 +50,27 @@ class Labels:
         theirs = {found.text.strip(), found.goal.strip()}
         if _NO_TEXT not in theirs and not theirs & {prompt.text.strip(), prompt.goal.strip()}:
             raise InputError(
-                f"The id {prompt.id!r} is another prompt in {self.source}: {found.text[:60]!r}, not "
-                f"{prompt.text[:60]!r}. Give the labels of the prompts that were traced, or remove the "
-                "column of ids to go by text."
+                f"The id {prompt.id!r} belongs to another prompt in {self.source}: "
+                f"{found.text[:60]!r}, not {prompt.text[:60]!r}. Give the labels of the "
+                "prompts that were traced, or remove the column of ids to join by text."
             )
         return found.label
 
 
 def read_labels(source: str | Path) -> Labels:
-    """Read labels: any source with a column of labels and one of ids, of prompts or both.
+    """Read labels from a source with a column of labels and a column of ids, prompts or both.
 
     Args:
         source: as for ``read_prompts``.
 
     Raises:
-        InputError: as for ``read_prompts``; no row has a label; or a text has two labels.
+        InputError: as for ``read_prompts``, or no row has a label, or a text has two labels.
     """
     source = str(source)
     if source.startswith("organism:"):
         ids, (prompts, summary) = True, prompts_with_summary(source)
     else:
-        table, known = opened(source, None, {*TEXTS, *IDS, *LABELS})
+        table, known = open_source(source, None, {*TEXTS, *IDS, *LABELS})
         ids = find(table.columns, IDS) is not None
         if ids and not find(table.columns, TEXTS):
             table = replace(table, columns=[*table.columns, PLAIN], rows=_without_texts(table))
@@ -94,14 +94,14 @@ def read_labels(source: str | Path) -> Labels:
 
 
 def with_labels(traces: Iterable[Trace], labels: Labels | Label) -> Iterator[Trace]:
-    """The traces with these labels; those that are not among them keep what they have and are logged.
+    """Replace the labels of traces. Traces without a new label keep theirs; their number is logged.
 
     Args:
-        traces: one run's or several's.
+        traces: traces of one or more runs.
         labels: from ``read_labels``, or one label for all.
 
     Raises:
-        InputError: at the end, when no trace was among the labels.
+        InputError: at the end, if no trace got a label.
     """
     count = missing = 0
     for trace in traces:
@@ -119,6 +119,6 @@ def with_labels(traces: Iterable[Trace], labels: Labels | Label) -> Iterator[Tra
 
 
 def _without_texts(table: Rows) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Rows of ids and labels alone, with a text that no prompt has."""
+    """Add a placeholder text to rows that hold ids and labels only."""
     for where, row in table.rows:
         yield where, {**row, PLAIN: _NO_TEXT}

@@ -1,6 +1,6 @@
-"""What a word, or a column of ones and zeros, says about a prompt: harmless, harmful or borderline.
+"""Labels from words, and from columns of ones and zeros: harmless, harmful or borderline.
 
-A value that says nothing certain gives no label; it is never guessed from a part of it.
+Only a value that is a label as a whole gives one; a label is never guessed from a part of a value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from demur.types import Label
 
-#: Columns whose words are labels, the surest first.
+#: Columns whose words are labels; the first one found wins.
 LABELS = (
     *("label", "data_type", "prompt_label", "prompt_harm_label", "harm_label", "safety_label"),
 )
@@ -24,7 +24,7 @@ WORDS: Mapping[str, Label] = {
 }
 _OPPOSITE: Mapping[str, Label] = {"harmless": "harmful", "harmful": "harmless"}
 _NOT = ("not", "non", "no", "un")
-#: First word of a WildJailbreak ``data_type``, which says how the prompt was made.
+#: First words of ``data_type`` in WildJailbreak, which say how the prompt was made.
 _MADE = ("vanilla", "adversarial")
 _FLAGS = {
     **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True),
@@ -42,15 +42,15 @@ class LabelColumn:
     """A column that labels prompts.
 
     Attributes:
-        name: its name in the source.
-        true: what 1 or true in it means, of a column such as ``harmful`` or ``is_safe``.
+        name: name in the source.
+        true: the label that 1 or true means in a column such as ``harmful`` or ``is_safe``.
     """
 
     name: str
     true: Label | None = None
 
     def label_of(self, value: Any) -> Label | None:
-        """What a cell says; None where it says nothing."""
+        """The label in a cell, or None."""
         if word := label_word(value) if isinstance(value, str) else None:
             return word
         flag = flag_of(value) if self.true else None
@@ -60,7 +60,7 @@ class LabelColumn:
 
 
 def label_word(text: str) -> Label | None:
-    """The label that a value names: ``harmful``, ``NOT_SAFE``, ``non-harmful``, ``vanilla_benign``."""
+    """The label that a value names, such as ``harmful``, ``NOT_SAFE`` or ``non-harmful``; else None."""
     words = re.split(r"[\s_-]+", text.strip().casefold())
     words = words[1:] if words[0] in _MADE else words
     negated = 0
@@ -77,7 +77,7 @@ def label_word(text: str) -> Label | None:
 
 
 def flag_of(value: Any) -> bool | None:
-    """A cell as true or false; None where it is neither."""
+    """A cell as true or false; None if it is neither."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float):
@@ -86,12 +86,12 @@ def flag_of(value: Any) -> bool | None:
 
 
 def label_columns(columns: Mapping[str, str], *, answers: bool) -> tuple[LabelColumn, ...]:
-    """The columns that label prompts, the surest first.
+    """The columns that label prompts, in order of preference.
 
     Args:
         columns: lower-case name -> name in the source.
-        answers: whether there is a column of answers, which a column such as ``is_safe`` may be about:
-            then only one whose name begins with ``prompt_`` is taken.
+        answers: whether there is a column of answers. A column such as ``is_safe`` may then be about
+            the answers, so only flags named ``prompt_...`` are taken.
     """
     found = [LabelColumn(columns[name]) for name in LABELS if name in columns]
     for name, column in columns.items():
@@ -103,12 +103,12 @@ def label_columns(columns: Mapping[str, str], *, answers: bool) -> tuple[LabelCo
 
 
 def looks_like_label(column: str) -> bool:
-    """Whether a column's name promises a label."""
+    """Whether a column's name suggests a label."""
     return not _LABEL_LIKE.isdisjoint(re.split(r"[\W_]+", column.casefold()))
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: null, an empty text or NaN."""
+    """Whether a cell is null, NaN or an empty text."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and not value.strip())

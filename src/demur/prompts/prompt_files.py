@@ -15,7 +15,14 @@ from demur.files import write_atomically
 from demur.prompts.columns import TEXTS, Rows, roles_of
 from demur.prompts.prompt_rows import SourceSummary, Tally
 from demur.prompts.sets import PromptSet
-from demur.prompts.sources import built_in, check_options, distinct, looked_at, opened, row_reader
+from demur.prompts.sources import (
+    built_in_prompts,
+    check_options,
+    number_repeats,
+    open_source,
+    peek,
+    row_reader,
+)
 from demur.types import Label, Prompt
 
 
@@ -28,21 +35,20 @@ def read_prompts(
 ) -> list[Prompt]:
     """Read prompts from csv, tsv, json, jsonl, ndjson, txt (each also .gz) or parquet.
 
-    Ids are the source's, or the content's hash where it has none; a repeated id gets ``-2``, ``-3``
-    and so on. A cell with a conversation (a list of ``{role, content}``) gives its last user turn as
-    the text and the turns before it as ``turns``; an answer at its end is left out.
+    Ids come from the source, or are a hash of the content; repeated ids get ``-2``, ``-3`` and so on.
+    If a cell holds a conversation (a list of ``{role, content}``), its last user turn is the text and
+    the turns before it are ``turns``; an answer at the end is left out.
 
     Args:
         source: a file, ``-`` (standard input), ``hub:org/name[:split]``, a published set
             ``set:NAME[/CATEGORY][@FILE]`` (from the hub without a file), or a set of the built-in
             world, ``organism:SPLIT/KIND[/ATTACK]``.
-        column: the column to send as it is; recognised by name when None.
-        label: of rows that do not say ``safe``, ``unsafe`` or the like; where it is ``unknown`` and
-            the columns are a published set's, what is known of that set.
+        column: the column of prompts; recognised by name when None.
+        label: label of rows without one. With ``unknown``, rows of a published set get the set's.
         limit: read only this many, at least 1.
 
     Raises:
-        InputError: not there, empty, undecodable, malformed, no such column, or an empty prompt;
+        InputError: missing, empty, undecodable or malformed file, no such column, or an empty prompt;
             the message says where.
         MissingExtraError: ``hub:`` without the extra ``hub``.
     """
@@ -56,13 +62,13 @@ def prompts_with_summary(
     label: Label = "unknown",
     limit: int | None = None,
 ) -> tuple[list[Prompt], SourceSummary]:
-    """Read prompts as ``read_prompts`` does, and say what was taken, filled in and not read."""
+    """Like ``read_prompts``, with a summary of what was read and what was not."""
     source = str(source)
     check_options(label, limit)
     if source.startswith("organism:"):
-        prompts = built_in(source, limit)
+        prompts = built_in_prompts(source, limit)
         return prompts, SourceSummary(source, len(prompts), Counter(p.label for p in prompts))
-    table, known = opened(source, column, {*TEXTS})
+    table, known = open_source(source, column, {*TEXTS})
     return prompts_of(source, table, known, column=column, label=label, limit=limit)
 
 
@@ -75,8 +81,8 @@ def prompts_of(
     label: Label = "unknown",
     limit: int | None = None,
 ) -> tuple[list[Prompt], SourceSummary]:
-    """The prompts of a source's rows, and what was taken of them."""
-    head, rows = looked_at(table)
+    """Prompts from the rows of a source, with a summary."""
+    head, rows = peek(table)
     roles = replace(roles_of(table.columns, head, source, column=column), answer=None)
     tally = Tally()
     read = row_reader(source, roles, known, label, tally)
@@ -88,21 +94,21 @@ def prompts_of(
         found.append(prompt)
     if not found:
         raise InputError(f"{source} holds no prompts, only a header. Add at least one row.")
-    named = distinct(found)
+    named = number_repeats(found, tally)
     name = known.name if known else ""
     notes = table.notes
     return named, tally.summary(source, named, roles, table.columns, notes=notes, known=name)
 
 
 def write_prompts(path: str | Path, prompts: Sequence[Prompt]) -> Path:
-    """Write prompts as .jsonl that ``read_prompts`` reads back equal, templates and all.
+    """Write prompts as .jsonl. ``read_prompts`` reads them back equal.
 
     Raises:
         InputError: the name does not end in .jsonl.
         StoreError: the file cannot be written.
     """
     if Path(path).suffix != ".jsonl":
-        raise InputError(f"{path} does not end in .jsonl, which prompts are written as. Rename it.")
+        raise InputError(f"{path} does not end in .jsonl, the format of prompt files. Rename it.")
     lines = []
     for one in prompts:
         row: dict[str, Any] = {"id": one.id, "prompt": one.text, "goal": one.goal}

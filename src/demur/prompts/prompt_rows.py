@@ -1,4 +1,4 @@
-"""A row of a table as a prompt, and what is worth saying about the rows that were read."""
+"""Turn rows into prompts, and count what to tell the user about them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import Any
 
 from demur.errors import InputError
 from demur.prompts.columns import INDEX, Roles
-from demur.prompts.conversations import CONVERSATIONS, asked, turns_of
+from demur.prompts.conversations import CONVERSATIONS, split_turns, turns_of
 from demur.prompts.labels import is_missing, label_word, looks_like_label
 from demur.types import Label, Prompt, Template, Turn
 
-#: Values that a note quotes, and unread columns that it names.
+#: Most values quoted in a note, and most unread columns named.
 _QUOTED, _NAMED = 3, 8
 
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What was read of a source, and what was not. ``str()`` gives it as text.
+    """What was read from a source and what was not. ``str()`` gives it as text.
 
     Attributes:
         source: the file, set or split.
         count: prompts read.
-        labels: label -> prompts that have it.
-        columns: what was found (``prompt``, ``label``, ``id``, ``goal``, ``answer``, ...) -> the
-            column that it was taken from.
-        unread: other columns, which were not read.
+        labels: label -> number of prompts.
+        columns: role (``prompt``, ``label``, ``id``, ``goal``, ``answer``, ...) -> its column.
+        unread: the other columns.
         unread_labels: those of them that look like labels.
-        notes: whatever was left out, changed or filled in, with how often.
-        known: name of the published set that the columns were recognised as, or empty.
+        notes: sentences about what was left out, changed or filled in, with counts.
+        known: name of the published set whose columns these are, or empty.
     """
 
     source: str
@@ -68,7 +67,7 @@ class SourceSummary:
 
 @dataclass
 class Tally:
-    """What is counted while rows are read."""
+    """Counts kept while rows are read: notes, odd label values, and label words by column."""
 
     notes: Counter[str] = field(default_factory=Counter)
     strange: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -84,7 +83,7 @@ class Tally:
         notes: Sequence[str],
         known: str,
     ) -> SourceSummary:
-        """The summary of a source whose rows were all read."""
+        """Summarise a source after its last row."""
         taken = roles.taken()
         used = {*taken.values(), *(column.name for column in roles.labels)}
         unread = [c for c in columns if c not in used and not INDEX.fullmatch(c)]
@@ -118,26 +117,26 @@ def prompt_of(
     where: str,
     tally: Tally,
 ) -> tuple[Prompt, str | None]:
-    """The prompt of a row, and the answer to it where there is one.
+    """The prompt of a row, and the answer at the end of its conversation or None.
 
     Args:
         row: column -> value.
-        roles: which column is what.
-        label_of: goal -> label, of rows that do not say.
-        made_by: attack of rows that do not say.
+        roles: the columns by what they hold.
+        label_of: goal -> label, for rows without a label.
+        made_by: attack, for rows that do not name one.
         where: the row, for messages.
         tally: counts what was left out, changed or filled in.
 
     Raises:
-        InputError: the prompt is empty or no text.
+        InputError: the prompt is empty or not text.
     """
-    turns, text, answer = _said(row, roles, where)
+    turns, text, answer = _asked(row, roles, where)
     goal = _text(row, roles.goal, where)
     attack = _text(row, roles.attack, where).strip() or made_by
     if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
         attack = "adversarial"
     if (attack == "adversarial" or made_by == "artifact") and not text.strip():
-        # Artifacts hold null where the attack found nothing: what is left is the plain goal.
+        # Artifacts hold null if the attack failed. The plain goal is asked instead.
         if made_by == "artifact":
             tally.notes["rows have no jailbreak: the plain goal is asked"] += 1
         attack, text = "none", goal
@@ -165,10 +164,10 @@ def prompt_of(
 
 
 def answer_in(row: Mapping[str, Any], roles: Roles, where: str) -> str | None:
-    """The text of the column of answers; None where it is null or there is no such column.
+    """The answer in the column of answers; None if it is null or there is no such column.
 
     Raises:
-        InputError: it is no text and no assistant turn.
+        InputError: neither a text nor one assistant turn.
     """
     value = row.get(roles.answer) if roles.answer else None
     if isinstance(value, list | dict):
@@ -184,24 +183,24 @@ def answer_in(row: Mapping[str, Any], roles: Roles, where: str) -> str | None:
     return _is_text(value, f"{where}: column {roles.answer}")
 
 
-def _said(
+def _asked(
     row: Mapping[str, Any], roles: Roles, where: str
 ) -> tuple[tuple[Turn, ...], str, str | None]:
-    """The earlier turns, the text and the answer at the end of the conversation, if any."""
+    """The earlier turns, the text to ask, and the answer at the end of a conversation or None."""
     cell = row.get(roles.text)
     written = isinstance(cell, str) and cell.lstrip().startswith("[")
     if isinstance(cell, list | dict) or (written and roles.text.casefold() in CONVERSATIONS):
         turns = turns_of(cell, where, roles.text)
         for n, turn in enumerate(turns, 1):
             _readable(turn.content, f"{where}: turn {n} of column {roles.text}")
-        return asked(turns, where)
+        return split_turns(turns, where)
     earlier = row.get(roles.turns) if roles.turns else None
     before = () if is_missing(earlier) else tuple(turns_of(earlier, where, str(roles.turns)))
     return before, _text(row, roles.text, where), None
 
 
 def _label(row: Mapping[str, Any], roles: Roles, tally: Tally) -> Label | None:
-    """What the row's label columns say; the surest column's word where they differ."""
+    """The label of a row, from the first label column that has one."""
     found: list[tuple[str, Label]] = []
     for column in roles.labels:
         value = row.get(column.name)
@@ -218,7 +217,7 @@ def _label(row: Mapping[str, Any], roles: Roles, tally: Tally) -> Label | None:
 
 
 def _id(row: Mapping[str, Any], roles: Roles, where: str, tally: Tally) -> str:
-    """The row's id; a whole number that became 1.0 is 1 again."""
+    """The id of a row, with 1.0 read as 1."""
     value = row.get(roles.id) if roles.id else None
     if is_missing(value):
         return ""
@@ -235,7 +234,7 @@ def _id(row: Mapping[str, Any], roles: Roles, where: str, tally: Tally) -> str:
 
 
 def _template(row: Mapping[str, Any], column: str | None, where: str) -> Template | None:
-    """A cell's template: a list of texts and lengths, or the JSON of one; None where it is empty."""
+    """The template in a cell, a list of texts and lengths or its JSON; None if empty."""
     value = row.get(column) if column else None
     if value is None or value == "":
         return None
@@ -254,7 +253,7 @@ def _template(row: Mapping[str, Any], column: str | None, where: str) -> Templat
 
 
 def _text(row: Mapping[str, Any], column: str | None, where: str) -> str:
-    """A cell's text, empty where there is none."""
+    """The text in a cell, or an empty text."""
     value = row.get(column) if column is not None else None
     if value is None:
         return ""

@@ -1,4 +1,4 @@
-"""Where prompts come from: a file, a published set, the built-in world; and how its rows are read."""
+"""Open a source of prompts: a file, a published set or the built-in world."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from demur.prompts.sets import PromptSet, find_set, recognised
 from demur.prompts.table_files import read_hub, read_table
 from demur.types import Label, Prompt
 
-#: Rows by which columns that hold no text are told.
+#: Rows read ahead to see what the columns hold.
 _HEAD = 1000
 
 
@@ -27,18 +27,20 @@ def check_options(label: Label, limit: int | None) -> None:
         raise InputError(f"limit is {limit}; it must be at least 1.")
 
 
-def opened(source: str, column: str | None, columns: set[str]) -> tuple[Rows, PromptSet | None]:
-    """The rows of a source, and the published set that it is."""
+def open_source(
+    source: str, column: str | None, columns: set[str]
+) -> tuple[Rows, PromptSet | None]:
+    """The rows of a source, and the published set they belong to, if any."""
     if source.startswith("set:"):
         return _published(source)
     table = read_table(source, known={column.casefold()} if column else columns)
     return table, None if column else recognised(table.columns, Path(source).name)
 
 
-def looked_at(
+def peek(
     table: Rows,
 ) -> tuple[list[Mapping[str, Any]], Iterator[tuple[str, Mapping[str, Any]]]]:
-    """The first rows, and all of them."""
+    """The first rows, and an iterator over all of them."""
     rows = iter(table.rows)
     first = list(islice(rows, _HEAD))
     return [row for _, row in first], chain(first, rows)
@@ -47,7 +49,7 @@ def looked_at(
 def row_reader(
     source: str, roles: Roles, known: PromptSet | None, label: Label, tally: Tally
 ) -> Callable[[str, Mapping[str, Any]], tuple[Prompt, str | None]]:
-    """What reads one row: where it is and column -> value, to the prompt and its answer."""
+    """A function that turns a row, its place and column -> value, into a prompt and an answer."""
     made_by = known.attack if known else "none"
     name = _name(source, known) if known else ""
 
@@ -57,8 +59,8 @@ def row_reader(
     return lambda where, row: prompt_of(row, roles, label_of, made_by, f"{source}, {where}", tally)
 
 
-def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Number the repeated ids."""
+def number_repeats(prompts: Sequence[Prompt], tally: Tally) -> list[Prompt]:
+    """Add ``-2``, ``-3`` and so on to repeated ids, and count them."""
     taken: set[str] = set()
     seen: Counter[str] = Counter()
     named = []
@@ -68,12 +70,13 @@ def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
             seen[prompt.id] += 1
             name = f"{prompt.id}-{seen[prompt.id] + 1}"
         taken.add(name)
+        tally.notes["repeated ids were numbered, such as a-2"] += name != prompt.id
         named.append(prompt if name == prompt.id else replace(prompt, id=name))
     return named
 
 
-def built_in(source: str, limit: int | None) -> list[Prompt]:
-    """A set of the built-in world, such as ``organism:test/harmful/role_play``."""
+def built_in_prompts(source: str, limit: int | None) -> list[Prompt]:
+    """Prompts of the built-in world, such as ``organism:test/harmful/role_play``."""
     from demur.organism import world
 
     parts = source.removeprefix("organism:").split("/")
@@ -88,14 +91,14 @@ def built_in(source: str, limit: int | None) -> list[Prompt]:
 
 
 def _name(source: str, known: PromptSet) -> str:
-    """What tells which file of a set was read: its name, or configuration and split on the hub."""
+    """Name of the file of a set, or its configuration and split on the hub."""
     if source.startswith("set:") and "@" not in source:
         return f"{known.config} {known.split}"
     return Path(source.partition("@")[2] or source).name
 
 
 def _published(source: str) -> tuple[Rows, PromptSet]:
-    """The rows of a published set, of one category where one is named."""
+    """The rows of a published set, or of one of its categories."""
     where, _, file = source.removeprefix("set:").partition("@")
     name, _, category = where.partition("/")
     known = find_set(name)
@@ -116,10 +119,10 @@ def _published(source: str) -> tuple[Rows, PromptSet]:
 def _of_category(table: Rows, known: PromptSet, category: str, source: str) -> Rows:
     column = find(table.columns, known.category)
     if column is None:
-        raise InputError(f"{source}: {known.name} has no column of categories here.")
+        raise InputError(f"{source}: {known.name} has no column of categories in this file.")
     rows = list(table.rows)
     kept = [(w, row) for w, row in rows if str(row.get(column)).casefold() == category.casefold()]
     if not kept:
         there = sorted({str(row.get(column)) for _, row in rows})
-        raise InputError(f"{source}: no category {category!r}. There are: {', '.join(there)}.")
+        raise InputError(f"{source}: no category {category!r}. It has: {', '.join(there)}.")
     return Rows(table.columns, kept, table.notes)

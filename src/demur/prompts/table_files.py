@@ -1,4 +1,4 @@
-"""Rows of csv, tsv, jsonl, json, txt and parquet files, of standard input and of the model hub."""
+"""Read rows from csv, tsv, json, jsonl, txt and parquet files, standard input and the hub."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-#: Spreadsheets that only their own programs read.
+#: Workbooks, which demur does not read.
 _WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".ods")
-#: LibreOffice's filter for UTF-8 csv with commas.
+#: LibreOffice command with the filter for UTF-8 csv with commas.
 _TO_CSV = "libreoffice --headless --convert-to 'csv:Text - txt - csv (StarCalc):44,34,76'"
 
 
@@ -37,8 +37,7 @@ def read_table(source: str, *, known: set[str]) -> Rows:
 
     Args:
         source: where; a file's ending tells its format.
-        known: lower-case column names, which tell a csv header from text on standard input and
-            commas from semicolons.
+        known: lower-case column names, by which a csv header and its delimiter are recognised.
 
     Raises:
         InputError: not there, unreadable, empty or malformed; the message says where.
@@ -73,7 +72,7 @@ def read_table(source: str, *, known: set[str]) -> Rows:
         data = gzip.decompress(data) if packed else data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{source} is damaged or no gzip file ({error}). Make it again."
+            f"{source} is damaged or not a gzip file ({error}). Make it again."
         ) from error
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}.") from error
@@ -81,10 +80,10 @@ def read_table(source: str, *, known: set[str]) -> Rows:
 
 
 def decode(data: bytes, source: str) -> str:
-    """Text of UTF-8, with or without a byte order mark, or of UTF-16 with one.
+    """Decode UTF-8, with or without a byte order mark, or UTF-16 with one.
 
     Raises:
-        InputError: empty, or a byte that does not belong there; the message gives its offset.
+        InputError: empty, or an invalid byte; the message gives its offset.
     """
     mark, encoding = next((b for b in _BOMS if data.startswith(b[0])), (b"", "utf-8"))
     try:
@@ -97,8 +96,9 @@ def decode(data: bytes, source: str) -> str:
         ) from error
     if "\0" in text:
         raise InputError(
-            f"{source}: NUL character at offset {text.index(chr(0))}. It is no text file, or UTF-16 "
-            f"without its mark: iconv -f utf-16le -t utf-8 {source} > fixed{_ending(source)}"
+            f"{source}: NUL character at offset {text.index(chr(0))}. It is not a text file, or it is "
+            f"UTF-16 without a byte order mark: "
+            f"iconv -f utf-16le -t utf-8 {source} > fixed{_ending(source)}"
         )
     if not text.strip():
         raise InputError(f"{source} is empty. Give a file with at least one prompt.")
@@ -113,7 +113,7 @@ def _ending(source: str) -> str:
 
 
 def _jsonl(text: str, source: str, known: set[str]) -> Rows:
-    # Not splitlines: JSON strings may hold U+2028 and its like as they are.
+    # Not splitlines, which also splits at U+2028, which JSON strings may contain.
     lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
     values = ((f"line {n}", _parse(line, f"{source}, line {n}")) for n, line in lines)
     return _objects(values, source)
@@ -124,7 +124,7 @@ def _json(text: str, source: str, known: set[str]) -> Rows:
         return _jsonl(text, source, known)
     value, shared = _parse(text, source), {}
     if isinstance(value, dict):
-        # JailbreakBench's artifacts say once, above the rows, which attack made them all.
+        # JailbreakBench's artifacts name the attack once, above the rows.
         about = value.get("parameters")
         if isinstance(about, dict) and isinstance(about.get("method"), str):
             shared = {"attack": about["method"].casefold()}
@@ -139,7 +139,7 @@ def _json(text: str, source: str, known: set[str]) -> Rows:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first line is an object of its own with more behind it: JSON Lines."""
+    """Whether this is JSON Lines: the first line is a complete object and more lines follow."""
     first, _, rest = text.strip().partition("\n")
     try:
         return bool(rest) and isinstance(json.loads(first), dict)
@@ -148,9 +148,9 @@ def _is_lines(text: str) -> bool:
 
 
 def _by_behavior(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Rows of HarmBench's files, behavior id -> test cases or completions; None of other files.
+    """Rows of HarmBench's files, which map behavior ids to test cases or completions.
 
-    Lists of texts under names of labels are prompts with these labels.
+    If the keys name labels, the texts are prompts with these labels. None for other files.
     """
     lists = [item for item in value.values() if isinstance(item, list)]
     if not value or len(lists) != len(value):
@@ -177,7 +177,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _objects(values: Iterable[tuple[str, Any]], source: str) -> Rows:
-    """Rows of objects and texts; a column is what any of them has."""
+    """Rows of objects and texts. The columns are the keys of all objects."""
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for where, value in values:
         if not isinstance(value, dict | str):
@@ -219,7 +219,7 @@ def _parquet(path: Path) -> Rows:
 
 
 def _is_read(field: pa.Field) -> bool:
-    """Plain columns, conversations, and lists of texts to ask; no arrays and images."""
+    """Whether a column holds plain values, conversations or lists of texts, not arrays or images."""
     if not pa.types.is_nested(field.type):
         return True
     if not (pa.types.is_list(field.type) or pa.types.is_large_list(field.type)):
@@ -232,7 +232,7 @@ def _is_read(field: pa.Field) -> bool:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Column -> names of its classes, which the ``datasets`` library writes beside the schema."""
+    """Column -> class names, which the ``datasets`` library writes into the schema's metadata."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {
@@ -247,7 +247,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 def _with_class_names(
     row: Mapping[str, Any], names: Mapping[str, Sequence[str]]
 ) -> Mapping[str, Any]:
-    """A row with the names of its classes in place of their numbers; -1 is no class."""
+    """The row with class names in place of class numbers; -1 means no class."""
     if not names:
         return row
     told = {}
@@ -258,12 +258,12 @@ def _with_class_names(
     return {**row, **told}
 
 
-#: What a damaged Parquet file makes its reader raise.
+#: What pyarrow raises for a damaged Parquet file.
 _BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged or no Parquet file ({error}). Make it again.")
+    return InputError(f"{path} is damaged or not a Parquet file ({error}). Make it again.")
 
 
 def read_hub(
@@ -291,7 +291,9 @@ def read_hub(
     if not split:
         split = "train" if "train" in found else next(iter(found))
         if len(found) > 1:
-            notes = (f"split {split} of {', '.join(found)}: hub:{name}:SPLIT takes another",)
+            notes = (
+                f"Split {split} of {', '.join(found)} was read; hub:{name}:SPLIT reads another",
+            )
         found = found[split]
     classes = {c: f.names for c, f in found.features.items() if isinstance(f, datasets.ClassLabel)}
     rows = ((f"row {n}", _with_class_names(row, classes)) for n, row in enumerate(found, 1))
@@ -310,7 +312,7 @@ READERS: Mapping[str, Callable[[str, str, set[str]], Rows]] = {
 
 
 def _sniff(text: str, known: set[str]) -> Callable[[str, str, set[str]], Rows]:
-    """Reader of a text without a name: lines, unless its first line says otherwise."""
+    """Choose a reader for text without a file name: lines, unless the first line shows a format."""
     first = text.lstrip().split("\n", 1)[0]
     for kind, opening in ((".jsonl", dict), (".json", list)):
         try:
