@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--out", path / "run"),
     )
     assert f"12 prompts from {path}/p.txt: 12 unknown. Columns taken: prompt from text." in told
-    assert "No labels: give --label, or --labels FILE afterwards." in told
+    assert "No labels: give --label now, or demur anchors --labels FILE later." in told
     return path
 
 

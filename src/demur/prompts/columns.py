@@ -98,6 +98,8 @@ class Roles:
                 "attack": self.attack,
                 "context": self.context,
                 "earlier turns": self.turns,
+                "user template": self.user,
+                "response template": self.response,
             }.items()
             if column
         }

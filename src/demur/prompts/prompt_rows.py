@@ -52,10 +52,11 @@ class SourceSummary:
             parts.append(
                 "Columns taken: " + ", ".join(f"{k} from {v}" for k, v in self.columns.items())
             )
-        if {*self.labels} == {"unknown"} and not self.unread_labels:
-            parts.append("No labels: give --label, or --labels FILE afterwards")
+        if {*self.labels} == {"unknown"} and what == "prompts":
+            parts.append("No labels: give --label now, or demur anchors --labels FILE later")
         if self.unread:
-            more = ", ..." if len(self.unread) > _NAMED else ""
+            left = len(self.unread) - _NAMED
+            more = f" and {left} more" if left > 0 else ""
             parts.append(f"Not read: {', '.join(self.unread[:_NAMED])}{more}")
         if self.unread_labels:
             parts.append(
