@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,3 +137,28 @@ def test_the_parquet_files_of_a_run_are_prompts_again(
     (shard,) = (tmp_path / "run/traces").glob("*.parquet")
     assert pq.read_table(shard).column_names[-1] == "turns"
     assert read_prompts(shard) == prompts
+
+
+#: As Gemma's: no system turn, and user and assistant take turns.
+ALTERNATES = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{{ '<|user|>' if m.role == 'user' else '<|assistant|>' }}{{ m.content | trim }}{% endfor %}"
+    "<|assistant|>"
+)
+
+
+def test_a_template_without_a_system_turn_and_one_that_refuses_the_turns(
+    tiny_ar: LanguageModel,
+) -> None:
+    tokenizer = copy.deepcopy(tiny_ar.tokenizer)
+    tokenizer.chat_template = ALTERNATES
+    model = replace(tiny_ar, tokenizer=tokenizer)
+    folded = Turn("user", f"{SYSTEM.content}\n\n{EARLIER[0].content}")
+    prompt = Prompt("w4", "a", turns=(SYSTEM, *EARLIER))
+    assert model.chat.ids(prompt, mask_id=None) == rendered(
+        model, [folded, EARLIER[1], Turn("user", "w4")]
+    )
+    with pytest.raises(InputError, match=r"refuses these turns .*roles must alternate"):
+        model.encode([Prompt("w4", turns=EARLIER[:1])])
