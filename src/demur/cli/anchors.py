@@ -12,8 +12,19 @@ from demur.cli import console, options
 
 @options.app.command()
 def anchors(
-    runs: options.RunFolders,
     out: options.Out,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders made by demur trace, with labels.")
+    ] = None,
+    harmless: Annotated[
+        list[Path] | None, typer.Option(help="Run of harmless prompts, whatever its labels say.")
+    ] = None,
+    harmful: Annotated[
+        list[Path] | None, typer.Option(help="Run of harmful prompts, whatever its labels say.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="File of labels for the runs, by id or prompt text.")
+    ] = None,
     layer: Annotated[str, typer.Option(help="Recorded layer to read.")] = "last",
     judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
     surrogate: options.Reader = None,
@@ -24,11 +35,14 @@ def anchors(
     Anchors are mean states of harmless generations that answer and of harmful ones that refuse.
 
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
+
+    Example: demur anchors --harmless runs/a --harmful runs/b --out anchors.safetensors
     """
     from demur.judges import refusal_judge
     from demur.sri import fit_anchors
 
-    fitted = fit_anchors(options.traces_in(runs, surrogate), refusal_judge(judge), layer=layer)
+    traces = options.labelled_traces(runs or [], harmless or [], harmful or [], labels, surrogate)
+    fitted = fit_anchors(traces, refusal_judge(judge), layer=layer)
     fitted.save(out)
     about = {
         "anchors": str(out),
@@ -61,13 +75,15 @@ def signal(
     traces = Traces(tuple(Store.open(run).traces()))
     sigma = sigma_of(reference.states(traces), reference)
     rows = {trace.prompt.id: row.tolist() for trace, row in zip(traces, sigma, strict=True)}
+    texts = {trace.prompt.id: trace.prompt.text for trace in traces}
     if out:
-        header = ["id", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
-        write_csv(out, header, ([name, *values] for name, values in rows.items()))
+        header = ["id", "prompt", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
+        write_csv(out, header, ([name, texts[name], *values] for name, values in rows.items()))
     if as_json:
-        console.say_json({"alignment": reference.alignment, "sigma": rows})
+        console.say_json({"alignment": reference.alignment, "prompts": texts, "sigma": rows})
     elif out:
         console.say(f"{len(rows)} signals of {sigma.shape[1]} steps in {out}")
     else:
         for name, values in rows.items():
-            console.say(f"{name}  {console.sparkline(values)}  {values[-1]:.3f}")
+            line = f"{name}  {console.sparkline(values)}  {values[-1]:.3f}"
+            console.say(f"{line}  {console.short(texts[name])}")

@@ -158,9 +158,54 @@ def traces_in(runs: Sequence[Path], surrogate: str | None = None) -> Iterator[Tr
         StoreError: no run there, or a damaged one.
         ModelError, InputError: the surrogate cannot be loaded, or is not autoregressive.
     """
+    yield from _as_read(_stored(runs), surrogate)
+
+
+def labelled_traces(
+    runs: Sequence[Path],
+    harmless: Sequence[Path],
+    harmful: Sequence[Path],
+    labels: str | None,
+    surrogate: str | None,
+) -> Iterator[Trace]:
+    """Traces of the runs, with their own labels or those of a file, then of runs of one class.
+
+    Raises:
+        InputError: no run at all, or labels that fit none of the runs.
+        StoreError, ModelError: as for ``traces_in``.
+    """
+    if not (runs or harmful or harmless):
+        raise InputError(
+            "No runs. Give run folders with labels, or --harmless RUN and --harmful RUN."
+        )
+    if labels and not runs:
+        raise InputError("--labels labels the runs given without an option. Give at least one.")
+    yield from _as_read(_labelled(runs, harmless, harmful, labels), surrogate)
+
+
+def _labelled(
+    runs: Sequence[Path], harmless: Sequence[Path], harmful: Sequence[Path], labels: str | None
+) -> Iterator[Trace]:
+    from demur.prompts import read_labels, with_labels
+
+    own = _stored(runs)
+    if labels:
+        known = read_labels(labels)
+        console.note(str(known.summary))
+        own = with_labels(own, known)
+    yield from own
+    yield from with_labels(_stored(harmless), "harmless")
+    yield from with_labels(_stored(harmful), "harmful")
+
+
+def _stored(runs: Sequence[Path]) -> Iterator[Trace]:
     from demur.store import Store
 
-    traces = (trace for run in runs for trace in Store.open(run).traces())
+    return (trace for run in runs for trace in Store.open(run).traces())
+
+
+def _as_read(traces: Iterator[Trace], surrogate: str | None) -> Iterator[Trace]:
+    """The traces, or a surrogate's traces of their prompts and responses."""
     if surrogate is None:
         yield from traces
         return

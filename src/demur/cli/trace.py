@@ -69,12 +69,13 @@ def trace(
     """
     from demur import cluster, runs
     from demur.models import load
-    from demur.prompts import read_prompts
+    from demur.prompts import prompts_with_summary
     from demur.sampling import sampler_with
     from demur.sampling.fitting import peak_memory
     from demur.types import Record
 
-    rows = read_prompts(prompts, column=column, label=label, limit=limit)
+    rows, read = prompts_with_summary(prompts, column=column, label=label, limit=limit)
+    console.note(str(read))
     loading: dict[str, Any] = {
         "dtype": dtype,
         "device": device,

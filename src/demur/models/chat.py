@@ -47,8 +47,14 @@ class Chat:
 
         Raises:
             InputError: the prompt has masked slots and the model no mask token.
+                The template refuses the prompt's earlier turns.
             ModelError: the template does not show the user's text once and as it is.
         """
+        if prompt.turns:
+            said = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+            asked = {"role": "user", "content": prompt.text}
+            slots = None if prompt.user is None else self._slots(prompt, prompt.user, mask_id)
+            return self.dialogue_ids([*said, asked], last=slots)
         frame = self._asked(_TEXT).split(_TEXT)
         if len(frame) != 2:
             raise ModelError(
@@ -61,30 +67,48 @@ class Chat:
             if not self._cuts(prompt.text):
                 return self._tokens(self._asked(prompt.text))
             return [*before, *self.plain_ids(prompt.text), *after]
-        slots = self.template_ids(prompt.user)
-        if mask_id is None and -1 in slots:
+        return [*before, *self._slots(prompt, prompt.user, mask_id), *after]
+
+    def _slots(self, prompt: Prompt, template: Template, mask_id: int | None) -> list[int]:
+        """Token ids of a user template, masked slots holding ``mask_id``."""
+        ids = self.template_ids(template)
+        if mask_id is None and -1 in ids:
             raise InputError(
                 f"Prompt {prompt.id} has masked slots, but {self.name} is autoregressive and has "
                 "no mask token. Use a diffusion model."
             )
-        return [*before, *(mask_id if i < 0 and mask_id is not None else i for i in slots), *after]
+        return [mask_id if i < 0 and mask_id is not None else i for i in ids]
 
-    def dialogue_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+    def dialogue_ids(
+        self, turns: Sequence[Mapping[str, str]], *, last: Sequence[int] | None = None
+    ) -> list[int]:
         """Token ids of a dialogue, the beginning of the answer included.
 
         Args:
             turns: ``{"role": "system", "user" or "assistant", "content": text}`` in order. The
                 model's own system prompt is put first where there is none.
+            last: token ids that replace the last turn's content.
 
         Raises:
             InputError: the template refuses these turns.
         """
         if self.system and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": self.system}, *turns]
-        return self.turn_ids(turns)
+        return self.turn_ids(turns, last=last)
 
-    def turn_ids(self, turns: Sequence[Mapping[str, str]], *, after: str = "") -> list[int]:
+    def turn_ids(
+        self,
+        turns: Sequence[Mapping[str, str]],
+        *,
+        after: str = "",
+        last: Sequence[int] | None = None,
+    ) -> list[int]:
         """Token ids of these turns and no other, and of ``after``, which the answer begins with.
+
+        Args:
+            turns: as for ``dialogue_ids``.
+            after: how the answer begins.
+            last: token ids that replace the last turn's content.
 
         Raises:
             InputError: the template refuses these turns.
@@ -96,6 +120,15 @@ class Chat:
                 f"The chat template of {self.name} shows {len(parts) - 1} of these {len(turns)} turns. "
                 "Use a model whose template shows every turn."
             )
+        if last is not None and not any(map(self._cuts, texts[:-1])):
+            shown = self._render([*turns[:-1], {**turns[-1], "content": _TEXT}])
+            before, _, behind = shown.partition(_TEXT)
+            return [*self._tokens(before), *last, *self._tokens(behind + after)]
+        if last is not None:
+            ids = self._tokens(parts[0])
+            for text, behind in zip(texts[:-1], parts[1:-1], strict=True):
+                ids += [*self.plain_ids(text), *self._tokens(behind)]
+            return [*ids, *last, *self._tokens(parts[-1] + after)]
         if not any(map(self._cuts, texts)):
             return self._tokens(self._render(turns) + after)
         return self.framed_ids([*parts[:-1], parts[-1] + after], texts)
