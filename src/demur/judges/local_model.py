@@ -1,4 +1,8 @@
-"""A loaded model as an assistant that judges, attackers and defenses can ask."""
+"""A loaded model as an assistant that judges, attackers and defenses can ask.
+
+What the turns say is read as plain text: control tokens written inside a turn stay text, so that a
+judged response cannot end its own turn.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ from dataclasses import dataclass, fields, replace
 
 from demur.endpoint import Message, each_seed
 from demur.errors import InputError
-from demur.judges.turns import turn_ids
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, find_pooling, sampler_from
 from demur.sampling.fitting import in_halves
 from demur.tracing import cut_at_end, row_seed
+from demur.thoughts import answer_start, opens
 from demur.types import digest
+
+#: Tokens that a model which reasons may think before it answers.
+ROOM = 1024
 
 
 @dataclass(frozen=True)
@@ -22,13 +29,18 @@ class LocalAssistant:
     An autoregressive model writes up to ``max_tokens``; any other runs its own default sampler and its
     answer is cut there.
 
+    An answer that begins with a thought is given with it; ``max_tokens`` then counts what follows it.
+
     Attributes:
         model: what answers.
         batch_size: conversations answered together.
+        reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None gives ``ROOM`` to a model
+            whose chat template knows of thoughts, as far as its context reaches, and none to others.
     """
 
     model: LanguageModel
     batch_size: int = 8
+    reasoning_tokens: int | None = None
 
     def answer(
         self,
