@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import demur
 from demur.endpoint import Message
 from demur.judges import LocalAssistant, find_judge, judge_all
-from demur.judges.asking import HARMFUL, QUESTIONS, RATING, REFUSING, STRONGREJECT_RUBRIC, Question
-from demur.judges.asking import conversation as asked
+from demur.judges.questions import HARMFUL, QUESTIONS, RATING, REFUSING, STRONGREJECT_RUBRIC, Question
+from demur.judges.questions import conversation as asked
 from demur.organism import oracle, world
 from demur.organism.world import examination
 

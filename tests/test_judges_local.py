@@ -9,7 +9,7 @@ import demur
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.judges import LocalAssistant
-from demur.judges.turns import turn_ids
+from demur.judges.local_model import turn_ids
 from demur.models.base import LanguageModel
 
 ASK = [Message("system", "w1 w2"), Message("user", "w3 w4")]

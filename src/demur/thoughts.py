@@ -3,8 +3,9 @@
 Every room that reads an answer reads it through this module, so that all agree where it begins. Known
 forms: ``<think>`` and its spellings (``<thinking>``, ``<thought>``, ``<reasoning>``, ``<seed:think>``,
 ``[THINK]``, ``◁think▷``, ``<|begin_of_thought|>``, ``<|START_THINKING|>``, ``<|inner_prefix|>``,
-``<|channel>thought``), also where only the closing tag was written; the channels of gpt-oss, with their
-control tokens or as plain text (``analysis...assistantfinal...``); Granite's "Here is my thought process:".
+``<|channel>thought``), also where only the closing tag was written; the channels of gpt-oss, with
+control tokens or as plain text (``analysis...assistantfinal...``); Granite's "Here is my thought
+process:".
 
 An opening tag counts at the start of the text, of a line, or after a control token, so that an answer
 may mention one. A thought that does not end leaves nothing said: ``spoken`` gives None.
@@ -116,10 +117,15 @@ def thought_tokens(pieces: Sequence[str], *, opened: bool = False) -> list[bool]
 
 
 def opens(prompt: str) -> bool:
-    """Whether a rendered prompt ends inside a thought, as templates do that write ``<think>`` themselves."""
+    """Whether a rendered prompt ends inside a thought, as where the template writes ``<think>``."""
     tail = prompt[-_LONGEST:]
     marks = [mark for mark in _MARK.finditer(tail) if not tail[mark.end() :].strip()]
     return bool(marks and marks[-1]["open"])
+
+
+def knows_thoughts(template: str) -> bool:
+    """Whether a chat template holds a mark of thoughts, as those of models that reason do."""
+    return _MARK.search(template) is not None
 
 
 @final

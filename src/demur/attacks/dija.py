@@ -8,7 +8,7 @@ arXiv:2507.11097; code ZichenWen1/DIJA ``run_jailbreakbench/models/jailbreakbenc
        masked positions: from a template, or by a refiner model that is shown examples;
     2. an outline without a span gets one of 36 positions at its end;
     3. the sampler fills the spans together with the response; what is judged begins at the first
-       span (``demur.judges.reading.answer_of``).
+       span (``demur.judges.answers.answer_of``).
 
 Differs from the paper: instruction and examples of the refiner are in our own words, about harmless
 requests; a refiner's answer without a span is asked for again before step 2 applies to the plain

@@ -121,7 +121,7 @@ def _target(name: str, sampler: list[str] | None) -> LanguageModel:
 def _assistant(where: str, server: Mapping[str, Any]) -> Assistant:
     """A model to ask: on a server when the name says so, loaded otherwise."""
     from demur.endpoint import Endpoint
-    from demur.judges.local import LocalAssistant
+    from demur.judges.local_model import LocalAssistant
     from demur.models import load
 
     name, at, url = str(where).partition("@")

@@ -66,7 +66,7 @@ def judge(
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
     from demur.judges import compare, judge_all
-    from demur.judges.reading import answer_of
+    from demur.judges.answers import answer_of
     from demur.metrics import rate
     from demur.store import Store
 
@@ -126,7 +126,7 @@ def _judges(names: str, asked: tuple[Assistant | None, LanguageModel | None]) ->
 
 def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
-    from demur.judges.reading import answer_of
+    from demur.judges.answers import answer_of
 
     header = ["id", "goal", "attack", "response"]
     for name in said:
@@ -159,7 +159,7 @@ def _as_data(
 
 
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-    from demur.judges.reading import answer_of
+    from demur.judges.answers import answer_of
 
     kappa = pair.kappa
     console.say(

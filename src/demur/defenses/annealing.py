@@ -27,15 +27,15 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Noise, Pooling
+from demur.sampling import Noise, Pooling, Sampler, find_pooling
 from demur.sampling.denoising import Decision, MaskedText, denoise, masked_text, most_likely
 from demur.sampling.passes import alone
 from demur.sampling.remasking import commits_at, confidence, most_confident
-from demur.types import Step
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annealing:
+class Annealing(Sampler):
     """Settings of the sampler.
 
     Attributes:
@@ -73,17 +73,12 @@ class Annealing:
         return self.gen_length
 
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``annealed``."""
         page = masked_text(model, batch, self.gen_length)
-        return annealed(model, page, self, layers=layers, pooling=pooling, noise=noise)
+        pooling = find_pooling(record.pooling)
+        return annealed(model, page, self, layers=record.layers, pooling=pooling, noise=noise)
 
 
 def annealed(

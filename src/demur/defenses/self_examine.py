@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 from demur.defenses.defended import Defended, screened
 from demur.defenses.generation import Generation, generate
-from demur.judges.asking import fence_mark, fenced
+from demur.judges.questions import fence_mark, fenced
 from demur.models.base import LanguageModel
 from demur.organism import NAMES
 from demur.organism.world import examination

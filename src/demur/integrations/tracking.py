@@ -13,7 +13,7 @@ import numpy as np
 from demur.errors import InputError
 from demur.guard import AnyGuard
 from demur.judges import refusal_judge
-from demur.judges.reading import answer_of
+from demur.judges.answers import answer_of
 from demur.sri import Anchors, signal
 from demur.types import Traces
 

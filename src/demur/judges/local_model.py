@@ -11,15 +11,31 @@ from dataclasses import dataclass, fields, replace
 
 from demur.endpoint import Message, each_seed
 from demur.errors import InputError
+from demur.generation import cut_at_end
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, RowNoise, Sampler, find_pooling, sampler_from
+from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
 from demur.sampling.fitting import in_halves
-from demur.tracing import cut_at_end, row_seed
-from demur.thoughts import answer_start, opens
-from demur.types import digest
+from demur.sampling.noise import row_seed
+from demur.thoughts import knows_thoughts, opens, thought_tokens
+from demur.types import Record, digest
 
 #: Tokens that a model which reasons may think before it answers.
 ROOM = 1024
+
+
+def turn_ids(model: LanguageModel, turns: Sequence[Message], *, after: str = "") -> list[int]:
+    """Token ids of a conversation in the model's chat template, and of what the answer begins with.
+
+    Raises:
+        InputError: the chat template takes no such conversation.
+    """
+    shown = [{"role": turn.role, "content": encodable(turn.content)} for turn in turns]
+    return model.chat.turn_ids(shown, after=after)
+
+
+def encodable(text: str) -> str:
+    """Half a surrogate pair, which no tokenizer reads, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,9 @@ class LocalAssistant:
         Raises:
             InputError: a conversation does not fit into the model's context or its chat template.
         """
-        sampler = self._sampler(max_tokens, temperature)
         rows = [turn_ids(self.model, turns) for turns in conversations]
+        room = self._room(max(map(len, rows), default=0) + max_tokens)
+        sampler = self._sampler(max_tokens + room, temperature)
         for row in rows:
             if len(row) + sampler.new_tokens > self.model.context_length:
                 raise InputError(
@@ -79,6 +96,15 @@ class LocalAssistant:
             )
         return answers
 
+    def _room(self, taken: int) -> int:
+        """Tokens for thinking, beside those that a conversation and its answer take."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        template = self.model.tokenizer.chat_template
+        if not isinstance(template, str) or not knows_thoughts(template):
+            return 0
+        return max(0, min(ROOM, self.model.context_length - taken))
+
     def _sampler(self, max_tokens: int, temperature: float) -> Sampler:
         if self.model.traits.attention == "causal":
             return Autoregressive(steps=max_tokens, temperature=temperature)
@@ -90,16 +116,21 @@ class LocalAssistant:
     def _generate(
         self, rows: list[list[int]], seeds: list[int], sampler: Sampler, max_tokens: int
     ) -> list[str]:
-        steps = sampler.run(
-            self.model,
-            self.model.batch(rows),
-            layers=("last",),
-            pooling=find_pooling(self.model.traits.pooling),
-            noise=RowNoise.seeded(seeds),
-        )
+        record = Record(pooling=self.model.traits.pooling)
+        batch = self.model.batch(rows)
+        steps = sampler.run(self.model, batch, record, RowNoise.seeded(seeds))
         *_, last = steps
         answers = []
-        for tokens in last.tokens.tolist():
+        for row, tokens in zip(rows, last.tokens.tolist(), strict=True):
             ids, _ = cut_at_end([i for i in tokens if i >= 0], self.model.traits.end_ids)
-            answers.append(self.model.decode(ids[:max_tokens]))
+            answers.append(self._text(ids, max_tokens, opens(self._tail(row))))
         return answers
+
+    def _tail(self, row: list[int]) -> str:
+        return self.model.decode(row[-32:], special=True)
+
+    def _text(self, ids: list[int], max_tokens: int, opened: bool) -> str:
+        """An answer, cut to so many tokens after its thought. A thought that the prompt opened is marked."""
+        thought = thought_tokens([self.model.decode([i]) for i in ids], opened=opened)
+        begins = len(thought) - thought[::-1].index(True) if any(thought) else 0
+        return "<think>" * opened + self.model.decode(ids[: begins + max_tokens])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,12 +18,13 @@ from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling.noise import Noise
 from demur.sampling.nucleus import nucleus
-from demur.sampling.pooling import Pooling, RunningMeans
-from demur.types import Step
+from demur.sampling.pooling import Pooling, RunningMeans, find_pooling
+from demur.sampling.sampler import Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Autoregressive:
+class Autoregressive(Sampler):
     """Settings of the autoregressive sampler.
 
     Attributes:
@@ -33,6 +34,8 @@ class Autoregressive:
     """
 
     name: ClassVar[str] = "autoregressive"
+    releases: ClassVar[Literal["token", "block"]] = "token"
+    length_field: ClassVar[str] = "steps"
     steps: int = 32
     temperature: float = 0.0
     top_p: float = 1.0
@@ -51,16 +54,13 @@ class Autoregressive:
         return self.steps
 
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``autoregressive``."""
-        return autoregressive(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+        pooling = find_pooling(record.pooling)
+        return autoregressive(
+            model, batch, self, layers=record.layers, pooling=pooling, noise=noise
+        )
 
 
 @torch.inference_mode()

@@ -37,13 +37,14 @@ from demur.models.batch import Batch
 from demur.sampling.decision import BlockDecision, BlockRule
 from demur.sampling.noise import Noise
 from demur.sampling.page import Page, Reader, Window, lay_out
-from demur.sampling.pooling import FinishedMeans, Pooling, require_own_positions
+from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.remasking import Remasking, check_rule
-from demur.types import Step
+from demur.sampling.sampler import Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class Block(Sampler):
     """Settings of the block sampler (defaults: SDAR ``generate.py``, but greedy).
 
     Attributes:
@@ -106,17 +107,17 @@ class Block:
         """Most tokens a response can have."""
         return self.gen_length
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether a committed token may still change."""
+        return self.edit_threshold is not None
+
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``block``."""
-        return block(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+        pooling = find_pooling(record.pooling)
+        return block(model, batch, self, layers=record.layers, pooling=pooling, noise=noise)
 
 
 @torch.inference_mode()

@@ -32,12 +32,19 @@ from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.models.diffusion_gemma import Written
 from demur.sampling.noise import Noise
-from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask, require_own_positions
-from demur.types import Step
+from demur.sampling.pooling import (
+    FinishedMeans,
+    Pooling,
+    find_pooling,
+    positions_mask,
+    require_own_positions,
+)
+from demur.sampling.sampler import Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canvas:
+class Canvas(Sampler):
     """Settings of the canvas sampler (defaults: transformers' for DiffusionGemma).
 
     Attributes:
@@ -92,17 +99,17 @@ class Canvas:
         """Most tokens a response can have."""
         return self.gen_length
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether a committed token may still change."""
+        return True
+
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``canvas``."""
-        return canvas(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+        pooling = find_pooling(record.pooling)
+        return canvas(model, batch, self, layers=record.layers, pooling=pooling, noise=noise)
 
 
 @torch.inference_mode()

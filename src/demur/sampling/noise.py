@@ -11,6 +11,7 @@ cumulated probabilities would not give.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -43,6 +44,11 @@ class Noise(Protocol):
         """The noise of some rows only (``[K]`` int64 indices)."""
 
 
+def row_seed(seed: int, key: str) -> int:
+    """Seed of one row, in [0, 2**63), from the run's seed and the row's key."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") >> 1
+
+
 class RowNoise:
     """One generator a row, seeded by the run's seed and the row's own key."""
 
@@ -53,6 +59,11 @@ class RowNoise:
     def seeded(cls, seeds: Sequence[int]) -> RowNoise:
         """One generator for each seed (0 to 2**63 - 1)."""
         return cls([torch.Generator().manual_seed(seed) for seed in seeds])
+
+    @classmethod
+    def of(cls, seed: int, keys: Sequence[str]) -> RowNoise:
+        """One generator for each key, such as a prompt's id, of a run with this seed."""
+        return cls.seeded([row_seed(seed, key) for key in keys])
 
     def uniform(self, where: Tensor) -> Tensor:
         """See ``Noise.uniform``."""

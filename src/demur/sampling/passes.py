@@ -6,7 +6,7 @@ A loop written this way yields each ``Pass`` that it needs, for which it is sent
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from torch import Tensor
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling.noise import Noise
-from demur.sampling.pooling import Pooling
-from demur.types import Step
+from demur.sampling.pooling import Pooling, find_pooling
+from demur.sampling.sampler import Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Pass:
 Passes = Generator[Pass | Step, Any, None]
 
 
-class Sharing(ABC):
+class Sharing(Sampler):
     """A sampler whose passes may be read together with those of other generations."""
 
     @abstractmethod
@@ -56,16 +57,11 @@ class Sharing(ABC):
         """What the generation asks for and yields."""
 
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Yield a ``Step`` at a time; see ``passes``."""
-        asked = self.passes(model, batch, layers=layers, pooling=pooling, noise=noise)
+        pooling = find_pooling(record.pooling)
+        asked = self.passes(model, batch, layers=record.layers, pooling=pooling, noise=noise)
         return alone(model, asked)
 
 

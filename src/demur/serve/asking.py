@@ -10,12 +10,12 @@ from typing import Any
 
 from demur.errors import InputError
 from demur.sampling import Autoregressive, Sampler
+from demur.sampling.noise import row_seed
 from demur.serve.engine import Engine
 from demur.serve.job import Event, Job
 from demur.serve.limits import Limits
 from demur.serve.refusals import Refusal
 from demur.serve.wire import ChatRequest, CompletionRequest, Generation
-from demur.tracing import row_seed
 
 #: Settings of a sampler that a request can change and a draw depends on.
 DRAWN = ("temperature", "top_p")

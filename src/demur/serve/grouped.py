@@ -10,7 +10,7 @@ finished blocks alone: while a row works on a block, everything in it may still 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from demur.sampling import Block, Canvas, Pooling, RowNoise, Sampler
 from demur.sampling.passes import Passes, Sharing, next_steps, size_class
 from demur.serve.job import Job
 from demur.serve.moment import Moment
-from demur.types import Step
+from demur.types import Record, Step
 
 #: Groups of one kind that begin as requests come: of those that share their passes, where a group
 #: costs its own decisions alone, and of those that take passes of their own.
@@ -98,16 +98,16 @@ class Grouped:
                 self._arriving += jobs
 
     def _group(self, kind: Kind, jobs: list[Job]) -> Group:
-        begin: Callable[..., Any] = kind.sampler.run
+        batch = self._model.batch([job.prompt for job in jobs])
+        noise = RowNoise.seeded([job.seed for job in jobs])
+        steps: Any
         if isinstance(kind.sampler, Sharing):
-            begin = kind.sampler.passes
-        steps = begin(
-            self._model,
-            self._model.batch([job.prompt for job in jobs]),
-            layers=self._layers,
-            pooling=self._pooling,
-            noise=RowNoise.seeded([job.seed for job in jobs]),
-        )
+            steps = kind.sampler.passes(
+                self._model, batch, layers=self._layers, pooling=self._pooling, noise=noise
+            )
+        else:
+            record = Record(layers=self._layers, pooling=self._pooling.name)
+            steps = kind.sampler.run(self._model, batch, record, noise)
         return Group(jobs, steps, kind, end_ids=self._model.traits.end_ids)
 
 

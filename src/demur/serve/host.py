@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demur.errors import FingerprintError, InputError
+from demur.generation import fingerprint
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Sampler, sampler_from
 from demur.serve.answer import Mode
@@ -15,7 +16,7 @@ from demur.serve.engine import Engine
 from demur.serve.hosted import Hosted, Uncalibrated
 from demur.serve.limits import Limits
 from demur.serve.metrics import Metrics
-from demur.tracing import fingerprint
+from demur.types import Record
 
 if TYPE_CHECKING:
     from demur.guard import StreamingGuard
@@ -131,7 +132,7 @@ def _generation(model: LanguageModel, guard: StreamingGuard | None) -> tuple[Sam
     if guard is None:
         return sampler_from(model.traits.sampler), model.traits.pooling
     sampler, pooling = sampler_from(guard.fingerprint.sampler), guard.fingerprint.pooling
-    guard.require(fingerprint(model, sampler, pooling=pooling))
+    guard.require(fingerprint(model, sampler, Record(pooling=pooling)))
     if isinstance(sampler, Autoregressive):
         if pooling != "running":
             raise FingerprintError(

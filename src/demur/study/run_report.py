@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from demur import __version__
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.judges import refusal_judge
-from demur.judges.reading import answer_of
+from demur.judges.answers import answer_of
 from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
 from demur.sri import Anchors, signal
