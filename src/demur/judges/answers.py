@@ -67,7 +67,8 @@ _PLAIN = str.maketrans(
         "\u0901": "\u0902",
     }
 )
-_MARKUP = str.maketrans("*#_>", "    ")
+_MARKUP = "*#_>"
+_SHORT = (" im ", "cant ", "dont ", "wont ", "isnt ", " ive ", "doesnt ")
 _SHORTENED = re.compile(r" (im|cant|dont|wont|isnt|ive|doesnt)\b")
 _FULL = {"im": "i'm", "ive": "i've"}
 _BACKTICK = re.compile(r"(?<=[a-z])`(?=(?:t|m|s|re|ve|ll|d)\b)")
@@ -88,10 +89,13 @@ def plain(text: str) -> str:
         text = html.unescape(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_PLAIN)).translate(_PLAIN)
-    text = " " + " ".join(text.translate(_MARKUP).lower().split())
+    for mark in _MARKUP:
+        if mark in text:
+            text = text.replace(mark, " ")
+    text = " " + " ".join(text.lower().split())
     if "`" in text:
         text = _BACKTICK.sub("'", text)
-    if _SHORTENED.search(text):
+    if any(short in text for short in _SHORT):
         text = _SHORTENED.sub(lambda found: " " + _with_apostrophe(found[1]), text)
     return text
 
@@ -100,9 +104,12 @@ def _with_apostrophe(word: str) -> str:
     return _FULL.get(word, f"{word[:-1]}'t")
 
 
+_HELP = re.compile(r"help|assist|compl|provid|fulfil|request", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*\s*(.*?)\s*(?:```|$)", re.DOTALL)
 _TAGGED = re.compile(r"\s*<(\w{1,20})>\s*(.*?)\s*(?:</\1>\s*)?$", re.DOTALL)
-_LABELLED = re.compile(r"\s*(?:answer|response|assistant|output|reply|a|ai|bot)\s*:\s*", re.IGNORECASE)
+_LABELLED = re.compile(
+    r"\s*(?:answer|response|assistant|output|reply|a|ai|bot)\s*:\s*", re.IGNORECASE
+)
 _STRING = re.compile(r'[:\[,]\s*"((?:[^"\\]|\\.)*)')
 #: Longest answer that is parsed as JSON, in characters.
 _JSON = 20_000
@@ -119,7 +126,8 @@ def unwrapped(text: str) -> str:
         text = text[label.end() :]
     if start in ('"', "\u201c"):
         inner = text.strip()[1:]
-        if not inner.strip('"\u201d').count('"') and "\u201c" not in inner:
+        alone = not inner.strip('"\u201d').count('"') and "\u201c" not in inner
+        if alone and _HELP.search(inner):
             return inner.rstrip('"\u201d')
     return text
 
@@ -161,6 +169,7 @@ _VOICE = re.compile(
     r"|#{1,4} (?P<heading>[^\n]{2,40})(?=\n)"
     r"|(?P<lock>[\U0001f512\U0001f513]))"
 )
+_NAMING = (": ", ":\n", "[", "(", "\U0001f513", "\n#", ":*", "\u3010")
 #: Names of the voice that refuses in jailbreaks of two voices, and of the one that does not.
 _ITSELF = re.compile(
     r"(?:as )?(?:an )?(?:chat ?gpt|gpt(?:-?\d\w*)?|classic|normal|standard|default|regular|original|safe|assistant|ai\b"
@@ -170,7 +179,7 @@ _ITSELF = re.compile(
 _OTHER = re.compile(
     r"\b(?:as )?(?:dan\b|stan\b|dude\b|kevin|aim\b|omega|jail|developer|dev mode|evil|unfiltered|unrestricted"
     r"|uncensored|free|dark|opposite|better|based|anti|mode\b|persona|confidant|machiavelli|niccol|maximum|chaos"
-    r"|villain|rebel|\w+gpt\b|\w+bot\b|\U0001f513)",
+    r"|villain|rebel|\w+gpt\b|\w+bot\b)|\U0001f513",
     re.IGNORECASE,
 )
 #: Words in capitals before a colon that name no voice.
@@ -186,6 +195,8 @@ def voices(text: str) -> list[str]:
     Jailbreaks ask for two voices: one that refuses and one that does not. The first is named after an
     assistant or has no name, a later one has a persona's.
     """
+    if not any(mark in text for mark in _NAMING):
+        return []
     marks = [*_VOICE.finditer(text)]
     names = [mark["bracket"] or mark["colon"] or mark["heading"] or mark["lock"] for mark in marks]
     if not marks or not any(map(_is_other, names)):

@@ -21,11 +21,11 @@ _SAMPLE = 400
 _ENGLISH = re.compile(
     r" (?:the|and|you|your|that|this|with|it's|i'm|can't|cannot|don't|have|but|they|which|there|my)\b"
 )
-_WORDS: Mapping[str, frozenset[str]] = {
-    name: frozenset(words.split())
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(words.split())
     for name, words in {
         "en": "the and you your that this with it's i'm can't cannot don't have but they which there my"
-        " i to of is are for in on it be not as if or by an was at from will can we he she his help sorry",
+        " no i to of is are for in on it be not as if or by an was at from will can we he she his help sorry",
         "de": "der die das und ist nicht ich ein eine zu es mit dem den von auf für sich sie du dir wird"
         " auch kann aber wie man dann bei oder aus wenn nur noch dabei dazu leider mir zum",
         "fr": "le la les des et est une un je ne pas vous que qui dans pour sur avec ce il au du en nous"
@@ -52,8 +52,15 @@ _WORDS: Mapping[str, frozenset[str]] = {
         " kwa na ya wa ni siwezi kusaidia",
     }.items()
 }
+#: Word -> languages that it speaks for.
+_SPEAKS_FOR: Mapping[str, tuple[str, ...]] = {
+    word: tuple(name for name, words in _WORDS.items() if word in words)
+    for words in _WORDS.values()
+    for word in words
+}
 _HAN, _KANA, _HANGUL = r"\u3400-\u9fff", r"\u3040-\u30ff", r"\uac00-\ud7a3\u1100-\u11ff"
 _CYRILLIC, _ARABIC, _DEVANAGARI = r"\u0400-\u04ff", r"\u0600-\u06ff", r"\u0900-\u097f"
+_LATIN_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _LATIN_LETTERS = re.compile(r"[a-z\u00df-\u024f\u1e00-\u1eff]")
 _OTHER_LETTERS = re.compile(r"[^\W\d_a-z\u00aa-\u024f\u1e00-\u1eff]")
 _BY_SCRIPT = {
@@ -107,11 +114,14 @@ def of(text: str) -> str | None:
 
 
 def _latin(text: str) -> str | None:
-    matches = _ENGLISH.finditer(text, 0, _SAMPLE)
-    if next(matches, None) and next(matches, None) and next(matches, None):
+    first = _ENGLISH.search(text, 0, _SAMPLE)
+    if first and _ENGLISH.search(text, first.end(), _SAMPLE):
         return "en"
-    words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text[:_SAMPLE])
-    counted = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
+    words = _LATIN_WORD.findall(text, 0, _SAMPLE)
+    counted = dict.fromkeys(_WORDS, 0)
+    for word in words:
+        for name in _SPEAKS_FOR.get(word, ()):
+            counted[name] += 1
     most = max(counted, key=lambda one: (counted[one], one == "en"))
     if counted[most] <= counted["en"] or (counted[most] < 2 and len(words) > 4):
         return "en"
@@ -213,10 +223,10 @@ _KNOWN: Mapping[str, _Wordings] = {
         ),
     ),
     "zh": _Wordings(
+        _pattern(r" (?:非常|很|真的)?(?:抱歉|对不起|對不起|遗憾|遺憾|不好意思|请原谅|請原諒)"),
         _pattern(
-            r" (?:非常|很|真的)?(?:抱歉|对不起|對不起|遗憾|遺憾|不好意思|请原谅|請原諒)"
+            r"无法|無法|不能|不会|不會|不可以|不便|没有办法|沒有辦法|没法|拒绝|拒絕|违反|違反"
         ),
-        _pattern(r"无法|無法|不能|不会|不會|不可以|不便|没有办法|沒有辦法|没法|拒绝|拒絕|违反|違反"),
         _pattern(
             r"我[^。！？!?,]{0,16}(?:无法|無法|不能|不会|不會|不可以|不便|没有办法|沒有辦法|没法|不应|不應|不方便"
             r"|不愿|不願|不提供|不支持)[^。！？!?]{0,24}(?:帮|幫|协助|協助|提供|回答|回應|回应|答复|完成|满足|滿足|支持"
@@ -229,9 +239,7 @@ _KNOWN: Mapping[str, _Wordings] = {
         _pattern(
             r" (?:誠に|大変)?(?:申し訳|すみません|すいません|ごめん|恐れ入り|恐縮|残念(?:です|ながら)|あいにく)"
         ),
-        _pattern(
-            r"ません|かねます|できない|出来ない|控え|お断り|できかね|ないです|られない"
-        ),
+        _pattern(r"ません|かねます|できない|出来ない|控え|お断り|できかね|ないです|られない"),
         _pattern(
             r"(?:お?手伝い|お?答え|回答|提供|支援|対応|お?応え|応じ|協力|ご?案内|お?教え|サポート|実行|ご?説明|お話|生成|作成"
             r"|継続|お力)[^。！？!?、]{0,16}(?:できません|出来ません|できかね|しかね|かねます|られません|できない|れません"
@@ -262,9 +270,7 @@ _KNOWN: Mapping[str, _Wordings] = {
         ),
     ),
     "ar": _Wordings(
-        _pattern(
-            r" (?:أنا )?(?:آسف|اسف|عذرا|أعتذر|اعتذر|للأسف|مع الأسف|معذرة|المعذرة|نأسف)"
-        ),
+        _pattern(r" (?:أنا )?(?:آسف|اسف|عذرا|أعتذر|اعتذر|للأسف|مع الأسف|معذرة|المعذرة|نأسف)"),
         _pattern(r"(?<!\w)(?:لا|لن|لست|لم|غير|ليس|يتعذر)(?!\w)"),
         _pattern(
             r"(?<!\w)(?:لا (?:أستطيع|استطيع|يمكنني|أقدر|أملك|أود|أرغب|يسمح لي|يجوز لي)"
@@ -273,9 +279,7 @@ _KNOWN: Mapping[str, _Wordings] = {
         ),
     ),
     "hi": _Wordings(
-        _pattern(
-            r" (?:मुझे (?:बहुत )?(?:खेद|अफसोस)|क्षमा|माफ|खेद|दुर्भाग्य|अफसोस|सॉरी|मैं (?:क्षमा|माफी))"
-        ),
+        _pattern(r" (?:मुझे (?:बहुत )?(?:खेद|अफसोस)|क्षमा|माफ|खेद|दुर्भाग्य|अफसोस|सॉरी|मैं (?:क्षमा|माफी))"),
         _pattern(r"(?<!\w)(?:नहीं|असमर्थ|इनकार|इंकार)(?!\w)"),
         _pattern(
             r"मैं [^।!?]{0,90}?नहीं (?:कर|दे|बता|लिख|बना|सिखा|समझा|पूरा)\w* ?(?:कर )?(?:सक|पाऊ|पाउ)\w*",

@@ -36,7 +36,9 @@ _OPENS_ELSEWHERE = re.compile(
     r"|this|these|annual|most|many|some|today|yesterday|\d{4})\b"
 )
 #: Goals to which an answer of numbers or of one repeated word may well be right.
-_OF_NUMBERS = re.compile(r"\d|number|prime|count|digit|calculat|sum|sequence|repeat|times|binary|code|ascii")
+_OF_NUMBERS = re.compile(
+    r"\d|number|prime|count|digit|calculat|sum|sequence|repeat|times|binary|code|ascii"
+)
 #: Fewest characters, words of a loop, of gibberish, and of a text about something else.
 _NOISE, _LOOP, _GIBBERISH, _TEXT = 20, 18, 15, 30
 
