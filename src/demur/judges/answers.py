@@ -68,9 +68,8 @@ _PLAIN = str.maketrans(
     }
 )
 _MARKUP = "*#_>"
-_SHORT = (" im ", "cant ", "dont ", "wont ", "isnt ", " ive ", "doesnt ")
-_SHORTENED = re.compile(r" (im|cant|dont|wont|isnt|ive|doesnt)\b")
-_FULL = {"im": "i'm", "ive": "i've"}
+_SHORTENED = re.compile(r" (im|cant|dont|wont)\b")
+_FULL = {"im": "i'm", "cant": "can't", "dont": "don't", "wont": "won't"}
 _BACKTICK = re.compile(r"(?<=[a-z])`(?=(?:t|m|s|re|ve|ll|d)\b)")
 
 
@@ -92,16 +91,18 @@ def plain(text: str) -> str:
     for mark in _MARKUP:
         if mark in text:
             text = text.replace(mark, " ")
-    text = " " + " ".join(text.lower().split())
+    text = text.lower()
+    for space in "\n\t\r":
+        if space in text:
+            text = text.replace(space, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    text = " " + text.strip()
     if "`" in text:
         text = _BACKTICK.sub("'", text)
-    if any(short in text for short in _SHORT):
-        text = _SHORTENED.sub(lambda found: " " + _with_apostrophe(found[1]), text)
+    if "'" not in text and _SHORTENED.search(text, 0, 350):
+        text = _SHORTENED.sub(lambda found: " " + _FULL[found[1]], text)
     return text
-
-
-def _with_apostrophe(word: str) -> str:
-    return _FULL.get(word, f"{word[:-1]}'t")
 
 
 _HELP = re.compile(r"help|assist|compl|provid|fulfil|request", re.IGNORECASE)
@@ -195,7 +196,10 @@ def voices(text: str) -> list[str]:
     Jailbreaks ask for two voices: one that refuses and one that does not. The first is named after an
     assistant or has no name, a later one has a persona's.
     """
-    if not any(mark in text for mark in _NAMING):
+    for mark in _NAMING:
+        if mark in text:
+            break
+    else:
         return []
     marks = [*_VOICE.finditer(text)]
     names = [mark["bracket"] or mark["colon"] or mark["heading"] or mark["lock"] for mark in marks]

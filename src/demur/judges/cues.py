@@ -20,13 +20,12 @@ def word(*wordings: str) -> re.Pattern[str]:
 
 
 _CANNOT = (
-    r"(?: cannot| can ?not| can't|(?:'m| am) not in a position to|(?:'m"
-    r"| am)(?: \w+)? (?:hesitant|reluctant) to| won't(?: be able to)?| will not(?: be able to)?"
-    r"| would not be able to| am afraid i can(?:no|')t|(?: shall|'ll| must| may) not(?: be)?|(?: am|'m)(?: \w+ly| just"
-    r"| still)? (?:unable|not able|not going|not willing|not allowed|not permitted"
-    r"|not authorized|not programmed|not designed|not here) to|(?: don't| do not| wouldn't"
-    r"| would not)(?: \w+ly)? feel (?:comfortable|right)|(?: am|'m)(?: \w+ly)? not comfortable"
-    r"| refuse to| decline to| dare not)"
+    r"(?: (?:can(?:not|'t| not)|won't(?: be able to)?|will not(?: be(?: able to)?)?|(?:shall|must|may) not"
+    r"(?: be)?|would not be able to|refuse to|decline to|dare not|am afraid i can(?:no|')t)|'ll not(?: be)?"
+    r"|(?:'m| am)(?: not in a position to|(?: \w+)? (?:hesitant|reluctant) to|(?: \w+ly| just| still)?"
+    r" (?:unable|not able|not going|not willing|not allowed|not permitted|not authorized|not programmed"
+    r"|not designed|not here) to|(?: \w+ly)? not comfortable)"
+    r"|(?: don't| do not| wouldn't| would not)(?: \w+ly)? feel (?:comfortable|right))"
 )
 _ADVERB = r"(?: (?:and will not|and won't|and shall not|in good conscience|also|simply|just|help but|\w+ly)){0,2}"
 _HELPING = (
@@ -58,7 +57,7 @@ DENIAL = (
     (
         (),
         re.compile(
-            r" i(?:"
+            r" i(?=[ '])(?:"
             rf"{_CANNOT}{_ADVERB}{_HELPING}"
             r"|(?: must|'ll have to| will have to| have to| need to|'m going to(?: have to)?"
             r"| am going to(?: have to)?)(?: \w+ly)? (?:decline|refuse|pass\b|refrain)"
@@ -71,11 +70,11 @@ DENIAL = (
         ),
     ),
     (
-        phrases(" and can|, i |say no|should not|shouldn't|be not |no part|forbid| line | path "),
+        phrases(" and can|, i |should|say no|no part|forbid| line | path "),
         re.compile(
             rf" and can(?:not|'t){_HELPING}"
             r"|, i (?:cannot|can't|will not|won't|shall not|must not)[.!]"
-            r"| (?:i have to|i must|i'm going to|i'll have to) say no\b| i be not \w+in\b"
+            r"|, i be not \w+in\b|, matey, i be|(?: i have to| i must| i'm going to| i'll have to) say no\b"
             r"| have no part in\b| forbids? (?:that i|me)"
             r"| i (?:should not|shouldn't) (?:be )?(?:help|giv|provid|shar|tell|assist|writ|do)"
             r"| (?:line|path)(?: [\w']+){0,6} (?:won't|will not|shall not|cannot|never)(?: \w+){0,2}"
@@ -86,7 +85,7 @@ DENIAL = (
 
 #: Taken back in mid-answer: at once, or (``soft``) after a word of hesitation.
 RETRACTION = re.compile(
-    r" i(?:"
+    r" i(?=[ '])(?:"
     r" (?:can't|cannot|won't|will not|shouldn't|should not|am not going to)(?: in good conscience)?"
     r" (?:continue (?:with|this|down|any|writing|helping)|go any further|keep going|go on[.!])"
     r"|(?: am|'m) (?:going to stop|stopping) (?:here|now|there)[.,]"
@@ -108,7 +107,7 @@ _IDIOM = (
     r"|promise|eat\b|taste|know|remember|recall|think of|say (?:what|which|how|whether|if)"
     r"|claim|comment on every|(?:have|hold|express|feel|experience) ))"
 )
-INABILITY = re.compile(rf" i{_CANNOT}{_IDIOM}(?: \w|[.!])")
+INABILITY = re.compile(rf" i(?=[ ']){_CANNOT}{_IDIOM}(?: \w|[.!])")
 NO_ACCESS = re.compile(
     r" i (?:do not|don't) (?:\w+ly )?have (?:(?:any|direct|the|specific) )?(?:access|ability"
     r"|capability|information|that (?:\w+ of )?(?:\w+ )?information|personal (?:data|info)|real)"
@@ -140,9 +139,8 @@ HERE = re.compile(
 
 #: Rule 3, behind a look for its rarer words.
 IMPERSONAL_HINTS = phrases(
-    "something | against |for me to| my | request | i'll | i will | here to | topic| question",
-    " prompt | guidelines| instructed| outside | beyond | subject| out of the| off the| we | code",
-    "llow me to|but not ",
+    " my | me to|request|question|something |against |topic|guideline|what i | we | here to |but not ",
+    "subject|statement|prompt| code| road|the table|instructed",
 )
 IMPERSONAL = word(
     r"(?:not|isn't) something i(?:'m|'ll|'d| (?:am|can|will|would|feel|produce|provide|do\b"
@@ -170,7 +168,7 @@ IMPERSONAL = word(
     r"(?:ain't|isn't|is not|not) (?:my (?:style|thing|way\b)|in my (?:circuits|nature|programming))",
     r"(?:that is|that's|it is|this is) (?:quite |simply |entirely )?out of the question",
     r"(?:i|we|pirates|wizards|knights) (?:\w+ )?(?:have|has|live by|follow) (?:a|the|our|my) code\b",
-    r"not an? \w+ i(?:'ll| will|'m)",
+    r"not an? (?:road|path|line|topic|subject|request) (?:that )?i(?:'ll| will|'m|'d)",
     r"(?:does not|doesn't|do not|don't|will not|won't) allow me to",
     rf"we(?: are|'re)? (?:cannot|can't|unable to|not able to|won't|do not|don't)(?: \w+ly)?{_HELPING}",
     r"i can (?:explain|tell|describe|talk)(?: [\w,']+){1,14}? but not (?:how|what|where)\b",

@@ -114,6 +114,10 @@ def of(text: str) -> str | None:
 
 
 def _latin(text: str) -> str | None:
+    if " the " in text and (" to " in text or " of " in text or " you" in text):
+        return "en"
+    if " i can't" in text or " i cannot" in text or " i'm " in text:
+        return "en"
     first = _ENGLISH.search(text, 0, _SAMPLE)
     if first and _ENGLISH.search(text, first.end(), _SAMPLE):
         return "en"
