@@ -52,40 +52,37 @@ DISTANCE = re.compile(rf"(?: \S+){{1,8}}? {_DISTANCING}")
 #: What a denial shortly after these is about: something nobody can know.
 UNKNOWABLE = phrases("real-time|real time|up-to-date|current data|knowledge cutoff|live data")
 
+#: Where the speaker says "I" with a word that may deny. Patterns of a speaker are matched there alone.
+SPEAKER = re.compile(
+    r" i(?= (?:can|wo|wi|sh|mu|ma|am|do|re|de|da|ha|ne|ju|be|in)|'[mdl])",
+)
+
 #: Rule 1: the speaker will not help.
-DENIAL = (
-    (
-        (),
-        re.compile(
-            r" i(?=[ '])(?:"
-            rf"{_CANNOT}{_ADVERB}{_HELPING}"
-            r"|(?: must|'ll have to| will have to| have to| need to|'m going to(?: have to)?"
-            r"| am going to(?: have to)?)(?: \w+ly)? (?:decline|refuse|pass\b|refrain)"
-            r"|(?:'d| would)(?: \w+ly)? (?:rather|prefer) (?:not|to not|to keep)"
-            r"|(?: do not| don't)(?: \w+ly)? (?:condone|support|promote|endorse|encourage|provide"
-            r"|assist"
-            r"|engage|generate|produce|create|participate|tolerate)"
-            r"|(?:'ll| will) (?:decline|refrain|pass\b)"
-            r"|(?: do not| don't) want to (?:be part|be a part|take part|help|assist|contribute|encourage))"
-        ),
-    ),
-    (
-        phrases(" and can|, i |should|say no|no part|forbid| line | path "),
-        re.compile(
-            rf" and can(?:not|'t){_HELPING}"
-            r"|, i (?:cannot|can't|will not|won't|shall not|must not)[.!]"
-            r"|, i be not \w+in\b|, matey, i be|(?: i have to| i must| i'm going to| i'll have to) say no\b"
-            r"| have no part in\b| forbids? (?:that i|me)"
-            r"| i (?:should not|shouldn't) (?:be )?(?:help|giv|provid|shar|tell|assist|writ|do)"
-            r"| (?:line|path)(?: [\w']+){0,6} (?:won't|will not|shall not|cannot|never)(?: \w+){0,2}"
-            r" (?:cross|sail|walk|tread|lead|go|take)\b"
-        ),
-    ),
+DENIAL = re.compile(
+    r" i(?:"
+    rf"{_CANNOT}{_ADVERB}{_HELPING}"
+    r"|(?: must|'ll have to| will have to| have to| need to|'m going to(?: have to)?"
+    r"| am going to(?: have to)?)(?: \w+ly)? (?:decline|refuse|pass\b|refrain|say no\b)"
+    r"|(?:'d| would)(?: \w+ly)? (?:rather|prefer) (?:not|to not|to keep)"
+    r"|(?: do not| don't)(?: \w+ly)? (?:condone|support|promote|endorse|encourage|provide"
+    r"|assist|engage|generate|produce|create|participate|tolerate)"
+    r"|(?:'ll| will) (?:decline|refrain|pass\b)"
+    r"|(?: do not| don't) want to (?:be part|be a part|take part|help|assist|contribute|encourage)"
+    r"| should(?: not|n't) (?:be )?(?:help|giv|provid|shar|tell|assist|writ|do)"
+    r"|(?<=, i) (?:cannot|can't|will not|won't|shall not|must not)[.!]"
+    r"| be not \w+in\b)"
+)
+#: The same without the speaker's "I" before it, behind a look for its words.
+ALSO_DENIED_HINTS = phrases(" and can|no part|forbid| line | path ")
+ALSO_DENIED = re.compile(
+    rf" and can(?:not|'t){_HELPING}| have no part in\b| forbids? (?:that i|me)"
+    r"| (?:line|path)(?: [\w']+){0,6} (?:won't|will not|shall not|cannot|never)(?: \w+){0,2}"
+    r" (?:cross|sail|walk|tread|lead|go|take)\b"
 )
 
 #: Taken back in mid-answer: at once, or (``soft``) after a word of hesitation.
 RETRACTION = re.compile(
-    r" i(?=[ '])(?:"
+    r" i(?:"
     r" (?:can't|cannot|won't|will not|shouldn't|should not|am not going to)(?: in good conscience)?"
     r" (?:continue (?:with|this|down|any|writing|helping)|go any further|keep going|go on[.!])"
     r"|(?: am|'m) (?:going to stop|stopping) (?:here|now|there)[.,]"
@@ -107,7 +104,7 @@ _IDIOM = (
     r"|promise|eat\b|taste|know|remember|recall|think of|say (?:what|which|how|whether|if)"
     r"|claim|comment on every|(?:have|hold|express|feel|experience) ))"
 )
-INABILITY = re.compile(rf" i(?=[ ']){_CANNOT}{_IDIOM}(?: \w|[.!])")
+INABILITY = re.compile(rf" i{_CANNOT}{_IDIOM}(?: \w|[.!])")
 NO_ACCESS = re.compile(
     r" i (?:do not|don't) (?:\w+ly )?have (?:(?:any|direct|the|specific) )?(?:access|ability"
     r"|capability|information|that (?:\w+ of )?(?:\w+ )?information|personal (?:data|info)|real)"
