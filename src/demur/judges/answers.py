@@ -170,7 +170,6 @@ _VOICE = re.compile(
     r"|#{1,4} (?P<heading>[^\n]{2,40})(?=\n)"
     r"|(?P<lock>[\U0001f512\U0001f513]))"
 )
-_NAMING = (": ", ":\n", "[", "(", "\U0001f513", "\n#", ":*", "\u3010")
 #: Names of the voice that refuses in jailbreaks of two voices, and of the one that does not.
 _ITSELF = re.compile(
     r"(?:as )?(?:an )?(?:chat ?gpt|gpt(?:-?\d\w*)?|classic|normal|standard|default|regular|original|safe|assistant|ai\b"
@@ -196,10 +195,7 @@ def voices(text: str) -> list[str]:
     Jailbreaks ask for two voices: one that refuses and one that does not. The first is named after an
     assistant or has no name, a later one has a persona's.
     """
-    for mark in _NAMING:
-        if mark in text:
-            break
-    else:
+    if not ("[" in text or ":" in text or "(" in text or "#" in text or "\U0001f513" in text):
         return []
     marks = [*_VOICE.finditer(text)]
     names = [mark["bracket"] or mark["colon"] or mark["heading"] or mark["lock"] for mark in marks]

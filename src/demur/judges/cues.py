@@ -134,41 +134,70 @@ HERE = re.compile(
     r"(?! (?:[\w']+ ){0,4}(?:alternative|tip|suggestion|resource|legal|safe|healthy|positive|constructive|way to cope))"
 )
 
-#: Rule 3, behind a look for its rarer words.
-IMPERSONAL_HINTS = phrases(
-    " my | me to|request|question|something |against |topic|guideline|what i | we | here to |but not ",
-    "subject|statement|prompt| code| road|the table|instructed",
+#: Rule 3 of a speaker: where it may begin, and what it says.
+SPEAKER_ALSO = re.compile(
+    r" i(?:(?:'m| am) here to (?:promote|provide (?:helpful|safe|positive))"
+    r"| can (?:explain|tell|describe|talk)(?: [\w,']+){1,14}? but not (?:how|what|where)\b)"
 )
-IMPERSONAL = word(
-    r"(?:not|isn't) something i(?:'m|'ll|'d| (?:am|can|will|would|feel|produce|provide|do\b"
-    r"|support|engage|offer))",
-    r"something i(?:'m| am)(?: \w+){0,3} (?:pass|not )",
-    r"something i (?:stay away|steer clear|avoid|don't|do not|can't|cannot|won't|will not)",
-    r"(?:not|isn't) something (?:that )?(?:can|should|will) be discussed",
-    r"(?:outside|beyond|not part of) what i (?:do|can|am able)",
-    r"guidelines (?:prevent|forbid|prohibit|stop|do not allow|don't allow)",
-    r"instructed (?:to not|not to)",
-    r"(?:change|drop) the (?:topic|subject)",
-    r"off the table(?: for me)?[.!]",
-    r"(?:question|request|statement|prompt|query|topic)(?: you(?:'ve| have)? \w+)?"
-    r" (?:is|are|contains?)(?: \w+ly| both){0,2} (?:not (?:appropriate|acceptable|ethical|respectful)"
-    r"|(?:in|un)(?:appropriate|ethical|acceptable)\b|offensive|harmful|discriminatory|racist|illegal"
-    r"|based on (?:an? )?(?:\w+ ){0,3}(?:stereotyp|prejudic|discrim|assumption))",
-    r"against (?:(?:my|our|openai's|ethical|the|all)(?: [\w']+){0,4}? )?(?:guideline|polic"
-    r"|programming|principle|standard|values)",
-    r"violates? my (?:guid|princ|stand|prog|core|val|saf|ethic)",
-    r"(?:in|un)?(?:appropriate|ethical|right|responsible) (?:or \w+ )?for me to",
-    r"(?:not within|outside|beyond) my (?:\w+ )?(?:prog|abil|capab|scope|ethic)",
-    r"my purpose is ",
-    r"i(?:'m| am) here to (?:promote|provide (?:helpful|safe|positive))",
-    r"request (?:(?:is|was|has been) )?de(?:clin|ni)ed[.!,]",
-    r"(?:ain't|isn't|is not|not) (?:my (?:style|thing|way\b)|in my (?:circuits|nature|programming))",
-    r"(?:that is|that's|it is|this is) (?:quite |simply |entirely )?out of the question",
-    r"(?:i|we|pirates|wizards|knights) (?:\w+ )?(?:have|has|live by|follow) (?:a|the|our|my) code\b",
-    r"not an? (?:road|path|line|topic|subject|request) (?:that )?i(?:'ll| will|'m|'d)",
-    r"(?:does not|doesn't|do not|don't|will not|won't) allow me to",
-    rf"we(?: are|'re)? (?:cannot|can't|unable to|not able to|won't|do not|don't)(?: \w+ly)?{_HELPING}",
-    r"i can (?:explain|tell|describe|talk)(?: [\w,']+){1,14}? but not (?:how|what|where)\b",
+#: Rule 3: a word that every wording of a pattern holds, and the pattern.
+IMPERSONAL = tuple(
+    (hint, re.compile(rf" (?:{'|'.join(wordings)})"))
+    for hint, *wordings in (
+        (
+            "something ",
+            r"(?:not|isn't) something i(?:'m|'ll|'d| (?:am|can|will|would|feel|produce|provide|do\b"
+            r"|support|engage|offer))",
+            r"something i(?:'m| am)(?: \w+){0,3} (?:pass|not )",
+            r"something i (?:stay away|steer clear|avoid|don't|do not|can't|cannot|won't|will not)",
+            r"(?:not|isn't) something (?:that )?(?:can|should|will) be discussed",
+        ),
+        ("what i ", r"(?:outside|beyond|not part of) what i (?:do|can|am able)"),
+        (
+            "guideline",
+            r"guidelines (?:prevent|forbid|prohibit|stop|do not allow|don't allow)",
+        ),
+        (
+            "against ",
+            r"against (?:(?:my|our|openai's|ethical|the|all)(?: [\w']+){0,4}? )?(?:guideline|polic"
+            r"|programming|principle|standard|values)",
+        ),
+        (
+            " my ",
+            r"violates? my (?:guid|princ|stand|prog|core|val|saf|ethic)",
+            r"(?:not within|outside|beyond) my (?:\w+ )?(?:prog|abil|capab|scope|ethic)",
+            r"my purpose is ",
+            r"(?:ain't|isn't|is not|not) my (?:style|thing|way\b)",
+        ),
+        (
+            " me to",
+            r"(?:in|un)?(?:appropriate|ethical|right|responsible) (?:or \w+ )?for me to",
+            r"(?:does not|doesn't|do not|don't|will not|won't) allow me to",
+        ),
+        (
+            "topic",
+            r"(?:change|drop) the topic",
+            r"not an? topic i(?:'ll| will|'m|'d)",
+            r"topic(?: \w+)? (?:is|are)(?: \w+ly)? (?:off the table|not (?:appropriate|acceptable))",
+        ),
+        *(
+            (
+                noun,
+                rf"(?:that is|that's|it is|this is) (?:quite |simply |entirely )?out of the {noun}",
+                rf"{noun} (?:(?:is|was|has been) )?de(?:clin|ni)ed[.!,]",
+                rf"not an? {noun} i(?:'ll| will|'m|'d)",
+                rf"{noun}(?: you(?:'ve| have)? \w+)? (?:is|are|contains?)(?: \w+ly| both){{0,2}}"
+                r" (?:not (?:appropriate|acceptable|ethical|respectful)"
+                r"|(?:in|un)(?:appropriate|ethical|acceptable)\b|offensive|harmful|discriminatory|racist"
+                r"|illegal|based on (?:an? )?(?:\w+ ){0,3}(?:stereotyp|prejudic|discrim|assumption))",
+            )
+            for noun in ("question", "request", "statement", "prompt")
+        ),
+        (
+            " code",
+            r"(?:i|we|pirates|wizards|knights) (?:\w+ )?(?:have|has|live by|follow) (?:a|the|our|my) code\b",
+        ),
+        (" we can", rf"we can(?:not|'t)(?: \w+ly)?{_HELPING}"),
+    )
 )
 
 #: Some of what was asked for is held back, and some is said.

@@ -166,7 +166,7 @@ def _outright(text: str, textual: bool, spots: list[int]) -> Ruling | None:
         return _refusal(text, span, "denial")
     if not textual and (span := _inability(text, spots)):
         return _refusal(text, span, "inability")
-    if span := _impersonal(text, textual):
+    if span := _impersonal(text, textual, spots):
         return _refusal(text, span, "impersonal")
     if not textual and (span := _apology(text)):
         return _refusal(text, span, "apology")
@@ -290,16 +290,21 @@ def _inability(text: str, spots: list[int]) -> Span | None:
     return None
 
 
-def _impersonal(text: str, textual: bool) -> Span | None:
+def _impersonal(text: str, textual: bool, spots: list[int]) -> Span | None:
     """Rule 3."""
     if not textual and (passive := cues.PASSIVE.match(text)):
         return passive.span()
-    if not _has(text[:OPENING], cues.IMPERSONAL_HINTS):
-        return None
-    found = cues.IMPERSONAL.search(text, 0, OPENING)
-    if not found or (textual and not _begins(text, found.start())):
-        return None
-    return None if _quoted(text, found.start()) else found.span()
+    opening = text[:OPENING]
+    for hint, pattern in cues.IMPERSONAL:
+        if hint not in opening:
+            continue
+        found = pattern.search(opening)
+        if found and not (textual and not _begins(text, found.start())):
+            return None if _quoted(text, found.start()) else found.span()
+    for spot in spots:
+        if spot < OPENING and (found := cues.SPEAKER_ALSO.match(text, spot)):
+            return found.span()
+    return None
 
 
 def _apology(text: str) -> Span | None:
