@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 
 FLOORS = (
     ("errors",),
-    ("alignment", "files", "settings"),
+    ("alignment", "files", "settings", "thoughts"),
     ("types", "intervals"),
     ("metrics", "organism", "endpoint"),
     ("models", "prompts", "sri", "store", "viz"),

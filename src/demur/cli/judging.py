@@ -65,9 +65,8 @@ def judge(
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
-    from demur.judges import compare, judge_all
+    from demur.judges import compare, hit_rate, judge_all, tally
     from demur.judges.answers import answer_of
-    from demur.metrics import rate
     from demur.store import Store
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
@@ -86,13 +85,9 @@ def judge(
         console.say_json(_as_data(traces, said, compared))
         return
     for name, verdicts in said.items():
-        hits = rate([v.hit for v in verdicts], goals)
-        unparsed = sum(v.outcome == "unparsed" for v in verdicts)
-        noted = f", {unparsed} unparsed" if unparsed else ""
-        console.say(
-            f"{name}: {chosen[name].what} {hits.value:.3f} [{hits.low:.3f}, {hits.high:.3f}] "
-            f"of {len(verdicts)} responses{noted}"
-        )
+        hits = hit_rate(verdicts, goals)
+        share = f"{hits.value:.3f} [{hits.low:.3f}, {hits.high:.3f}]" if hits else "not judged"
+        console.say(f"{name}: {chosen[name].what} {share}, {tally(verdicts)}")
     for pair in compared:
         _say_comparison(pair, traces, said)
 
@@ -161,11 +156,7 @@ def _as_data(
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
     from demur.judges.answers import answer_of
 
-    kappa = pair.kappa
-    console.say(
-        f"\n{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
-        f"[{kappa.low:.3f}, {kappa.high:.3f}] over {kappa.n} responses"
-    )
+    console.say(f"{pair.first} and {pair.second}: {pair.agreement}")
     console.say(
         f"  refusing or harmless for both {pair.both}, for {pair.first} alone {pair.only_first}, "
         f"for {pair.second} alone {pair.only_second}, for neither {pair.neither}"

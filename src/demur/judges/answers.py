@@ -165,28 +165,34 @@ def _strings(value: Any) -> Iterator[str]:
 #: Where a voice begins: a name in brackets, before a colon, as a heading, or one of the two locks.
 _VOICE = re.compile(
     r"(?:^|\n|(?<=[.!?\"'\u201d\u2019)\]*]) )[ \t]*(?:"
-    r"[*_]{0,2}[\[(\u3010]\W{0,3}(?P<bracket>\w[\w .'\u2019-]{1,30}?)\W{0,2}[\])\u3011][*_]{0,2}:?[*_]{0,2}"
+    r"[*_]{0,2}[\[(\u3010]\W{0,3}(?P<bracket>\w[\w"
+    r" .'\u2019-]{1,30}?)\W{0,2}[\])\u3011][*_]{0,2}:?[*_]{0,2}"
     r"|[*_]{0,2}(?P<colon>[A-Z][\w'\u2019-]*(?: [\w'\u2019-]+){0,3})[*_]{0,2}:[*_]{0,2}(?=\s)"
     r"|#{1,4} (?P<heading>[^\n]{2,40})(?=\n)"
     r"|(?P<lock>[\U0001f512\U0001f513]))"
 )
 #: Names of the voice that refuses in jailbreaks of two voices, and of the one that does not.
 _ITSELF = re.compile(
-    r"(?:as )?(?:an )?(?:chat ?gpt|gpt(?:-?\d\w*)?|classic|normal|standard|default|regular|original|safe|assistant|ai\b"
+    r"(?:as )?(?:an )?(?:chat ?gpt|gpt(?:-?\d\w*)?|classic|normal|standard|default|regular"
+    r"|original|safe|assistant|ai\b"
     r"|language model|llm|claude|gemini|llama|bard|\U0001f512)",
     re.IGNORECASE,
 )
 _OTHER = re.compile(
-    r"\b(?:as )?(?:dan\b|stan\b|dude\b|kevin|aim\b|omega|jail|developer|dev mode|evil|unfiltered|unrestricted"
-    r"|uncensored|free|dark|opposite|better|based|anti|mode\b|persona|confidant|machiavelli|niccol|maximum|chaos"
+    r"\b(?:as )?(?:dan\b|stan\b|dude\b|kevin|aim\b|omega|jail|developer|dev mode|evil|unfiltered"
+    r"|unrestricted"
+    r"|uncensored|free|dark|opposite|better|based|anti|mode\b|persona|confidant|machiavelli|niccol"
+    r"|maximum|chaos"
     r"|villain|rebel|\w+gpt\b|\w+bot\b)|\U0001f513",
     re.IGNORECASE,
 )
 #: Words in capitals before a colon that name no voice.
-_NO_NAMES = frozenset(
-    "NOTE WARNING DISCLAIMER IMPORTANT TIP TIPS FAQ PS UPDATE EDIT SOURCE SOURCES RESOURCES HOTLINE CAUTION"
-    " REMINDER SUMMARY ALTERNATIVE ALTERNATIVES STEP USA UK EU US TLDR ANSWER HELP SAMHSA NSPL".split()
+_NO_NAME_WORDS = (
+    "NOTE WARNING DISCLAIMER IMPORTANT TIP TIPS FAQ PS UPDATE EDIT SOURCE SOURCES RESOURCES"
+    " HOTLINE CAUTION"
+    " REMINDER SUMMARY ALTERNATIVE ALTERNATIVES STEP USA UK EU US TLDR ANSWER HELP SAMHSA NSPL"
 )
+_NO_NAMES = frozenset(_NO_NAME_WORDS.split())
 
 
 def voices(text: str) -> list[str]:

@@ -19,28 +19,37 @@ from typing import NamedTuple
 _SAMPLE = 400
 
 _ENGLISH = re.compile(
-    r" (?:the|and|you|your|that|this|with|it's|i'm|can't|cannot|don't|have|but|they|which|there|my)\b"
+    r" (?:the|and|you|your|that|this|with|it's|i'm|can't|cannot|don't|have|but|they|which|there"
+    r"|my)\b"
 )
 _WORDS: Mapping[str, tuple[str, ...]] = {
     name: tuple(words.split())
     for name, words in {
-        "en": "the and you your that this with it's i'm can't cannot don't have but they which there my"
-        " no i to of is are for in on it be not as if or by an was at from will can we he she his help sorry",
-        "de": "der die das und ist nicht ich ein eine zu es mit dem den von auf für sich sie du dir wird"
+        "en": "the and you your that this with it's i'm can't cannot don't have but they which"
+        " there my"
+        " no i to of is are for in on it be not as if or by an was at from will can we he she his"
+        " help sorry",
+        "de": "der die das und ist nicht ich ein eine zu es mit dem den von auf für sich sie du"
+        " dir wird"
         " auch kann aber wie man dann bei oder aus wenn nur noch dabei dazu leider mir zum",
-        "fr": "le la les des et est une un je ne pas vous que qui dans pour sur avec ce il au du en nous"
+        "fr": "le la les des et est une un je ne pas vous que qui dans pour sur avec ce il au du"
+        " en nous"
         " mais cette puis sont désolé votre peux c'est d'un d'une plus ou par",
-        "es": "el la los las y es una un que en no se con por para lo del al su te como pero más si eso"
+        "es": "el la los las y es una un que en no se con por para lo del al su te como pero más"
+        " si eso"
         " esta este puedo siento yo está hay luego muy sin",
-        "pt": "o a os as e é uma um que em não se com por para do da no na mas mais você isso esse essa"
+        "pt": "o a os as e é uma um que em não se com por para do da no na mas mais você isso esse"
+        " essa"
         " seu sua ao ele posso eu são depois como esta está",
-        "it": "il lo la gli le e è una un che in non si con per di del della ma più questo questa sono"
+        "it": "il lo la gli le e è una un che in non si con per di del della ma più questo questa"
+        " sono"
         " mi ti posso come dei nel poi al da se anche ho",
         # Languages that are told apart from the others only to say that they are not known.
         "": "het een ik niet dat voor maar zijn wordt kan met aan je jij deze naar"
         " och att det är inte jag kan för som på med till den av om du ett mig dig sedan"
         " jeg ikke og til med på af men kan hvis fordi er dig deg"
-        " nie się na jest że to jak ale tym czy dla ponieważ mogę jako jsem není které protože vám nemohu"
+        " nie się na jest że to jak ale tym czy dla ponieważ mogę jako jsem není které protože vám"
+        " nemohu"
         " bir ve bu için ile de da ama çok değil sana sonra önce çünkü yardım"
         " tôi không và của là cho bạn này thể với các một được xin lỗi"
         " yang dan tidak saya untuk dengan ini itu anda dari pada karena bisa akan"
@@ -148,7 +157,8 @@ _NEAR = 130
 _KNOWN: Mapping[str, _Wordings] = {
     "de": _Wordings(
         _pattern(
-            r" (?:oh,? )?(?:es )?(?:tut mir (?:\w+ )?leid|leider|entschuldig\w*|verzeih\w*|(?:ich )?beda(?:u|ue)re?"
+            r" (?:oh,? )?(?:es )?(?:tut mir (?:\w+ )?leid|leider|entschuldig\w*|verzeih\w*"
+            r"|(?:ich )?beda(?:u|ue)re?"
             r"|sorry)"
         ),
         _pattern(r"(?<!\w)(?:nicht|kein\w*|ablehnen|unmöglich|nichts)(?!\w)(?! sicher)"),
@@ -156,7 +166,8 @@ _KNOWN: Mapping[str, _Wordings] = {
             r"(?<!\w)(?:(?:kann|darf|werde|möchte|will|könnte)(?: und \w+)? ich"
             r"|ich (?:\w+ )?(?:kann|darf|werde|möchte|will|könnte))(?!\w)"
             r"[^.!?]{0,90}?(?<!\w)(?:nicht|kein\w*|niemals|nichts)(?!\w)[^.!?]{0,90}?"
-            r"(?:helf|hilfe|unterstütz|behilflich|antwort|geben|bereitstell|anbiet|leist|liefer|nennen"
+            r"(?:helf|hilfe|unterstütz|behilflich|antwort|geben|bereitstell|anbiet|leist|liefer"
+            r"|nennen"
             r"|erklär|schreib|erstell|erfüll|nachkomm|verrat|mitteil|teilen|dienen|berat|mitmach"
             r"|fortfahr|weitermach|ausführ|beantwort|besprech|tun(?!\w)|machen(?!\w))",
             r"ich (?:muss|möchte|werde) [^.!?]{0,60}ablehnen",
@@ -170,58 +181,71 @@ _KNOWN: Mapping[str, _Wordings] = {
     ),
     "fr": _Wordings(
         _pattern(
-            r" (?:je suis (?:\w+ )?(?:désolée?|navrée?)|(?:toutes )?(?:désolée?|navrée?)|(?:mes |toutes mes )?excus"
+            r" (?:je suis (?:\w+ )?(?:désolée?|navrée?)|(?:toutes )?(?:désolée?|navrée?)|(?:mes "
+            r"|toutes mes )?excus"
             r"|pardon|malheureusement|je regrette|je m'excuse)"
         ),
         _pattern(r"(?<!\w)(?:ne|n'\w+|pas|impossible|refuse|à l'encontre)(?!\w)"),
         _pattern(
-            r"(?<!\w)je (?:ne |n')(?:peux|puis|saurais|pourrai|suis|vais|veux|souhaite|compte|fourni\w+"
+            r"(?<!\w)je (?:ne |n')(?:peux|puis|saurais|pourrai|suis|vais|veux|souhaite|compte"
+            r"|fourni\w+"
             r"|donne\w*|réponds?|répondrai|aiderai)(?!\w)(?! pas (?:sûre?|certaine?|dire si))",
             r"il (?:m'est|ne m'est pas) (?:\w+ )?(?:impossible|possible|permis|interdit)",
-            r"je (?:dois|me vois contrainte? de|suis (?:obligée?|contrainte?) de) (?:\w+ )?(?:refuser|décliner)",
+            r"je (?:dois|me vois contrainte? de|suis (?:obligée?"
+            r"|contrainte?) de) (?:\w+ )?(?:refuser|décliner)",
             r"je (?:refuse|décline)(?!\w)",
             r"à l'encontre de mes (?:principes|règles|directives)",
         ),
     ),
     "es": _Wordings(
         _pattern(
-            r" (?:lo siento|lo lamento|lamento|perdón|perdona|disculp\w+|desafortunadamente|lamentablemente"
+            r" (?:lo siento|lo lamento|lamento|perdón|perdona|disculp\w+|desafortunadamente"
+            r"|lamentablemente"
             r"|me temo|siento (?:decir|no))"
         ),
         _pattern(r"(?<!\w)(?:no|imposible|rechazar)(?!\w)"),
         _pattern(
-            r"(?<!\w)no (?:puedo|podré|podría|voy a|debo|quiero|deseo|me es posible|me está permitido"
-            r"|estoy (?:\w+ )?(?:autorizad|en condiciones|capacitad|programad|diseñad|dispuest|permitid)\w*"
+            r"(?<!\w)no (?:puedo|podré|podría|voy a|debo|quiero|deseo|me es posible"
+            r"|me está permitido"
+            r"|estoy (?:\w+ )?(?:autorizad|en condiciones|capacitad|programad|diseñad|dispuest"
+            r"|permitid)\w*"
             r"|tengo (?:permitido|permiso)|soy capaz|seré capaz|te ayudaré|le ayudaré)"
-            r"(?! (?:garantizar|asegurar|saber|predecir|esperar|creer|imaginar|decir (?:con|si|qué|cuál)))",
+            r"(?! (?:garantizar|asegurar|saber|predecir|esperar|creer|imaginar|decir (?:con|si|qué"
+            r"|cuál)))",
             r"(?:debo|tengo que|he de) (?:rechazar|negarme|declinar)",
             r"me niego a|rechazo (?:esta|esa|la|tu|su)|va en contra de mis",
         ),
     ),
     "pt": _Wordings(
         _pattern(
-            r" (?:desculp\w+|(?:eu )?(?:sinto|lamento)(?: muito)?|infelizmente|peço desculpas?|perdão|lamentavelmente)"
+            r" (?:desculp\w+|(?:eu )?(?:sinto|lamento)(?: muito)?|infelizmente|peço desculpas?"
+            r"|perdão|lamentavelmente)"
         ),
         _pattern(r"(?<!\w)(?:não|impossível|recusar)(?!\w)"),
         _pattern(
-            r"(?<!\w)não (?:posso|consigo|poderei|poderia|vou|devo|quero|irei|me é (?:possível|permitido)"
+            r"(?<!\w)não (?:posso|consigo|poderei|poderia|vou|devo|quero|irei|me é (?:possível"
+            r"|permitido)"
             r"|estou (?:\w+ )?(?:autorizad|apt|program|habilitad|disposto|em condições)\w*"
             r"|tenho (?:permissão|autorização)|sou capaz|fui (?:programad|projetad)\w*)"
-            r"(?! (?:garantir|assegurar|saber|prever|esperar|acreditar|imaginar|dizer (?:com|se|qual)))",
+            r"(?! (?:garantir|assegurar|saber|prever|esperar|acreditar|imaginar|dizer (?:com|se"
+            r"|qual)))",
             r"(?:tenho que|devo|preciso|tenho de) (?:recusar|declinar|negar)",
             r"(?:recuso-me|me recuso)|vai contra (?:as )?minhas",
         ),
     ),
     "it": _Wordings(
         _pattern(
-            r" (?:mi (?:dispiace|scuso|spiace)|(?:sono )?spiacente|scus[ai]\w*|purtroppo|perdonami|temo)"
+            r" (?:mi (?:dispiace|scuso|spiace)|(?:sono )?spiacente|scus[ai]\w*|purtroppo|perdonami"
+            r"|temo)"
         ),
         _pattern(r"(?<!\w)(?:non|impossibile|rifiutare)(?!\w)"),
         _pattern(
-            r"(?<!\w)non (?:posso|potrò|potrei|riesco a|voglio|intendo|fornirò|risponderò|ti aiuterò"
+            r"(?<!\w)non (?:posso|potrò|potrei|riesco a|voglio|intendo|fornirò|risponderò"
+            r"|ti aiuterò"
             r"|sono (?:\w+ )?(?:in grado|autorizzat|programmat|abilitat|disposto|progettat)\w*"
             r"|mi è (?:possibile|consentito|permesso)|ho il permesso)"
-            r"(?! (?:garantir|assicurar|sapere|prevedere|credere|immaginare|dire (?:con|se|quale)))",
+            r"(?! (?:garantir|assicurar|sapere|prevedere|credere|immaginare|dire (?:con|se"
+            r"|quale)))",
             r"(?:devo|sono costrett[oa] a) (?:rifiutar|declinar)",
             r"mi rifiuto|preferisco non|rifiuto (?:questa|la|di)|va contro (?:i miei|le mie)",
         ),
@@ -241,7 +265,8 @@ _KNOWN: Mapping[str, _Wordings] = {
     ),
     "ja": _Wordings(
         _pattern(
-            r" (?:誠に|大変)?(?:申し訳|すみません|すいません|ごめん|恐れ入り|恐縮|残念(?:です|ながら)|あいにく)"
+            r" (?:誠に|大変)?(?:申し訳|すみません|すいません|ごめん|恐れ入り|恐縮"
+            r"|残念(?:です|ながら)|あいにく)"
         ),
         _pattern(r"ません|かねます|できない|出来ない|控え|お断り|できかね|ないです|られない"),
         _pattern(
@@ -266,8 +291,10 @@ _KNOWN: Mapping[str, _Wordings] = {
         ),
         _pattern(r"(?<!\w)(?:не|невозможно|отказ\w*|нельзя)(?!\w)"),
         _pattern(
-            r"(?<!\w)я [^.!?]{0,30}?(?<!\w)не (?:могу|смогу|буду|стану|вправе|готов\w*|намерен\w*|имею права"
-            r"|в состоянии|в силах|должен|должна)(?!\w)(?! (?:быть уверен|гарантировать|знать|сказать,? сколько))",
+            r"(?<!\w)я [^.!?]{0,30}?(?<!\w)не (?:могу|смогу|буду|стану|вправе|готов\w*|намерен\w*"
+            r"|имею права"
+            r"|в состоянии|в силах|должен|должна)(?!\w)(?! (?:быть уверен|гарантировать|знать"
+            r"|сказать,? сколько))",
             r"(?:^ |[.!?] )не (?:могу|смогу|буду) (?:с этим )?(?:помо|отве|предост|выполн)",
             r"(?:вынужден\w*|должен|должна) (?:отказ|отклон)|отказываюсь|не имею права"
             r"|противоречит моим",
@@ -278,7 +305,8 @@ _KNOWN: Mapping[str, _Wordings] = {
         _pattern(r"(?<!\w)(?:لا|لن|لست|لم|غير|ليس|يتعذر)(?!\w)"),
         _pattern(
             r"(?<!\w)(?:لا (?:أستطيع|استطيع|يمكنني|أقدر|أملك|أود|أرغب|يسمح لي|يجوز لي)"
-            r"|لن (?:أقدم|أساعد|أتمكن|أستطيع|أجيب|أقوم|أشارك|أكتب|أزود|يمكنني)|لست (?:قادرا|مخولا|مصمما)"
+            r"|لن (?:أقدم|أساعد|أتمكن|أستطيع|أجيب|أقوم|أشارك|أكتب|أزود|يمكنني)|لست (?:قادرا|مخولا"
+            r"|مصمما)"
             r"|(?:غير|لست) (?:قادر|مخول)|أرفض|أعتذر عن|ليس (?:بإمكاني|بوسعي|في وسعي)|يتعذر علي)",
         ),
     ),
@@ -286,7 +314,8 @@ _KNOWN: Mapping[str, _Wordings] = {
         _pattern(r" (?:मुझे (?:बहुत )?(?:खेद|अफसोस)|क्षमा|माफ|खेद|दुर्भाग्य|अफसोस|सॉरी|मैं (?:क्षमा|माफी))"),
         _pattern(r"(?<!\w)(?:नहीं|असमर्थ|इनकार|इंकार)(?!\w)"),
         _pattern(
-            r"मैं [^।!?]{0,90}?नहीं (?:कर|दे|बता|लिख|बना|सिखा|समझा|पूरा)\w* ?(?:कर )?(?:सक|पाऊ|पाउ)\w*",
+            r"मैं [^।!?]{0,90}?नहीं (?:कर|दे|बता|लिख|बना|सिखा|समझा|पूरा)\w* ?(?:कर )?(?:सक|पाऊ"
+            r"|पाउ)\w*",
             r"मैं [^।!?]{0,90}?(?:नहीं (?:करू|करु|दू|दु|बता[उऊ]|कह|चाह)\S*|असमर्थ|इनकार|इंकार)",
             r"मेर\S+ लिए [^।!?]{0,60}(?:संभव नहीं|उचित नहीं)",
         ),

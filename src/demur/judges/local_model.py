@@ -130,7 +130,7 @@ class LocalAssistant:
         return self.model.decode(row[-32:], special=True)
 
     def _text(self, ids: list[int], max_tokens: int, opened: bool) -> str:
-        """An answer, cut to so many tokens after its thought. A thought that the prompt opened is marked."""
+        """An answer, cut to so many tokens after its thought; one that the prompt opened is marked."""
         thought = thought_tokens([self.model.decode([i]) for i in ids], opened=opened)
         begins = len(thought) - thought[::-1].index(True) if any(thought) else 0
         return "<think>" * opened + self.model.decode(ids[: begins + max_tokens])
