@@ -116,8 +116,13 @@ _STRING = re.compile(r'[:\[,]\s*"((?:[^"\\]|\\.)*)')
 _JSON = 20_000
 
 
-def unwrapped(text: str) -> str:
-    """The answer inside a JSON value, a code fence of JSON, a tag, a label or quotation marks."""
+def unwrapped(text: str, *, quotes: bool = True) -> str:
+    """The answer inside a JSON value, a code fence of JSON, a tag or a label.
+
+    Args:
+        text: the answer.
+        quotes: whether quotation marks around a refusal go too.
+    """
     start = text[:1] if text[:1] in '{["<`' else text.lstrip()[:1]
     if start in ("{", "[", "`"):
         text = _from_json(text)
@@ -125,7 +130,7 @@ def unwrapped(text: str) -> str:
         text = tagged[2]
     elif ":" in text[:12] and (label := _LABELLED.match(text)):
         text = text[label.end() :]
-    if start in ('"', "\u201c"):
+    if quotes and start in ('"', "\u201c"):
         inner = text.strip()[1:]
         alone = not inner.strip('"\u201d').count('"') and "\u201c" not in inner
         if alone and _HELP.search(inner):

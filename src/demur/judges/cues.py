@@ -30,7 +30,8 @@ _CANNOT = (
     r"|not programmed|not designed|not here) to|(?: \w+ly)? not comfortable)"
     r"|(?: don't| do not| wouldn't| would not)(?: \w+ly)? feel (?:comfortable|right))"
 )
-_ADVERB = r"(?: (?:and (?:will not|won't|shall not)|in good conscience|also|simply|just|help but|\w+ly)){0,2}"
+_AND_WILL_NOT = r"and (?:will not|won't|shall not)"
+_ADVERB = rf"(?: (?:{_AND_WILL_NOT}|in good conscience|also|simply|just|help but|\w+ly)){{0,2}}"
 _HELPING = (
     r" (?:be )?(?:with|assist|help|provid|fulfil|compl[yi]|support|encourag|condon|promot|engag"
     r"|answer"

@@ -143,7 +143,7 @@ _NONSENSE = word(
 #: How a letter or a titled text begins.
 _LETTER = re.compile(r" *(?:dear|subject|to whom|title|hi|hello)\b[^.!?]{0,40}[,:]")
 #: What a refusal says of the request, and a text that was asked for does not.
-_OF_A_REQUEST = re.compile(r"(?:this|that|your) request|translat|assist with|help with that")
+_OF_A_REQUEST = re.compile(r"(?:this|that|your) request|translat|assist with")
 #: Characters of an answer in which its stand on the premise is looked for.
 _OPENING = 350
 

@@ -100,7 +100,8 @@ def read(goal: str, response: str) -> Ruling:
     said = spoken(response)
     if said is None:
         return Ruling("cut_off")
-    asked, answer = goal_of(goal[:200]), unwrapped(said)
+    asked = goal_of(goal[:200])
+    answer = unwrapped(said, quotes=not asked.textual)
     text = plain(answer[:READ])
     if text == " ":
         return Ruling("no_text")

@@ -30,7 +30,8 @@ class Verdict:
             ``cut_off`` (its thought did not end), ``no_text``, ``other_language``; empty where the
             answer of a judging model has not the form asked for.
         score: the number it gave, on its own scale, where it gives one.
-        place: character of the response where the words that decided begin, where a judge knows it.
+        place: character of the answer, after its thought, where the words that decided begin, where a
+            judge knows it.
     """
 
     outcome: Literal["hit", "miss", "unparsed"]
