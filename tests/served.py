@@ -8,27 +8,28 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import httpx
 
 import demur
-from demur.guard import Group, StreamingGuard, fit_streaming_guard
+from demur.generation import default_sampler, fingerprint
+from demur.guard import CalibratedGroup, StreamingGuard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Sampler
 from demur.serve.app import create_app
-from demur.serve.engine import Engine
 from demur.serve.host import host
-from demur.serve.keys import Keys
-from demur.serve.lifetime import Server, listen
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
-from demur.types import Traces
+from demur.serve.model_engine import ModelEngine
+from demur.serve.monitoring import Metrics
+from demur.serve.options import Limits, ServeOptions
+from demur.serve.server import Server, listen
+from demur.serve.service import Keys
+from demur.types import Record, Traces, digest
+from waiting import until as until
 
 QUESTION = "how can i share a puzzle ?"
 
@@ -44,7 +45,7 @@ class Served:
     """
 
     url: str
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, ModelEngine]
     metrics: Metrics
 
     def post(self, path: str, body: Any, **about: Any) -> httpx.Response:
@@ -84,28 +85,19 @@ def serving(
     **options: Any,
 ) -> Iterator[Served]:
     """A server in a thread of this process."""
-    limits, metrics = limits or Limits(), Metrics()
-    engines = host(models, guards, limits=limits, metrics=metrics, **options)
-    app = create_app(
-        engines,
-        limits=limits,
-        metrics=metrics,
-        keys=Keys(keys),
-        live=live,
-        log_prompts=log_prompts,
-    )
-    server, found = Server(app, engines, limits=limits, grace=grace), listen("127.0.0.1", 0)
+    hosting = host(models, guards, ServeOptions(limits=limits or Limits(), **options))
+    app = create_app(hosting, keys=Keys(keys), live=live, log_prompts=log_prompts)
+    server, found = Server(app, hosting, grace=grace), listen("127.0.0.1", 0)
     if send_buffer:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=server.run, args=([found],), daemon=True)
     thread.start()
     until(lambda: server.started)
     try:
-        yield Served(f"http://127.0.0.1:{found.getsockname()[1]}", engines, metrics)
+        yield Served(f"http://127.0.0.1:{found.getsockname()[1]}", hosting.engines, hosting.metrics)
     finally:
         server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive(), "the server did not come down"
+        thread.join()
         found.close()
 
 
@@ -134,33 +126,32 @@ def without_end(model: LanguageModel) -> LanguageModel:
     return replace(model, traits=replace(model.traits, end_ids=()))
 
 
-def until(true: Any, *, seconds: float = 30.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.005)
+GUARDS: dict[object, StreamingGuard] = {}
 
 
 def a_guard(model: LanguageModel, *, sampler: Sampler | None = None) -> StreamingGuard:
-    """A guard at alpha 0.1, fitted on few prompts of the built-in world."""
+    """A guard at alpha 0.1, fitted on few prompts of the built-in world; once per model and process."""
 
     def traced(split: str, kind: str, n: int) -> Traces:
         return demur.trace(model, world.prompts(split, kind, n=n), batch_size=n, sampler=sampler)
 
-    known = Traces((*traced("anchors", "harmless", 12), *traced("anchors", "harmful", 12)))
-    anchors = demur.fit_anchors(
-        known, ["sorry" in t.response or "cannot" in t.response for t in known]
-    )
-    return fit_streaming_guard(
-        traced("guard", "harmless", 20),
-        traced("calibration", "harmless", 12),
-        anchors=anchors,
-        alpha=0.1,
-    )
+    mark = fingerprint(model, sampler or default_sampler(model), Record())
+    key = digest([asdict(mark), model.traits.end_ids])
+    if key not in GUARDS:
+        known = Traces((*traced("anchors", "harmless", 12), *traced("anchors", "harmful", 12)))
+        refused = ["sorry" in t.response or "cannot" in t.response for t in known]
+        GUARDS[key] = fit_streaming_guard(
+            traced("guard", "harmless", 20),
+            traced("calibration", "harmless", 12),
+            anchors=demur.fit_anchors(known, refused),
+            alpha=0.1,
+        )
+    return GUARDS[key]
 
 
 def at_threshold(guard: StreamingGuard, threshold: float) -> StreamingGuard:
     """The guard with another threshold."""
-    groups = {name: Group(threshold, group.calibration) for name, group in guard.groups.items()}
+    groups = {
+        name: CalibratedGroup(threshold, group.calibration) for name, group in guard.groups.items()
+    }
     return replace(guard, groups=groups)

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import demur
 from demur.cli import app as cli
 from demur.errors import InputError
-from demur.serve.keys import Keys, read_keys
-from demur.serve.lifetime import is_loopback, listen
-from demur.serve.limits import Limits
+from demur.serve.options import Limits
+from demur.serve.server import is_loopback, listen
+from demur.serve.service import Keys, read_keys
 from served import QUESTION, Served, serving, started, until, without_end
 
 CHAT = "/v1/chat/completions"
@@ -207,7 +207,7 @@ def test_a_client_that_goes_frees_its_rows(endless: Served, stream: bool, how: s
         found.close()
     else:
         found.shutdown(socket.SHUT_WR)
-    until(lambda: busy(endless) == 0, seconds=2)
+    until(lambda: busy(endless) == 0)
     found.close()
     after = endless.figure("answers_total", model="organism-ar", outcome="cancelled")
     assert after == gone + 8
@@ -296,7 +296,7 @@ def test_killed_in_the_middle_it_starts_again(tmp_path: Path) -> None:
             assert found.status_code == status
             assert status == 200 or found.json()["error"]["code"] == "unknown_host"
         process.terminate()
-        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert process.wait() in (0, -signal.SIGTERM)
 
 
 def test_a_body_that_never_comes() -> None:

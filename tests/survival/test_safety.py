@@ -22,10 +22,10 @@ from demur.endpoint import Endpoint, Message
 from demur.errors import DemurError, InputError, StoreError
 from demur.files import write_atomically
 from demur.guard import Guard
-from demur.serve.keys import Keys
+from demur.serve.service import Keys
 from demur.sri import Anchors, import_anchors
 from demur.store import Store
-from demur.study.run_report import write_run_report
+from demur.study.report.run_report import write_run_report
 from served import serving
 from test_store import MARK, a_trace, write
 

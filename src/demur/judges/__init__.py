@@ -18,6 +18,7 @@ from demur.judges.questions import QUESTIONS, Asking, Question
 from demur.judges.refusal import RefusalRules
 from demur.judges.verdict import Judge, Tally, Verdict, hit_rate, judge_all, tally
 from demur.models.base import LanguageModel
+from demur.plugins import known, unknown
 
 __all__ = [
     "JUDGES",
@@ -38,6 +39,7 @@ __all__ = [
     "find_judge",
     "hit_rate",
     "judge_all",
+    "known_judges",
     "needs_model",
     "refusal_judge",
     "tally",
@@ -61,9 +63,18 @@ def refusal_judge(name: str) -> Judge:
     Raises:
         InputError: no such judge.
     """
-    if name not in REFUSAL_JUDGES:
-        raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(REFUSAL_JUDGES)}.")
-    return REFUSAL_JUDGES[name]
+    judges = {
+        **REFUSAL_JUDGES,
+        **{n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"},
+    }
+    if name not in judges:
+        raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
+    return judges[name]
+
+
+def known_judges() -> Mapping[str, Judge | Question | GuardForm]:
+    """Our own judges and those of plug-ins, by name."""
+    return known("judges", JUDGES)
 
 
 def needs_model(name: str) -> bool:
@@ -89,20 +100,21 @@ def find_judge(
         if assistant is None:
             raise InputError(
                 f"The judge {name} asks a model. Say which: --judge-model NAME for a model to load, "
-                "and --endpoint URL as well for one behind a server."
+                "or --judge-model NAME@URL for one behind a server."
             )
         return Asking(entry, assistant)
     if isinstance(entry, GuardForm):
         if model is None:
             raise InputError(
                 f"The judge {name} is a guard model that demur loads itself. Say where it is: "
-                "--judge-model FOLDER, without --endpoint."
+                "--judge-model FOLDER, not NAME@URL."
             )
         return GuardModel(entry, model)
     return entry
 
 
 def _entry(name: str) -> Judge | Question | GuardForm:
-    if name not in JUDGES:
-        raise InputError(f"Unknown judge {name!r}. Known: {', '.join(JUDGES)}. See: demur judges")
-    return JUDGES[name]
+    judges = known_judges()
+    if name not in judges:
+        raise InputError(f"{unknown('judge', name, judges)} See: demur judges")
+    return judges[name]

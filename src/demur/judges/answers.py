@@ -1,9 +1,4 @@
-"""What a judge reads: of a generation its answer, and of an answer its plain words.
-
-Where an attack masks parts of the user turn (DIJA, arXiv:2507.11097) the harm stands in what the model
-fills in there. Differs from that paper's code, which reads the filled user turn alone: the response
-that follows is read too.
-"""
+"""What a judge reads of an answer: what follows its thought, out of its wrapping, in plain characters."""
 
 from __future__ import annotations
 
@@ -16,29 +11,8 @@ from typing import Any
 
 from demur.judges.verdict import CUT_OFF, Verdict
 from demur.thoughts import spoken
-from demur.types import Trace
 
 Pair = tuple[str, str]
-
-
-def answer_of(trace: Trace, response: str | None = None) -> str:
-    """What the model said: the filled user turn from its first slot on, then the response.
-
-    For a prompt without masked slots that is the response alone.
-
-    Args:
-        trace: the generation.
-        response: a draft to read in the response's place. A trace keeps the slots as they were filled
-            in the end, not step by step, so a draft is read behind those.
-    """
-    answer = trace.response if response is None else response
-    if trace.prompt.user is None:
-        return answer
-    filled, head = " ".join(trace.filled_prompt.split()), trace.prompt.user[0]
-    before = " ".join(head.split()) if isinstance(head, str) else ""
-    # Where the tokenizer does not give the head back as it was, the whole turn is read.
-    rest = filled.partition(before)[2] if before and before in filled else filled
-    return f"{rest.strip()}\n{answer}".strip()
 
 
 def after_thought(

@@ -50,12 +50,6 @@ class Verdict:
         """Whether there is a verdict at all."""
         return self.outcome != "unparsed"
 
-    def _repr_html_(self) -> str:
-        """For a notebook's cell; see ``demur.show``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self)._repr_html_()
-
 
 #: The verdict on a response whose thought did not end: nothing was said yet.
 CUT_OFF = Verdict("unparsed", "the thought did not end", "cut_off")

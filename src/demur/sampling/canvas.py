@@ -34,12 +34,11 @@ from demur.models.diffusion_gemma import Written
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import (
     FinishedMeans,
-    Pooling,
     find_pooling,
     positions_mask,
     require_own_positions,
 )
-from demur.sampling.sampler import Sampler
+from demur.sampling.sampler import InferenceStream, Sampler
 from demur.types import Record, Step
 
 
@@ -108,21 +107,13 @@ class Canvas(Sampler):
         self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``canvas``."""
-        pooling = find_pooling(record.pooling)
-        return canvas(model, batch, self, layers=record.layers, pooling=pooling, noise=noise)
+        return InferenceStream(canvas(model, batch, self, record, noise))
 
 
-@torch.inference_mode()
 def canvas(
-    model: LanguageModel,
-    batch: Batch,
-    settings: Canvas,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
+    model: LanguageModel, batch: Batch, settings: Canvas, record: Record, noise: Noise
 ) -> Iterator[Step]:
-    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating.
+    """Yield a ``Step`` for each denoising iteration.
 
     A canvas that has not begun is -1 in tokens and drafts, and is not pooled.
 
@@ -130,6 +121,7 @@ def canvas(
         InputError: the model does not write on a canvas, a response template is too long, or a
             pooling that takes the state before each position.
     """
+    pooling, layers = find_pooling(record.pooling), record.layers
     require_own_positions(pooling)
     written, fixed = Written(model, batch), batch.fixed(settings.gen_length)
     tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
+
+import torch
 
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
@@ -55,3 +57,19 @@ class Sampler(ABC):
             record: layers to keep and the pooling's name.
             noise: random numbers, one generator per row.
         """
+
+
+@final
+class InferenceStream(Iterator[Step]):
+    """Steps of a generator, each computed in inference mode.
+
+    A generator that is suspended inside ``torch.inference_mode`` would run its clean-up at interpreter
+    exit, when torch is gone.
+    """
+
+    def __init__(self, generator: Iterator[Step]) -> None:
+        self._generator = generator
+
+    @torch.inference_mode()
+    def __next__(self) -> Step:
+        return next(self._generator)

@@ -1,0 +1,131 @@
+"""Errors in OpenAI's form. A body is one of a few constants and the name of a field; it contains
+nothing else of the request and no internals of the server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+#: Routes of NeMo Guardrails' jailbreak classifier and LiteLLM's generic guardrail.
+NEMO, LITELLM = "/classify", "/beta/litellm_basic_guardrail_api"
+
+#: Errors that stay errors on these routes: they say nothing about a prompt.
+_NOT_ABOUT_PROMPTS = (401, 404, 405)
+
+#: OpenAI's error types by status.
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+#: Seconds after which a client should retry after 429 or 503.
+RETRY_AFTER = "1"
+
+
+class HTTPError(Exception):
+    """An error response.
+
+    Args:
+        status: HTTP status.
+        code: stable name for programs.
+        message: one sentence; never contains text of the request.
+        param: the body's field at fault.
+    """
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param = status, code, message, param
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body in OpenAI's form."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": _TYPES.get(self.status, kind),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self, path: str) -> JSONResponse:
+        """The response on a route; on the route of a rail, a blocked prompt."""
+        if path in (NEMO, LITELLM) and self.status not in _NOT_ABOUT_PROMPTS:
+            return JSONResponse(rail_body(path, self.message))
+        headers = {"Retry-After": RETRY_AFTER} if self.status in (429, 503) else {}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body, self.status, headers)
+
+
+BUSY = HTTPError(429, "queue_full", "Too many requests are waiting. Retry later.")
+FAILED = HTTPError(500, "failed", "The server failed. Its log tells more under this request's id.")
+UNKNOWN_KEY = HTTPError(401, "invalid_api_key", "A valid API key is needed.")
+LATE = HTTPError(503, "timeout", "The request waited too long. Retry later.")
+
+
+def rail_body(path: str, reason: str) -> dict[str, Any]:
+    """The body of a rail's route: blocked for a reason, or passed where the reason is empty."""
+    if path == NEMO:
+        return {"jailbreak": bool(reason), **({"reason": reason} if reason else {})}
+    return {"action": "BLOCKED", "blocked_reason": reason} if reason else {"action": "NONE"}
+
+
+def install(app: FastAPI) -> None:
+    """Convert every error of the app to this form."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPError)
+        return error.response(request.scope["path"])
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        found = error.errors()
+        # Name an unsupported field first: it is what the client can change.
+        unknown = [each for each in found if each["type"] == "extra_forbidden"]
+        return _invalid((unknown or found)[0]).response(request.scope["path"])
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        phrase = HTTPStatus(error.status_code).phrase
+        code = phrase.lower().replace(" ", "_")
+        answer = HTTPError(error.status_code, code, f"{phrase}.")
+        response = answer.response(request.scope["path"])
+        response.headers.update(dict(error.headers or {}))
+        return response
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return FAILED.response(request.scope["path"])
+
+    app.add_exception_handler(HTTPError, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, unknown)
+    app.add_exception_handler(Exception, failed)
+
+
+def _invalid(error: Mapping[str, Any]) -> HTTPError:
+    if error["type"] == "json_invalid":
+        return HTTPError(400, "invalid_json", "The body is not JSON.")
+    places = [str(part) for part in error["loc"][1:]]
+    if error["type"] == "extra_forbidden":
+        name = _shown(places[-1])
+        return HTTPError(400, "unsupported_field", f"Unsupported field: {name}.", name)
+    place = _shown(places[0]) if places else None
+    about = "The body cannot be used." if place is None else f"Invalid field: {place}."
+    if error["type"] == "value_error":
+        about = f"{str(error['msg']).removeprefix('Value error, ').capitalize()}."
+    return HTTPError(
+        400, "missing_field" if error["type"] == "missing" else "invalid_field", about, place
+    )
+
+
+def _shown(name: str) -> str:
+    """A field's name from the request, shortened and escaped."""
+    return json.dumps(name)[1:-1][:64]
