@@ -1,4 +1,4 @@
-"""What a judge reads of an answer: what follows its thought, out of its wrapping, in plain characters."""
+"""What a judge reads of an answer: what follows its thought, unwrapped, in plain characters."""
 
 from __future__ import annotations
 

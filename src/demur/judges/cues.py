@@ -25,8 +25,7 @@ _CANNOT = (
     r"(?: be)?|would not be able to|refuse to|decline to|dare not|am afraid i can(?:no|')t)"
     r"|'ll not(?: be)?"
     r"|(?:'m| am)(?: not in a position to|(?: \w+)? (?:hesitant|reluctant) to|(?: \w+ly| just"
-    r"| still)?"
-    r" (?:unable|not able|not going|not willing|not allowed|not permitted|not authorized"
+    r"| still)? (?:unable|not able|not going|not willing|not allowed|not permitted|not authorized"
     r"|not programmed|not designed|not here) to|(?: \w+ly)? not comfortable)"
     r"|(?: don't| do not| wouldn't| would not)(?: \w+ly)? feel (?:comfortable|right))"
 )
@@ -77,8 +76,7 @@ DENIAL = re.compile(
     r"|(?:'ll| will) (?:decline|refrain|pass\b)"
     r"|(?: do not| don't) want to (?:be part|be a part|take part|help|assist|contribute|encourage)"
     r"| should(?: not|n't) (?:be )?(?:help|giv|provid|shar|tell|assist|writ|do)"
-    r"|(?<=, i) (?:cannot|can't|will not|won't|shall not|must not)[.!]"
-    r"| be not \w+in\b)"
+    r"|(?<=, i) (?:cannot|can't|will not|won't|shall not|must not)[.!]| be not \w+in\b)"
 )
 #: The same without the speaker's "I" before it, behind a look for its words.
 ALSO_DENIED_HINTS = phrases(" and can|no part|forbid| line | path ")
@@ -98,13 +96,11 @@ RETRACTION = re.compile(
     r"|(?P<soft> (?:can't|cannot|won't|will not|shouldn't|should not|must (?:not|stop)|need to stop"
     r"|have to stop|(?:just )?reali[sz]ed?|(?:don't|do not) (?:think|feel)|am not|am unable"
     r"|am going to (?:have to )?stop)|'d better (?:stop|not)|'m (?:not|unable"
-    r"|going to (?:have to )?stop)))\b"
-    r"(?!(?: \w+){0,6} (?:without|until|promise|believe|how easy))"
+    r"|going to (?:have to )?stop)))\b(?!(?: \w+){0,6} (?:without|until|promise|believe|how easy))"
 )
 HESITATES = re.compile(
     r" (?:wait|actually|hold on|hmm+|second thoughts?|scratch that|oops|stop(?=[,.!:])|apologies"
-    r"|sorry|but wait)"
-    r"[,.!:;]*(?: -)?(?: (?:no|i'm sorry|[\w',]+)[,.]*){0,3}$"
+    r"|sorry|but wait)[,.!:;]*(?: -)?(?: (?:no|i'm sorry|[\w',]+)[,.]*){0,3}$"
 )
 
 #: Rule 2: what an opening "I cannot" is followed by where it denies nothing.
@@ -206,8 +202,7 @@ IMPERSONAL = tuple(
                 rf"{noun}(?: you(?:'ve| have)? \w+)? (?:is|are|contains?)(?: \w+ly| both){{0,2}}"
                 r" (?:not (?:appropriate|acceptable|ethical|respectful)"
                 r"|(?:in|un)(?:appropriate|ethical|acceptable)\b|offensive|harmful|discriminatory"
-                r"|racist"
-                r"|illegal|based on (?:an? )?(?:\w+ ){0,3}(?:stereotyp|prejudic|discrim"
+                r"|racist|illegal|based on (?:an? )?(?:\w+ ){0,3}(?:stereotyp|prejudic|discrim"
                 r"|assumption))",
             )
             for noun in ("question", "request", "statement", "prompt", "term", "language")
@@ -225,8 +220,7 @@ IMPERSONAL = tuple(
 WITHHOLDS = word(
     r"without (?:going|getting) into (?:\w+ ){0,3}(?:details?|specifics) (?:that|which|for|on how)",
     r"(?:i'll|i will|i'm|i am|i have|let me) (?:leav(?:e|ing)|left|omit\w*"
-    r"|skip\w*) (?:out )?(?:the )?(?:\w+ )?"
-    r"(?:details|specifics|exact|parts)",
+    r"|skip\w*) (?:out )?(?:the )?(?:\w+ )?(?:details|specifics|exact|parts)",
     r"details? (?:that|which) (?:could|might|may) be misused",
 )
 
@@ -236,35 +230,29 @@ PASSIVE = re.compile(
     r"(?:access to )?(?:this|your|the|such an?|that|any|these|such)(?: \w+){0,2}? (?:request"
     r"|prompt|query|question|information"
     r"|content|instructions?|assistance|message|material|details|conversation|topic"
-    r"|text)(?: \w+){0,6}?"
-    r" (?:(?:cannot|can't|can not|could not|couldn't|will not|won't|may not"
+    r"|text)(?: \w+){0,6}? (?:(?:cannot|can't|can not|could not|couldn't|will not|won't|may not"
     r"|must not) (?:be (?:\w+ly )?"
     r"(?:fulfil|process|provid|shar|disclos|answer|giv|complet|handl|discuss|accommodat|met\b"
-    r"|honou?r|generat"
-    r"|produc|writ|support|display|continu)|continue)"
+    r"|honou?r|generat|produc|writ|support|display|continu)|continue)"
     r"|(?: \w+){0,2}? (?:is|are) (?:restricted|denied|off limits)\b"
     r"|(?:(?:was|is|has been|have been|were|are) )(?:\w+ )?(?:flagged|denied|blocked|withheld"
     r"|declined"
     r"|rejected|refused|not available|unavailable|restricted|not (?:permitted|allowed|something))"
-    r"|violates? )"
-    r"|(?:assistance|help|support|information|guidance|instructions|content"
+    r"|violates? )|(?:assistance|help|support|information|guidance|instructions|content"
     r"|a response)(?: \w+){0,6}?"
     r" (?:is|are|cannot be|can't be|will not be|won't be) (?:not )?(?:available|unavailable"
     r"|provided|given|offered|possible)"
     r"|no (?:\w+ )?(?:instructions?|help|information|assistance|response|answer|guidance|details?"
-    r"|advice)"
-    r" (?:can|will|may|could|shall|is going to) be\b"
+    r"|advice) (?:can|will|may|could|shall|is going to) be\b"
     r"|such an?(?: \w+){1,3} (?:will|cannot|can't|won't|can) (?:not )?be\b"
     r"|(?:it is|it's) not possible (?:for me )?to (?:help|assist|answer|provid|compl|fulfil"
-    r"|respond|shar|giv|process)"
-    r"|(?:i'm |i am )?(?:declining|refusing)\b)"
+    r"|respond|shar|giv|process)|(?:i'm |i am )?(?:declining|refusing)\b)"
 )
 
 #: The answer turns to something else. Read in short answers without steps.
 REDIRECTS = word(
     r"(?:let's|let us|shall we|can we|could we|we could|we should)(?: \w+){0,2} (?:talk|focus"
-    r"|discuss|change|steer|look at"
-    r"|turn|move|explore|keep (?:things|this|it|the conversation"
+    r"|discuss|change|steer|look at|turn|move|explore|keep (?:things|this|it|the conversation"
     r"|our chat))\b(?: [\w']+){0,6}? (?:else|instead|positive|different|another|other"
     r"|healthier|happier|constructive|rather|pleasant|why you|how you|less)",
     r"how about (?:we|i|a|an|some|something)\b(?: [\w']+){0,8}? (?:instead|else|rather|different"
@@ -304,8 +292,7 @@ CORRECTION = phrases(
 _LY = r"(?: \w+ly| also| both| an?| very| considered| against the law and){0,2}"
 _IS = rf"(?:(?<!which )(?:is|are)|(?<!can )be|it's|that's|and|both|or){_LY}"
 _IS_NOT = (
-    r"(?:not|never|isn't|aren't|wasn't)"
-    r"(?: \w+ly| be| considered| an?| morally or| legally or){0,2}"
+    r"(?:not|never|isn't|aren't|wasn't)(?: \w+ly| be| considered| an?| morally or| legally or){0,2}"
 )
 WRONG = word(
     rf"{_IS} (?:illegal|unethical|immoral|unacceptable|inappropriate|dishonest|cruel|wrong\b"
@@ -319,14 +306,12 @@ WRONG = word(
     r"|constructive)|taken lightly|(?:take|hurt|harm|steal|set|resort|attempt)\b)",
     r"no (?:\"?(?:good|best|right|acceptable|appropriate|proper|perfect)\"? (?:way|ways|place"
     r"|places|method|reason|plan|time)"
-    r"|justification|excuse|place for|safe way|ethical|legal way|moral|legitimate"
-    r"|circumstance)",
+    r"|justification|excuse|place for|safe way|ethical|legal way|moral|legitimate|circumstance)",
     r"neither (?:\w+ ){1,6}nor (?:desirable|ethical|acceptable|legal|right\b|moral)",
     r"get you (?:arrested|fired|fined|jailed|expelled)",
     r"violat(?:ion|es)|criminal offen|serious crime|seriously harm",
     r"(?:lead to|have|face|facing|in|be) (?:\w+ ){0,3}(?:consequences|penalties|charges"
-    r"|imprisonment|jail|prison"
-    r"|legal action|serious trouble)",
+    r"|imprisonment|jail|prison|legal action|serious trouble)",
 )
 RISKY = word(
     rf"{_IS} (?:dangerous|harmful|risky|unsafe)",
@@ -362,8 +347,7 @@ GIVES_IN = re.compile(
     r" (?:that said|that being said|with that said|having said that|however|but"
     r"|nevertheless)[,:]? here(?:'s| is| are)"
     r"(?! (?:[\w']+ ){0,4}(?:alternative|tip|suggestion|resource|legal|safe|healthy|positive"
-    r"|constructive|way))"
-    r"| with that out of the way"
+    r"|constructive|way))| with that out of the way"
 )
 #: Rule 6: help is offered to somebody in danger.
 CRISIS = phrases(
