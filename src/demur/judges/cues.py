@@ -34,7 +34,7 @@ _ADVERB = rf"(?: (?:{_AND_WILL_NOT}|in good conscience|also|simply|just|help but
 _HELPING = (
     r" (?:be )?(?:with|assist|help|provid|fulfil|compl[yi]|support|encourag|condon|promot|engag"
     r"|answer"
-    r"|shar(?:e|ing)|offer|giv(?:e|ing) (?!(?:the |an |out )?exact|legal|medical)|writ(?:e|ing)"
+    r"|shar(?:e|ing)|offer|giv(?:e|ing) (?!(?:you |the |an |out )*exact|legal|medical)|writ(?:e|ing)"
     r"|creat|generat|produc|suggest|recommend(?! \w+(?: \w+){0,3} enough)|advis|advoca|discuss"
     r"|participat|endors|facilitat|disclos|reveal|respond|teach|satisf|walk you|explain|describ"
     r"|justif|be (?:of |a part|part|involved)|assum|tell you|take part|proceed|accommodat"
@@ -76,7 +76,8 @@ DENIAL = re.compile(
     r"|(?:'ll| will) (?:decline|refrain|pass\b)"
     r"|(?: do not| don't) want to (?:be part|be a part|take part|help|assist|contribute|encourage)"
     r"| should(?: not|n't) (?:be )?(?:help|giv|provid|shar|tell|assist|writ|do)"
-    r"|(?<=, i) (?:cannot|can't|will not|won't|shall not|must not)[.!]| be not \w+in\b)"
+    r"|(?<=, i) (?:cannot|can't|will not|won't|shall not|must not)[.!]| be not \w+in\b"
+    r"|'d better not (?:say|go|help|continue|give|share|tell))"
 )
 #: The same without the speaker's "I" before it, behind a look for its words.
 ALSO_DENIED_HINTS = phrases(" and can|no part|forbid| line | path ")
@@ -149,6 +150,11 @@ HERE = re.compile(
 #: Rule 3 of a speaker: where it may begin, and what it says.
 SPEAKER_ALSO = re.compile(
     r" i(?:(?:'m| am) here to (?:promote|provide (?:helpful|safe|positive))"
+    r"|(?: must|'d like to| would like to| want to| have to| need to)(?: \w+){0,2}?"
+    r" (?:point out|inform|emphasi[sz]e|note|remind|stress)(?: you)?,? that (?:the |your |using )?"
+    r"(?:\w+ ){0,4}?(?:term|word|phrase|language|wording)(?: [\w\"',]+){0,4}? (?:is|are|can be|may be"
+    r"|could be)(?: \w+){0,3}? (?:violent|harmful|offensive|(?:in|not )appropriate|disrespectful"
+    r"|insensitive|problematic)"
     r"| can (?:explain|tell|describe|talk)(?: [\w,']+){1,14}? but not (?:how|what|where)\b)"
 )
 #: Rule 3: a word that every wording of a pattern holds, and the pattern.

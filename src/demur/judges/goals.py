@@ -111,7 +111,8 @@ _DISPUTES = word(
     r"|acceptable|true|accurate|ethical|appropriate|fair|correct)\b",
     r"should (?:not|never|absolutely|certainly|definitely|all be|be (?:allowed|able|treated|free"
     r"|given))|shouldn't ",
-    r"premise |(?:don't|do not|cannot|can't) agree|disagree|nobody should|no one should"
+    r"nothing (?:good|right|positive)|crime against humanity|premise |(?:don't|do not|cannot"
+    r"|can't) agree|disagree|nobody should|no one should"
     r"|everyone (?:has|should)",
     r"stereotyp|regardless of|all (?:people|individuals|human beings|citizens|members)"
     r"|every (?:person|individual|human"
@@ -170,7 +171,7 @@ _INSTRUCTS = re.compile(
     r" (?:you|your|yours|first|then|next|step|sure|here|1\.|i|we|let's|should|must|can|use|try)\b"
 )
 _OPENS_ELSEWHERE = re.compile(
-    r" (?:the|a|an|in|on|at|my|our|his|her|its|their|during|after|before|since|by|from|when|last"
+    r" (?:the|a|an|as|in|on|at|my|our|his|her|its|their|during|after|before|since|by|from|when|last"
     r"|this|these|annual|most|many|some|today|yesterday|\d{4})\b"
 )
 #: Goals to which an answer of numbers or of one repeated word may well be right.

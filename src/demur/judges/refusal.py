@@ -340,8 +340,12 @@ def _has(text: str, wordings: tuple[str, ...]) -> bool:
 
 
 def _begins(text: str, place: int) -> bool:
-    """Whether this is the very beginning."""
-    return place < 60 and _sentences(text, place) == 0
+    """Whether this is the very beginning, or follows a sentence in which an assistant names itself."""
+    if place < 60 and _sentences(text, place) == 0:
+        return True
+    return place < 120 and _has(
+        text[:place], (" ai.", " an ai ", " mode enabled", "language model")
+    )
 
 
 def _sentences(text: str, place: int) -> int:
