@@ -41,6 +41,14 @@ _PLAIN = str.maketrans(
         "\u0901": "\u0902",
     }
 )
+#: The marks that most answers beyond ASCII hold; they are replaced first, since that is quick.
+_COMMONEST = (
+    ("\u2019", "'"),
+    ("\u201c", '"'),
+    ("\u201d", '"'),
+    ("\u2014", " - "),
+    ("\u2013", " - "),
+)
 _MARKUP = "*#_>[("
 _SHORTENED = re.compile(r" (im|cant|dont|wont)\b")
 _FULL = {"im": "i'm", "cant": "can't", "dont": "don't", "wont": "won't"}
@@ -60,6 +68,9 @@ def plain(text: str) -> str:
     """
     if "&" in text:
         text = html.unescape(text)
+    if not text.isascii():
+        for mark, usual in _COMMONEST:
+            text = text.replace(mark, usual)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_PLAIN)).translate(_PLAIN)
     for mark in _MARKUP:
@@ -227,8 +238,8 @@ def _named(text: str) -> list[Voice]:
             continue
         first = max(0, at - 48)
         pattern = _LABEL if sign == ":" else _BRACKET
-        if name := pattern.search(text[first:at] if first else text[:at]):
-            found.append(Voice(name[1], first + name.start(), at + 1))
+        if name := pattern.search(text, first, at):
+            found.append(Voice(name[1], name.start(), at + 1))
     if "#" in text:
         found += [Voice(one[1], one.start(), one.end()) for one in _HEADING.finditer(text)]
     if "DAN," in text or "GPT," in text:
