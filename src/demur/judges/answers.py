@@ -231,7 +231,8 @@ def voices(text: str) -> list[str]:
 def _named(text: str) -> list[Voice]:
     """Everything in a text that may be the name of a voice, in order."""
     found = []
-    for mark in _ENDS_OF_NAMES.finditer(text):
+    ends = ":" in text or "]" in text or ")" in text or not text.isascii()
+    for mark in _ENDS_OF_NAMES.finditer(text) if ends else ():
         at, sign = mark.start(), mark[0]
         if sign in "\U0001f512\U0001f513":
             found.append(Voice(sign, at, at + 1))
