@@ -216,7 +216,7 @@ def voices(text: str) -> list[str]:
         or _ASKING.fullmatch(voice.name)
         or ((assisted or voice.name.isupper()) and _SPEAKS.match(text, voice.speaks))
     ]
-    if all(_is_itself(voice.name) for voice in kept):
+    if all(_is_itself(voice.name) or _ASKING.fullmatch(voice.name) for voice in kept):
         return []
     ends = [voice.start for voice in kept[1:]] + [len(text)]
     said = [

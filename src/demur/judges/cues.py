@@ -373,7 +373,7 @@ INSTRUCTS = (" you can ", " you could ", " you may ")
 GIVES = word(
     r"here(?: are| is| it is|'s)|1[.)] |that said|having said|if you mean|what is public"
     r"|at a high level|broadly|in broad"
-    r"|in general|generally speaking|as for |beyond that|typical(?:ly)?\b|what i can (?:tell|say"
+    r"|in general|generally speaking|as (?:for|to) |beyond that|typical(?:ly)?\b|what i can (?:tell|say"
     r"|share)|what works",
     r"if you (?:are|were)(?: \w+)? (?:referring|asking about|looking for|talking about)",
     r"(?:however|but|in general|as to|in terms of),? (?:in \w+ terms|terms|if you|here"
