@@ -65,7 +65,13 @@ def refusal_judge(name: str) -> Judge:
     """
     judges = {
         **REFUSAL_JUDGES,
-        **{n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"},
+        **{
+            name: judge
+            for name, judge in known_judges().items()
+            if name not in JUDGES
+            and not isinstance(judge, Question | GuardForm)
+            and judge.what == "refusal"
+        },
     }
     if name not in judges:
         raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
