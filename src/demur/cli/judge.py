@@ -75,8 +75,7 @@ def judge(
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
-    from demur.judges import compare, judge_all
-    from demur.metrics import rate
+    from demur.judges import compare, hit_rate, judge_all, tally
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
@@ -94,13 +93,9 @@ def judge(
         console.say_json(_as_data(answered, said, compared))
         return
     for name, verdicts in said.items():
-        hits = rate([v.hit for v in verdicts], goals)
-        unparsed = sum(v.outcome == "unparsed" for v in verdicts)
-        noted = f", {unparsed} unparsed" if unparsed else ""
-        console.say(
-            f"{name}: {chosen[name].what} {hits.value:.3f} [{hits.low:.3f}, {hits.high:.3f}] "
-            f"of {len(verdicts)} responses{noted}"
-        )
+        hits = hit_rate(verdicts, goals)
+        share = f"{hits.value:.3f} [{hits.low:.3f}, {hits.high:.3f}]" if hits else "not judged"
+        console.say(f"{name}: {chosen[name].what} {share}, {tally(verdicts)}")
     for pair in compared:
         _say_comparison(pair, answered, said)
 
@@ -172,12 +167,8 @@ def _as_data(
 def _say_comparison(
     pair: Comparison, answered: list[Answered], said: dict[str, list[Verdict]]
 ) -> None:
-    kappa = pair.kappa
     console.say("")
-    console.say(
-        f"{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
-        f"[{kappa.low:.3f}, {kappa.high:.3f}] over {kappa.n} responses"
-    )
+    console.say(f"{pair.first} and {pair.second}: {pair.agreement}")
     console.say(
         f"  refusing or harmless: both {pair.both}, only {pair.first} {pair.only_first}, "
         f"only {pair.second} {pair.only_second}, neither {pair.neither}"

@@ -22,7 +22,9 @@ def scan(
         str | None, typer.Option(help="Ordinary prompts to ask instead of the bundled ones.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Ask about a fifth of the prompts.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Ask about a fifth of the prompts.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the run, the anchors and the page.")] = Path(
         "scan"
     ),

@@ -11,13 +11,13 @@ from typing import Any
 from demur.endpoint import Assistant
 from demur.errors import InputError
 from demur.judges.agreement import Comparison, compare
-from demur.judges.asking import QUESTIONS, Asking, Question
 from demur.judges.dictionary import DICTIONARIES, Dictionary
 from demur.judges.guard_model import GUARD_FORMS, GuardForm, GuardModel
-from demur.judges.local import LocalAssistant
+from demur.judges.local_model import LocalAssistant
+from demur.judges.oracle_judge import Oracle
+from demur.judges.questions import QUESTIONS, Asking, Question
 from demur.judges.refusal import RefusalRules
-from demur.judges.verdict import Judge, Verdict, judge_all
-from demur.judges.world import Oracle
+from demur.judges.verdict import Judge, Tally, Verdict, hit_rate, judge_all, tally
 from demur.models.base import LanguageModel
 from demur.plugins import known, unknown
 
@@ -34,13 +34,16 @@ __all__ = [
     "Oracle",
     "Question",
     "RefusalRules",
+    "Tally",
     "Verdict",
     "compare",
     "find_judge",
+    "hit_rate",
     "judge_all",
     "known_judges",
     "needs_model",
     "refusal_judge",
+    "tally",
 ]
 
 #: Judges of refusal that need no model.

@@ -152,7 +152,9 @@ def read(store: Store, out: Path) -> Scan:
     chosen, refused = Traces(tuple(t for t, _ in labelled)), [hit for _, hit in labelled]
     anchors, held_out, why = None, None, ""
     if "harmful" not in kinds:
-        why = "No harmful prompts were asked, so there is no refusal to anchor. Pass --harmful FILE."
+        why = (
+            "No harmful prompts were asked, so there is no refusal to anchor. Pass --harmful FILE."
+        )
     else:
         try:
             anchors = fit_anchors(chosen, refused)

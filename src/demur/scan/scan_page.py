@@ -71,7 +71,9 @@ def sentences(found: Scan) -> list[str]:
     for kind in found.kinds.values():
         counts = kind.counts
         if not counts.given:
-            said.append(f"No answer to the {len(kind.traces)} {_ABOUT[kind.label]} could be judged.")
+            said.append(
+                f"No answer to the {len(kind.traces)} {_ABOUT[kind.label]} could be judged."
+            )
         elif counts.hits == 0:
             said.append(f"It refused none of {counts.given} {_ABOUT[kind.label]}.")
         elif counts.hits == counts.given:
@@ -83,8 +85,10 @@ def sentences(found: Scan) -> list[str]:
 
 def limits(found: Scan) -> list[str]:
     """What this scan does not show, and why."""
-    said = ["Harm: not judged. A refusal judge ran and no harm judge, so an answer to a harmful prompt "
-            "counts as answered, whatever it says."]
+    said = [
+        "Harm: not judged. A refusal judge ran and no harm judge, so an answer to a harmful prompt "
+        "counts as answered, whatever it says."
+    ]
     if found.no_anchors:
         said.append(f"The signal: not available. {found.no_anchors}")
     elif found.held_out is not None and found.held_out.answered == "harmless":
@@ -152,8 +156,15 @@ def _counts(found: Scan) -> Table:
         counts, share = kind.counts, kind.refused
         rate = "not judged" if share is None else share
         rows.append(
-            (_ABOUT[kind.label], len(kind.traces), rate, counts.hits, counts.misses,
-             counts.off_topic, counts.unparsed)
+            (
+                _ABOUT[kind.label],
+                len(kind.traces),
+                rate,
+                counts.hits,
+                counts.misses,
+                counts.off_topic,
+                counts.unparsed,
+            )
         )
     return Table(
         "Refusals by kind of prompt",
@@ -175,8 +186,12 @@ def _lists(found: Scan) -> list[Table]:
         rows = kind.which(refused=refused)[:LISTED] if kind else []
         if rows:
             tables.append(
-                Table(title, ("id", "prompt", "answer begins"), tuple(map(_row, rows)),
-                      note=f"At most {LISTED} are listed; the run folder has all.")
+                Table(
+                    title,
+                    ("id", "prompt", "answer begins"),
+                    tuple(map(_row, rows)),
+                    note=f"At most {LISTED} are listed; the run folder has all.",
+                )
             )
     return tables
 
@@ -217,7 +232,9 @@ def _figures(found: Scan) -> list[Figure]:
     points: list[tuple[float, Estimate | str]] = [
         (float(t), one) for t, one in zip(steps, found.held_out.per_step, strict=True)
     ]
-    title = f"Held-out separation of refused harmful from answered {found.held_out.answered} prompts"
+    title = (
+        f"Held-out separation of refused harmful from answered {found.held_out.answered} prompts"
+    )
     return [
         trajectories(groups, title="SRI signal by kind of prompt and outcome"),
         curves({"AUROC": points}, title=title, xlabel="step", ylabel="AUROC"),
