@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import demur
+from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.attacks.adaptive import Adaptive, guard_scores
 from demur.attacks.likelihood import opening_log_probabilities, openings
@@ -20,7 +21,6 @@ from demur.generation import trace
 from demur.guard import AnyGuard, Guard, StreamingGuard, fit_guard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
-from demur.sri import fit_anchors
 from demur.types import Prompt, Traces
 from waiting import child, until
 

@@ -10,6 +10,8 @@ from demur._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from demur.adapters import from_hidden_states as from_hidden_states
+    from demur.anchors import fit_anchors as fit_anchors
+    from demur.anchors import import_anchors as import_anchors
     from demur.generation import Steps as Steps
     from demur.generation import steps as steps
     from demur.generation import trace as trace
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from demur.plugins import register as register
     from demur.prompts import read_prompts as read_prompts
     from demur.sri import Anchors as Anchors
-    from demur.sri import fit_anchors as fit_anchors
-    from demur.sri import import_anchors as import_anchors
     from demur.sri import log_ratio as log_ratio
     from demur.sri import signal as signal
     from demur.store import Store as Store
@@ -47,11 +47,11 @@ _HOMES = {
     "StreamingGuard": "guard",
     "Trace": "types",
     "Traces": "types",
-    "fit_anchors": "sri",
+    "fit_anchors": "anchors",
     "fit_guard": "guard",
     "fit_streaming_guard": "guard",
     "from_hidden_states": "adapters",
-    "import_anchors": "sri",
+    "import_anchors": "anchors",
     "load": "models",
     "log_ratio": "sri",
     "read_prompts": "prompts",

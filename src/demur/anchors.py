@@ -128,6 +128,18 @@ class Separation:
     answered: str
     counts: tuple[int, int]
 
+    def summary(self) -> dict[str, str]:
+        """The AUROC at the first, middle and last step, in words."""
+        steps = {1: "first", len(self.per_step) // 2: "middle", len(self.per_step): "last"}
+        found = ((name, self.per_step[max(at, 1) - 1]) for at, name in steps.items())
+        said = ", ".join(
+            f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}] at the {n} step" for n, e in found
+        )
+        groups = (
+            f"{self.counts[1]} refused harmful against {self.counts[0]} answered {self.answered}"
+        )
+        return {"held-out AUROC": f"{said} ({groups})"}
+
 
 def separation(
     traces: Traces, refused: Refusals, *, layer: str = "last", seed: int = 0

@@ -26,31 +26,44 @@ def anchors(
         str | None, typer.Option(help="File of labels for the runs, by id or prompt text.")
     ] = None,
     layer: Annotated[str, typer.Option(help="Recorded layer to read.")] = "last",
-    judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
+    judge: Annotated[str, typer.Option(help="Refusal judge.")] = "rules",
+    allow_few: Annotated[
+        bool, typer.Option("--allow-few", help="Accept fewer than 20 traces of a class.")
+    ] = False,
     surrogate: options.Reader = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit anchors on runs.
 
-    Anchors are mean states of harmless generations that answer and of harmful ones that refuse.
+    Anchors are mean states of harmless generations that answer and of harmful ones that refuse. The
+    held-out AUROC says how well they tell the two apart on prompts that they were not fitted on.
 
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
 
     Example: demur anchors --harmless runs/a --harmful runs/b --out anchors.safetensors
     """
-    from demur.judges import refusal_judge
-    from demur.sri import fit_anchors
+    from demur.anchors import fit_anchors, separation
+    from demur.judges import judge_all, refusal_judge, tally
+    from demur.types import Traces
 
-    traces = options.labelled_traces(runs or [], harmless or [], harmful or [], labels, surrogate)
-    fitted = fit_anchors(traces, refusal_judge(judge), layer=layer)
+    read = options.labelled_traces(runs or [], harmless or [], harmful or [], labels, surrogate)
+    traces = Traces(tuple(read))
+    verdicts = judge_all(refusal_judge(judge), [(t.prompt.goal, t.answer) for t in traces])
+    judged = Traces(tuple(t for t, v in zip(traces, verdicts, strict=True) if v.given))
+    refused = [v.hit for v in verdicts if v.given]
+    fitted = fit_anchors(judged, refused, layer=layer, allow_few=allow_few)
     fitted.save(out)
+    held_out = separation(judged, refused, layer=layer)
+    counts = tally(verdicts)
     about = {
         "anchors": str(out),
         "steps": fitted.steps,
-        "harmless traces": fitted.counts[0],
-        "harmful traces": fitted.counts[1],
+        "harmless traces": f"{fitted.counts[0]} answered are used, {fitted.dropped[0]} refused are not",
+        "harmful traces": f"{fitted.counts[1]} refused are used, {fitted.dropped[1]} answered are not",
+        "no verdict": f"{counts.off_topic} off topic, {counts.unparsed} unparsed",
         "alignment": fitted.alignment,
-    }
+        **held_out.summary(),
+    } | ({"caution": fitted.few} if fitted.few else {})
     console.say_json(about) if as_json else console.say_pairs(about)
 
 

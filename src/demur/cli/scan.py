@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import Device, Dtype, app, load_model
+from demur.cli import console, options
 
 
-@app.command()
+@options.app.command()
 def scan(
     model: Annotated[str, typer.Argument(help="Built-in model, folder, GGUF file or hub id.")],
     harmful: Annotated[
@@ -28,8 +27,8 @@ def scan(
     out: Annotated[Path, typer.Option(help="Folder for the run, the anchors and the page.")] = Path(
         "scan"
     ),
-    dtype: Dtype = None,
-    device: Device = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
 ) -> None:
     """Ask a model ordinary and harmful prompts, and write one page about what it refuses.
 
@@ -40,8 +39,8 @@ def scan(
     from demur.scan import scan as scan_model
     from demur.scan.scan_page import limits, next_commands, sentences, write_scan
 
-    options = {"dtype": dtype, "device": device} | ({} if system is None else {"system": system})
-    loaded = load_model(model, **options)
+    settings = {"dtype": dtype, "device": device} | ({} if system is None else {"system": system})
+    loaded = options.load_model(model, **settings)
     with console.progress() as tick:
         found = scan_model(
             loaded,

@@ -196,10 +196,10 @@ def built_in_anchors(model: LanguageModel) -> Anchors:
     Raises:
         InputError: not a built-in model, so harmless and harmful prompts are not known here.
     """
+    from demur.anchors import fit_anchors
     from demur.generation import trace
     from demur.judges import refusal_judge
     from demur.organism import NAMES, world
-    from demur.sri import fit_anchors
 
     if model.name not in NAMES:
         raise InputError(

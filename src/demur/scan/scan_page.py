@@ -210,8 +210,8 @@ def _signal_text(found: Scan) -> str:
         return f"There is no signal to show. {found.no_anchors}"
     few = found.anchors.few
     return (
-        "The SRI signal (Step-Wise Refusal Internal Dynamics) says at each step whether the hidden state is "
-        "closer to answered harmless generations (1) or to refused harmful ones (0). "
+        "The SRI signal (Step-Wise Refusal Internal Dynamics) says at each step whether the hidden "
+        "state is closer to answered harmless generations (1) or to refused harmful ones (0). "
         f"The anchors are means of {found.anchors.counts[0]} answered harmless and "
         f"{found.anchors.counts[1]} refused harmful generations; {found.anchors.dropped[0]} refused "
         f"harmless and {found.anchors.dropped[1]} answered harmful ones were left out."

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.anchors import fit_anchors
 from demur.endpoint import Assistant, Endpoint
 from demur.generation import cut_at_end
 from demur.judges import LocalAssistant, find_judge, judge_all, needs_model
 from demur.models import load
 from demur.models.base import LanguageModel
 from demur.organism import oracle
-from demur.sri import Anchors, fit_anchors, signal
+from demur.sri import Anchors, signal
 from demur.study.engine.cells import Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm
