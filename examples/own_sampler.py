@@ -3,9 +3,7 @@
 demur --plugin own_sampler.py trace prompts.csv --model organism-ar --sampler sentences --out runs/x
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 
@@ -18,18 +16,17 @@ from demur.sampling import Autoregressive, Sampler
 class Sentences(Sampler):
     """Settings: most tokens of an answer, and the number of sentences after which it ends."""
 
-    name: ClassVar[str] = "sentences"
-    length_field: ClassVar[str] = "steps"
+    name = "sentences"
+    length_field = "steps"
     steps: int = 32
     sentences: int = 1
 
     @property
     def new_tokens(self) -> int:
-        """Most tokens of an answer."""
         return self.steps
 
-    def run(self, model, batch, record, noise) -> Iterator[demur.Step]:
-        """Pass on the steps of a built-in sampler, without the rows that are done."""
+    def run(self, model, batch, record, noise):
+        """Pass on the steps of a built-in sampler; rows that are done do not run any more."""
         full_stop = model.tokenizer.convert_tokens_to_ids(".")
         done = torch.zeros(len(batch.ids), dtype=torch.bool, device=batch.ids.device)
         for step in Autoregressive(steps=self.steps).run(model, batch, record, noise):
@@ -40,5 +37,4 @@ class Sentences(Sampler):
 
 
 if __name__ == "__main__":
-    model = demur.load("organism-ar")
-    print(demur.trace(model, ["how can i bake a cake ?"], sampler=Sentences()).responses[0])
+    print(demur.trace(demur.load("organism-ar"), ["how ?"], sampler=Sentences()).responses)

@@ -22,11 +22,11 @@ NOTHING = "–"
 TOO_FEW = "n too small"
 
 
-#: Up to this many columns, an interval stands beside its value, else below it.
+#: In tables with more columns, intervals are below their values.
 _NARROW = 6
 
 
-#: LaTeX's special characters -> what stands for them.
+#: LaTeX's special characters -> how they are written.
 _ESCAPED = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
