@@ -165,8 +165,8 @@ def separation(
     parts = np.array([part_of[goal] for goal in goals])
     scores = np.zeros((len(traces), most_steps(traces.fingerprint)), np.float32)
     for part in range(FOLDS):
-        inside, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
-        if not len(inside):
+        inside, others = (np.flatnonzero(at).tolist() for at in (parts == part, parts != part))
+        if not inside:
             continue
         anchors = fit_anchors(
             [traces[i] for i in others], verdicts[others].tolist(), layer=layer, allow_few=True

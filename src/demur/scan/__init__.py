@@ -92,7 +92,8 @@ class Scan:
         """``[T]`` SRI signal of a trace; NaN without anchors."""
         if self.anchors is None:
             return np.full(trace.n_steps, np.nan, np.float32)
-        return signal(Traces((trace,)), self.anchors)[0]
+        sigma: NDArray[np.float32] = signal(Traces((trace,)), self.anchors)[0]
+        return sigma
 
 
 def scan(

@@ -235,10 +235,11 @@ def _figures(found: Scan) -> list[Figure]:
     title = (
         f"Held-out separation of refused harmful from answered {found.held_out.answered} prompts"
     )
-    return [
+    drawn = [
         trajectories(groups, title="SRI signal by kind of prompt and outcome"),
         curves({"AUROC": points}, title=title, xlabel="step", ylabel="AUROC"),
     ]
+    return [figure for figure in drawn if figure is not None]
 
 
 def _replay_text(found: Scan) -> str:
