@@ -42,7 +42,7 @@ from demur.guard.finished import as_generations, split
 from demur.guard.watch import Watched, Watcher, watch
 from demur.models.base import LanguageModel
 from demur.sampling import known_samplers
-from demur.sampling.release import Release
+from demur.sampling.sampler import Release
 from demur.sri import Anchors
 from demur.types import Fingerprint, Step, Trace, Traces
 
