@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -347,8 +351,15 @@ SHOUTING = DetectionMethod("shouting", "marks", "a test", Shouting, lambda given
     )
     monkeypatch.syspath_prepend(str(package))
     held = traced("calibration", "harmless", 19)
-    guard = fit_guard(held, held, detector="shouting", alpha=0.1)
-    same(guard, load_guard(guard.save(tmp_path / "guard")))
+    method = import_module("shouting").SHOUTING
+    path = fit_guard(held, held, detector=method, alpha=0.1).save(tmp_path / "guard")
+    # Installed packages are looked up once a process.
+    code = f"from demur.guard import load_guard; print(load_guard({str(path)!r}).detector)"
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert said.stdout.startswith("Shouting(name='shouting'")
 
 
 def test_a_field_that_cannot_be_saved_is_named(tmp_path: Path) -> None:
