@@ -40,7 +40,7 @@ STREAMING = [name for name, method in DETECTORS.items() if method.streaming]
 
 
 @cache
-def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -> Traces:
+def traced(split: world.Split, kind: world.TaskKind, n: int, attack: str = "none") -> Traces:
     return demur.trace(
         guarded.model(),
         world.prompts(split, kind, attack=attack, n=n),
@@ -119,7 +119,8 @@ def test_any_detector_guards_finished_generations(name: str, tmp_path: Path) -> 
     assert {key: value.tobytes() for key, value in arrays.items()} == {
         key: value.tobytes() for key, value in new_arrays.items()
     }
-    other = dataclasses.replace(guard.fingerprint, model="other")  # type: ignore[type-var]
+    assert guard.fingerprint
+    other = dataclasses.replace(guard.fingerprint, model="other")
     foreign = Traces(tuple(dataclasses.replace(t, fingerprint=other) for t in held[:2]))
     with pytest.raises(FingerprintError, match="model: 'organism-ar' against 'other'"):
         guard.score(foreign)
@@ -206,9 +207,9 @@ def test_what_a_detector_needs_is_asked_for() -> None:
 def test_wrong_shapes_are_named() -> None:
     benign = traced("guard", "harmless", 30)
     with pytest.raises(InputError, match="a list of 2 Traces; give one"):
-        fit_guard([benign, benign], anchors=anchors())
+        fit_guard([benign, benign], anchors=anchors())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a list of 1 Traces; give one"):
-        fit_streaming_guard([benign], anchors=anchors())  # type: ignore[list-item]
+        fit_streaming_guard([benign], anchors=anchors())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not this list"):
         fit_guard(["hello", "you"])
     with pytest.raises(InputError, match="not this Prompt"):
