@@ -163,8 +163,8 @@ def tensors_kind(path: str | Path, *, made_by: str) -> str:
             return str((handle.metadata() or {}).get("format", ""))
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is not there or not a safetensors file ({type(error).__name__}). Make one with: "
-            f"{made_by}"
+            f"{path} is missing, damaged or not a safetensors file ({type(error).__name__}). Make one "
+            f"with: {made_by}"
         ) from error
 
 
