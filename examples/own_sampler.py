@@ -23,11 +23,6 @@ class Sentences(Sampler):
     steps: int = 32
     sentences: int = 1
 
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens of an answer."""
-        return self.steps
-
     def run(self, model, batch, record, noise) -> Iterator[demur.Step]:
         """Pass on the steps of a built-in sampler, without the rows that are done."""
         full_stop = model.tokenizer.convert_tokens_to_ids(".")
