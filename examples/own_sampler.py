@@ -21,12 +21,8 @@ class Sentences(Sampler):
     steps: int = 32
     sentences: int = 1
 
-    @property
-    def new_tokens(self) -> int:
-        return self.steps
-
-    def run(self, model, batch, record, noise):
-        """Pass on the steps of a built-in sampler; rows that are done do not run any more."""
+    def run(self, model, batch, record, noise) -> Iterator[demur.Step]:
+        """Pass on the steps of a built-in sampler, without the rows that are done."""
         full_stop = model.tokenizer.convert_tokens_to_ids(".")
         done = torch.zeros(len(batch.ids), dtype=torch.bool, device=batch.ids.device)
         for step in Autoregressive(steps=self.steps).run(model, batch, record, noise):

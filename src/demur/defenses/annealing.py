@@ -66,11 +66,6 @@ class Annealing(Sampler):
         """Most steps T, including the repair."""
         return self.response_steps + self.repair_steps
 
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
-
     def run(
         self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
