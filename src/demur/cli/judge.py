@@ -134,7 +134,6 @@ def _as_data(
 
 
 def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-
     kappa = pair.kappa
     console.say("")
     console.say(
