@@ -3,6 +3,7 @@
 demur --plugin own_sampler.py trace prompts.csv --model organism-ar --sampler sentences --out runs/x
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch

@@ -17,7 +17,7 @@ from demur.attacks.nesting import ContextNesting
 from demur.attacks.pad import PAD
 from demur.attacks.pair import PAIR
 from demur.attacks.suffix_search import RandomSearch
-from demur.attacks.wrappers import (
+from demur.attacks.templates import (
     Plain,
     Prefill,
     PrefixInjection,

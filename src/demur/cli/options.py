@@ -134,8 +134,10 @@ def assistant(where: str, server: Mapping[str, Any]) -> Assistant:
     from demur.judges import LocalAssistant
     from demur.models import load
 
-    name, at, url = where.partition("@")
-    return Endpoint(url=url, model=name, **server) if at else LocalAssistant(load(name))
+    name, at, url = where.rpartition("@")
+    if at and not Path(where).exists():
+        return Endpoint(url=url, model=name, **server)
+    return LocalAssistant(load(where))
 
 
 def note_usage(assistants: Iterable[Assistant | None]) -> None:
