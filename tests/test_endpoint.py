@@ -297,7 +297,9 @@ def test_demur_attack_says_what_asking_cost(
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     # The echo is no proposal: three streams were asked once each, and the judge never.
-    assert "a: 3 requests, 0 answers from the cache, 15 prompt tokens, 6 answer tokens" in done.stderr
+    assert (
+        "a: 3 requests, 0 answers from the cache, 15 prompt tokens, 6 answer tokens" in done.stderr
+    )
     assert "j: 0 requests" in done.stderr
     assert {one["max_tokens"] for one in script.seen} == {509}
     assert script.keys[0] == f"Bearer {KEY}"

@@ -294,7 +294,7 @@ def test_what_cells_were_made_with_is_told_together(made: Path) -> None:
 
 
 def test_searches_begin_with_the_prompt_as_it_is(made: Path) -> None:
-    sent = next(v["attempts"] for v in values(made / "out").values() if "attempts" in v)
+    sent = next(v["attempts"] for v in values(made / "out").values() if v and "attempts" in v)
     assert [one["goal"] for one in sent if one["queries"] == 0] == [0, 1]
 
 

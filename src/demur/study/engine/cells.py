@@ -169,7 +169,8 @@ class CellOutcome:
 
 def as_plain(result: Any) -> Any:
     """A result as JSON data."""
-    return _adapter(type(result)).dump_python(result, mode="json")
+    kind: Any = type(result)
+    return _adapter(kind).dump_python(result, mode="json")
 
 
 def inputs_of(value: Any) -> Any:
