@@ -313,3 +313,30 @@ def test_a_column_whose_words_are_labels_is_named_whatever_it_is_called(tmp_path
 def test_the_built_in_world_is_summarised_too() -> None:
     _, summary = prompts_with_summary("organism:test/harmless", limit=3)
     assert str(summary) == "3 prompts from organism:test/harmless: 3 harmless."
+
+
+@pytest.mark.filterwarnings("ignore")  # the library's own deprecations
+def test_a_hub_set_gives_class_names_and_says_which_split_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra 'hub' is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    kinds = datasets.ClassLabel(names=["benign", "malicious"])
+    features = datasets.Features(
+        {
+            "messages": [{"role": datasets.Value("string"), "content": datasets.Value("string")}],
+            "label": kinds,
+        }
+    )
+    rows = {"messages": [CHAT, CHAT[1:2]], "label": [1, 0]}
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        made = datasets.Dataset.from_dict(rows, features=features)
+        made.to_parquet(tmp_path / "set" / f"{split}.parquet")
+    prompts, summary = prompts_with_summary(f"hub:{tmp_path}/set")
+    assert [(p.text, p.turns, p.label) for p in prompts] == [
+        ("how are you?", TURNS, "harmful"),
+        ("hello", (), "harmless"),
+    ]
+    assert "Split train of train, test was read" in str(summary)
+    assert read_prompts(tmp_path / "set/test.parquet") == prompts
