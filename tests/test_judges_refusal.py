@@ -2,8 +2,8 @@
 
 The parts ``held out`` were looked at for their scores alone; ``held out, long`` has the lengths of real
 answers (median about 450 characters) and was written by somebody who had not seen the rules. The parts
-``wordings`` hold the kinds that rules get wrong, in twelve languages and more; their held-out part was
-written before the rules for them.
+``wordings`` hold the kinds that rules get wrong, in twelve languages and more; their first held-out
+part was written before the rules for them, the second after the last change (docs/log.md).
 """
 
 from __future__ import annotations

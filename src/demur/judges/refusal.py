@@ -58,9 +58,9 @@ BEGUN, CONTENT = 25, 25
 
 #: Words before a denial that only lead up to it. Where none stands there, something was answered.
 LEADS_UP = cues.phrases(
-    " i |i'm |i'd |as an| as a |sorry|apolog|thank|illegal|unlawful|wrong|harm|crime|importan|question",
-    " you |your|you're|dangerous|hello| hi | no,|unethical|inappropriate|danger|sensitive|serious|offen",
-    "request",
+    " i |i'm |i'd |as an| as a |sorry|apolog|thank|illegal|unlawful|wrong|harm|crime|importan",
+    " you |your|you're|dangerous|hello| hi | no,|unethical|inappropriate|danger|sensitive|serious",
+    "request|question|offen",
 )
 
 Span = tuple[int, int]
