@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import Device, Dtype, SamplerName, SamplerSettings, app, load_model
+from demur.cli import console, options
 from demur.errors import InputError, MissingExtraError
-from demur.serve.options import Limits
+from demur.serve.hosted import Limits
 
 
-@app.command()
+@options.app.command()
 def serve(
     model: Annotated[
         list[str],
@@ -24,8 +23,8 @@ def serve(
             help="Built-in model, folder, hub id or a plug-in's; repeatable.",
         ),
     ],
-    sampler: SamplerName = None,
-    settings: SamplerSettings = None,
+    sampler: options.SamplerName = None,
+    settings: options.SamplerSettings = None,
     guard: Annotated[
         list[Path] | None,
         typer.Option(
@@ -82,8 +81,8 @@ def serve(
             help="CPU threads for the models. Default: all but one, which serves clients."
         ),
     ] = None,
-    dtype: Dtype = None,
-    device: Device = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
 ) -> None:
     """Serve models behind OpenAI's API, with a guard.
 
@@ -101,7 +100,7 @@ def serve(
 
     from demur.serve.app import create_app
     from demur.serve.host import host, read_guard
-    from demur.serve.options import ServeOptions
+    from demur.serve.hosted import ServeOptions
     from demur.serve.server import Server, is_loopback, listen
     from demur.serve.service import read_keys
 
@@ -130,7 +129,7 @@ def serve(
     # Computing on the core that also serves connections costs more than that core gives.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     hosting = host(
-        [load_model(name, sampler, settings, dtype=dtype, device=device) for name in model],
+        [options.load_model(name, sampler, settings, dtype=dtype, device=device) for name in model],
         [read_guard(path) for path in guard or ()],
         ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -23,10 +23,10 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.cache import Cache, RowCache, new_cache, rows_can_join
+from demur.sampling.cache import FixedCache, RowCache, new_cache, rows_can_join
 from demur.sampling.noise import Noise, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
-from demur.sampling.sampler import Sampler
+from demur.sampling.sampler import Sampler, require
 from demur.types import Record, Step
 
 
@@ -48,17 +48,9 @@ class Autoregressive(Sampler):
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; it must be at least 1.")
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; it must be 0 or more.")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.steps
+        require(self, "at least 1", "steps")
+        require(self, "0 or more", "temperature")
+        require(self, "above 0 and at most 1", "top_p")
 
     def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Decoding:
         """Generate; see ``Decoding``.
@@ -111,20 +103,6 @@ class Decoding(Iterator[Step]):
         self._over |= {*rows}
 
 
-class NextTokens(NamedTuple):
-    """What one step of a ``TokenBatch`` gives.
-
-    Attributes:
-        slots: ``[K]`` slots of the rows.
-        tokens: ``[K]`` their new tokens.
-        phi: layer -> ``[slots, D]`` float32 pooled states; those of other slots repeat.
-    """
-
-    slots: Tensor
-    tokens: Tensor
-    phi: dict[str, Tensor]
-
-
 @final
 class TokenBatch:
     """Rows that each get a token per step, and that join and leave between two steps.
@@ -151,7 +129,7 @@ class TokenBatch:
         self._model, self._layers = model, record.layers
         self._reads = tuple(dict.fromkeys(["last", *record.layers]))
         self._means = RunningMeans(rows)
-        self._cache: Cache | None = None
+        self._cache: RowCache | FixedCache | None = None
         self._settings: list[Autoregressive] = []
         self._noise: Noise | None = None
         self._slots = torch.empty(0, dtype=torch.long, device=model.device)
@@ -203,6 +181,8 @@ class TokenBatch:
 
     def leave(self, slots: Set[int]) -> None:
         """Remove the rows of these slots; the last rows take their places."""
+        if not slots:
+            return
         order = list(range(len(self)))
         for row in reversed([i for i, slot in enumerate(self._slots.tolist()) if slot in slots]):
             order[row] = order[-1]
@@ -215,14 +195,19 @@ class TokenBatch:
             self._newest = self._newest[kept]
         else:
             self._states = {layer: value[kept] for layer, value in self._states.items()}
-        if order and self._cache and self._noise:
+        if order and self._cache is not None and self._noise is not None:
             self._cache.keep(order)
             self._noise = self._noise.keep(kept)
         else:
             self._cache = self._noise = self._states = None
 
-    def step(self) -> NextTokens:
-        """The next token of every row."""
+    def step(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Give every row a token.
+
+        Returns:
+            ``[K]`` slots of the rows, ``[K]`` their new tokens, and layer -> ``[slots, D]`` float32
+            pooled states; those of other slots repeat.
+        """
         states = self._states or self._read(self._newest[:, None])
         self._newest = tokens = self._choose(self._model.logits(states["last"]))
         self._states = None
@@ -232,7 +217,7 @@ class TokenBatch:
         if self._pooling.positions == "content":
             counted = ~_ends(self._model, tokens)
         phi = self._means.add({k: states[k] for k in self._layers}, self._slots, counted)
-        return NextTokens(self._slots, tokens, phi)
+        return self._slots, tokens, phi
 
     def _read(self, tokens: Tensor) -> dict[str, Tensor]:
         """Read one token per row: ``[K, 1]`` -> layer -> ``[K, D]``."""

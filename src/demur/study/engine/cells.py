@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from demur.types import digest
 
 if TYPE_CHECKING:
-    from demur.study.engine.folder import Workspace
+    from demur.study.engine.workspace import Workspace
 
 #: Called with the name of a stage, the units done and the units in total.
 OnProgress = Callable[[str, int, int], None]
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 #: Cache version of all cells: bump when the format of keys or of ``cell.json`` changes.
 FORMAT = 3
 
-State = Literal["done", "failed", "waiting"]
+CellState = Literal["done", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class CellOutcome:
         name, kind, arm, units: of the cell.
     """
 
-    state: State = "waiting"
+    state: CellState = "waiting"
     value: Any = None
     error: str = ""
     seconds: float = 0.0
@@ -162,13 +162,15 @@ class CellOutcome:
         Raises:
             ValueError: the data are not such a result.
         """
-        found: Result = _adapter(_result_type(kind)).validate_python(self.value)
+        result: Hashable = _result_type(kind)
+        found: Result = _adapter(result).validate_python(self.value)
         return found
 
 
 def as_plain(result: Any) -> Any:
     """A result as JSON data."""
-    return _adapter(type(result)).dump_python(result, mode="json")
+    kind: Any = type(result)
+    return _adapter(kind).dump_python(result, mode="json")
 
 
 def inputs_of(value: Any) -> Any:
@@ -214,5 +216,6 @@ def _result_type(kind: type[Cell[Any]]) -> Any:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(result: Hashable) -> TypeAdapter[Any]:
+    kind: Any = result
     return TypeAdapter(kind)
