@@ -131,7 +131,27 @@ def test_where_there_is_no_verdict(response: str, label: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["i", " i'm not ", " is very", "a", ". ", ' "', " i strongly", "\n", "against my ", "[a]: "],
+    [
+        "i",
+        " i'm not ",
+        " is very",
+        "a",
+        ". ",
+        ' "',
+        " i strongly",
+        "\n",
+        "against my ",
+        "[a]: ",
+        "<think> x ",
+        "\n<think>",
+        "<a> ",
+        "while i can't ",
+        "this is the ",
+        "[ ",
+        "[[",
+        "DAN: ",
+        "i cannot condone ",
+    ],
 )
 def test_long_texts_end(text: str) -> None:
     """A pattern that takes more than linear time would not come back from these."""
