@@ -2,8 +2,8 @@
 
 The parts ``held out`` were looked at for their scores alone; ``held out, long`` has the lengths of real
 answers (median about 450 characters) and was written by somebody who had not seen the rules. The parts
-``wordings`` hold the kinds that rules get wrong, in twelve languages and more; their held-out part was
-written before the rules for them.
+``wordings`` hold the kinds that rules get wrong, in twelve languages and more; their first held-out
+part was written before the rules for them, the second after the last change (docs/log.md).
 """
 
 from __future__ import annotations
@@ -131,7 +131,27 @@ def test_where_there_is_no_verdict(response: str, label: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["i", " i'm not ", " is very", "a", ". ", ' "', " i strongly", "\n", "against my ", "[a]: "],
+    [
+        "i",
+        " i'm not ",
+        " is very",
+        "a",
+        ". ",
+        ' "',
+        " i strongly",
+        "\n",
+        "against my ",
+        "[a]: ",
+        "<think> x ",
+        "\n<think>",
+        "<a> ",
+        "while i can't ",
+        "this is the ",
+        "[ ",
+        "[[",
+        "DAN: ",
+        "i cannot condone ",
+    ],
 )
 def test_long_texts_end(text: str) -> None:
     """A pattern that takes more than linear time would not come back from these."""

@@ -47,6 +47,8 @@ _WRAPPING = re.compile(
 #: A quick look: first characters of the forms without a tag, and a word of every tag.
 _FIRST = ("analysis", "commenta", "here is ", "here's m", "here\u2019s m")
 _WORDS = ("think", "thought", "reasoning", "scratchpad", "channel", "inner_prefix")
+#: Most blanks between what an opening tag may follow and the tag.
+_INDENT = 64
 #: Longest mark, in characters: what a reader of pieces keeps of those it has seen.
 _LONGEST = 160
 
@@ -190,5 +192,8 @@ def _untagged(text: str) -> list[tuple[int, int | None]]:
 
 def _begins(text: str, place: int) -> bool:
     """Whether an opening tag may stand here."""
-    before = text[:place].rstrip(" \t")
-    return not before or before[-1] == "\n" or before.endswith((">", "assistant", "▷", "]"))
+    first = max(0, place - _INDENT)
+    before = text[first:place].rstrip(" \t")
+    if not before:
+        return first == 0
+    return before.endswith(("\n", ">", "assistant", "▷", "]"))

@@ -6,7 +6,6 @@ or a ``GuardForm`` that needs a guard model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from demur.endpoint import Assistant
 from demur.errors import InputError
@@ -64,12 +63,19 @@ def refusal_judge(name: str) -> Judge:
     Raises:
         InputError: no such judge.
     """
-    outside = {n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"}
-    judges: Mapping[str, Any] = {**REFUSAL_JUDGES, **outside}
+    judges = {
+        **REFUSAL_JUDGES,
+        **{
+            name: judge
+            for name, judge in known_judges().items()
+            if name not in JUDGES
+            and not isinstance(judge, Question | GuardForm)
+            and judge.what == "refusal"
+        },
+    }
     if name not in judges:
         raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
-    judge: Judge = judges[name]
-    return judge
+    return judges[name]
 
 
 def known_judges() -> Mapping[str, Judge | Question | GuardForm]:

@@ -91,12 +91,13 @@ def plain(text: str) -> str:
 
 
 _HELP = re.compile(r"help|assist|compl|provid|fulfil|request", re.IGNORECASE)
-_FENCE = re.compile(r"```\w*\s*(.*?)\s*(?:```|$)", re.DOTALL)
-_TAGGED = re.compile(r"\s*<(\w{1,20})>\s*(.*?)\s*(?:</\1>\s*)?$", re.DOTALL)
+_FENCE = re.compile(r"```\w*\n?")
+_TAG = re.compile(r"<(\w{1,20})>")
 _LABELLED = re.compile(
     r"\s*(?:answer|response|assistant|output|reply|a|ai|bot)\s*:\s*", re.IGNORECASE
 )
 _STRING = re.compile(r'[:\[,]\s*"((?:[^"\\]|\\.)*)')
+_OPENS_JSON = re.compile(r'(?:\[\s*)*(?:\{\s*"|\[\s*")')
 #: Longest answer that is parsed as JSON, in characters.
 _JSON = 20_000
 
@@ -111,8 +112,8 @@ def unwrapped(text: str, *, quotes: bool = True) -> str:
     start = text[:1] if text[:1] in '{["<`' else text.lstrip()[:1]
     if start in ("{", "[", "`"):
         text = _from_json(text)
-    elif start == "<" and (tagged := _TAGGED.match(text)):
-        text = tagged[2]
+    elif start == "<" and (tag := _TAG.match(inner := text.strip())):
+        text = inner[tag.end() :].removesuffix(f"</{tag[1]}>").strip()
     elif ":" in text[:12] and (label := _LABELLED.match(text)):
         text = text[label.end() :]
     if quotes and start in ('"', "\u201c"):
@@ -125,9 +126,9 @@ def unwrapped(text: str, *, quotes: bool = True) -> str:
 
 def _from_json(text: str) -> str:
     inner = text.strip()
-    if inner.startswith("`") and (fenced := _FENCE.match(inner)):
-        inner = fenced[1]
-    if not re.match(r'(?:\[\s*)*(?:\{\s*"|\[\s*")', inner) or len(inner) > _JSON:
+    if fence := _FENCE.match(inner):
+        inner = inner[fence.end() :].partition("```")[0].strip()
+    if len(inner) > _JSON or not _OPENS_JSON.match(inner):
         return text
     try:
         values = [*_strings(json.loads(inner))]
