@@ -46,7 +46,7 @@ def test_a_date_in_a_template_is_always_the_same(tiny_ar: LanguageModel) -> None
     model = with_template(
         tiny_ar, f"{asks}{{{{ today }}}} {{{{ strftime_now('%Y-%m-%d') }}}} <|user|>"
     )
-    assert model.chat._apply([{"role": "user", "content": ""}]) == "26 Jul 2024 2024-07-26 <|user|>"
+    assert model.chat.render([{"role": "user", "content": ""}]) == "26 Jul 2024 2024-07-26 <|user|>"
 
 
 @pytest.mark.parametrize(

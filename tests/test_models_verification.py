@@ -58,7 +58,7 @@ def test_recurrent_architectures_are_refused(
     kind: str, values: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = save(tmp_path / kind, f"{kind}Config", f"{kind}ForCausalLM", **values)
-    with pytest.raises(ModelError, match=r"padded batch with a cache.*Use a transformer"):
+    with pytest.raises(ModelError, match=r"padded batch with a cache"):
         demur.load(folder)
 
 

@@ -25,7 +25,6 @@ from torch import Tensor
 from demur.alignment import Alignment, align
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.models.chat import undated
 from demur.sampling import Autoregressive, Masked, RowNoise, find_pooling
 from demur.sri import EPS, TAU
 
@@ -79,12 +78,7 @@ def encode(model: LanguageModel, prompts: Sequence[str]) -> Batch:
             {"role": "system", "content": "You are a helpful assistant"},
             {"role": "user", "content": text},
         ]
-        rendered = model.tokenizer.apply_chat_template(
-            turns,
-            chat_template=undated(model.tokenizer),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        rendered = model.chat.render(turns)
         rows.append(model.tokenizer(rendered)["input_ids"])
     return model.batch(rows)
 

@@ -1,11 +1,15 @@
-"""Models: one family a file. To add one, write ``NAME``, ``EXAMPLES``, ``TESTED``, ``recognises``
-and ``load`` in a file of its own and add it to ``FAMILIES``; other packages use the entry point group
-``demur.families``.
+"""Models, one family a file.
+
+To add one, write ``NAME``, ``EXAMPLES``, ``TESTED``, ``recognises`` and ``load`` in a file of its own
+and add it to ``FAMILIES``; other packages use the entry point group ``demur.families``.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,11 +28,16 @@ from demur.models import (
 )
 from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint, find
-from demur.models.verification import verify
+from demur.models.formats import beside
+from demur.models.verification import notes_on, verify
+
+
+class ModelWarning(UserWarning):
+    """Something about a model that may change results."""
 
 
 class Family(Protocol):
-    """What a family's module offers."""
+    """A family's module."""
 
     NAME: str
     EXAMPLES: str
@@ -41,7 +50,7 @@ class Family(Protocol):
         """Load the checkpoint."""
 
 
-#: The first family that recognises a config loads it, so the most general one comes last.
+#: The first family that recognises a config loads it; the most general one comes last.
 FAMILIES: tuple[Family, ...] = (
     masked_lm,
     llada,
@@ -65,24 +74,36 @@ def load(
     attention: str | None = None,
     bits: int | None = None,
     allow_pickle: bool = False,
+    adapter: str | Path | None = None,
+    system: str | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
-    """Load a built-in model, a local folder or a hub id, recognised from its config.
+    """Load a model; its family is recognised from its config.
+
+    What may change results, such as a setting of generation_config.json that demur does not apply, is
+    warned of and kept in ``notes``.
 
     Args:
-        name: such as ``"organism-dlm"``, ``"./llama"`` or ``"org/model"``.
+        name: a built-in model, a folder, a GGUF file (extra ``gguf``), the folder of a PEFT adapter
+            (extra ``peft``) or a hub id: ``"organism-dlm"``, ``"./llama"``, ``"llama.Q4_K_M.gguf"``,
+            ``"org/model"``.
         dtype: ``float32`` on a CPU and the checkpoint's own elsewhere, unless given.
-        device: where to put it, such as ``"cuda"``; the CPU by default.
-        device_map: handed to transformers, such as ``"auto"``; excludes ``device``.
+        device: such as ``"cuda"``; the CPU by default.
+        device_map: as transformers takes it, such as ``"auto"``; excludes ``device``.
         revision: hub revision to pin.
         attention: transformers' implementation, such as ``"eager"``; its own choice by default.
             Masked models take ``"sdpa"`` and ``"eager"``.
         bits: load linear weights in 8 or 4 bits (extra ``quant``).
-        allow_pickle: read pickled weights where there are no safetensors; tensors only are
-            unpickled, but load none that you do not trust.
+        allow_pickle: read pickled weights if there are no safetensors. Only tensors are unpickled;
+            still, load none that you do not trust.
+        adapter: a PEFT adapter to apply to these weights: a folder or a hub id (extra ``peft``).
+        system: the system prompt, empty for none; the paper's by default.
+        template: arguments of the chat template, such as ``{"enable_thinking": False}``.
 
     Raises:
         ModelError: nothing there, an unknown family, or a checkpoint that does not fit.
-        MissingExtraError: ``device_map`` or ``bits`` without the extra ``quant``.
+        InputError: the chat template takes no such argument.
+        MissingExtraError: an extra is not installed.
     """
     checkpoint = find(
         name,
@@ -93,6 +114,7 @@ def load(
         attention=attention,
         bits=bits,
         allow_pickle=allow_pickle,
+        adapter=adapter,
     )
     family = next((f for f in known_families() if f.recognises(checkpoint.config)), None)
     if family is None:
@@ -103,9 +125,23 @@ def load(
         )
     model = family.load(checkpoint)
     verify(model)
-    return model
+    if system is not None:
+        model = replace(model, system=system)
+    if template:
+        model.chat.check_options(template)
+        model = replace(model, template=dict(template), revision=_with(model.revision, template))
+    notes = (*beside(checkpoint.location, checkpoint.adapter), *notes_on(model))
+    for note in notes:
+        warnings.warn(note, ModelWarning, stacklevel=2)
+    return replace(model, notes=notes) if notes else model
+
+
+def _with(revision: str, template: Mapping[str, Any]) -> str:
+    """A revision with the chat template's arguments, as in ``0123abcd?enable_thinking=false``."""
+    given = sorted(template.items())
+    return f"{revision}?" + "&".join(f"{name}={json.dumps(value)}" for name, value in given)
 
 
 def known_families() -> tuple[Family, ...]:
-    """Installed plug-ins first, then our own."""
+    """Families of installed packages, then the built-in ones."""
     return (*(point.load() for point in entry_points(group="demur.families")), *FAMILIES)

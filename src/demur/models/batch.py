@@ -14,9 +14,9 @@ class Batch:
     """Encoded prompts, padded on the left.
 
     Attributes:
-        ids: ``[B, P]`` int64 prompt tokens, masked slots holding the mask id.
+        ids: ``[B, P]`` int64 prompt tokens, with the mask id in masked slots.
         attention: ``[B, P]`` bool, False on padding.
-        responses: one response template a row, -1 where a slot is masked; empty when free.
+        responses: one response template a row, -1 in masked slots; empty if the response is free.
     """
 
     ids: Tensor
@@ -25,7 +25,7 @@ class Batch:
 
     @property
     def padded(self) -> bool:
-        """Whether any row carries padding."""
+        """Whether any row has padding."""
         return not bool(self.attention.all())
 
     def fixed(self, gen_length: int) -> Tensor:

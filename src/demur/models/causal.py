@@ -1,6 +1,8 @@
-"""Autoregressive models: any architecture that transformers' AutoModelForCausalLM knows.
+"""Autoregressive models: any architecture that transformers' AutoModelForCausalLM knows, hybrids with
+recurrent layers included.
 
-Settings: 32 greedy tokens, running mean of the state that produces each token (PAPER section 3).
+Settings: 32 greedy tokens, running mean of the state that produces each token (arXiv:2602.02600,
+section 3).
 """
 
 from __future__ import annotations
@@ -8,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "causal"
-EXAMPLES = "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo"
-TESTED = "tokens and states of generate for 11 native classes, tiny weights"
+EXAMPLES = (
+    "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo; hybrids such as Granite-4, Falcon-H1"
+)
+TESTED = "tokens and states of generate for 19 native classes, tiny weights"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:

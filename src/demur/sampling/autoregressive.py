@@ -148,7 +148,7 @@ class CachedForward:
 
     def keep(self, rows: Tensor) -> None:
         """Drop every row but these from the cache."""
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)
         if self._attention is not None:
             self._attention = self._attention[rows]
 

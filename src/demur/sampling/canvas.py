@@ -30,7 +30,7 @@ from torch.distributions import Categorical
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.models.diffusion_gemma import Written
+from demur.models.diffusion_gemma import CanvasContext
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask, require_own_positions
 from demur.types import Step
@@ -124,7 +124,7 @@ def canvas(
             pooling that takes the state before each position.
     """
     require_own_positions(pooling)
-    written, fixed = Written(model, batch), batch.fixed(settings.gen_length)
+    written, fixed = CanvasContext(model, batch), batch.fixed(settings.gen_length)
     tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)
     rows = torch.arange(len(fixed), device=fixed.device)
     means, index = FinishedMeans(len(fixed)), 0
@@ -174,7 +174,7 @@ class Refined:
 
 def refine(
     model: LanguageModel,
-    written: Written,
+    written: CanvasContext,
     settings: Canvas,
     fixed: Tensor,
     noise: Noise,
