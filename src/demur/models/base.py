@@ -128,12 +128,14 @@ class LanguageModel:
         return None
 
     @cached_property
-    def recurrent(self) -> bool:
-        """Whether some layers carry a state from token to token beside or instead of attention."""
+    def recurrent(self) -> Literal["", "some", "all"]:
+        """Which layers carry a state from token to token, beside or instead of attention."""
         from transformers import DynamicCache
 
         layers = getattr(DynamicCache(config=self.net.config), "layers", [])
-        return any(hasattr(layer, "recurrent_states") for layer in layers)
+        if not any(hasattr(layer, "recurrent_states") for layer in layers):
+            return ""
+        return "some" if any(hasattr(layer, "update") for layer in layers) else "all"
 
     @property
     def body(self) -> Any:
@@ -247,6 +249,13 @@ class LanguageModel:
         """
         if positions is None and attention is not None and attention.ndim == 2:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
+        if self.recurrent == "all":
+            # No layer looks back at cached columns, so the mask covers the new ones only.
+            attention = None if attention is None else attention[:, -ids.shape[1] :]
+        elif positions is None and attention is None and cache is not None:
+            # Some native classes (Bamba) count from 0 whatever the cache holds.
+            begun = cache.get_seq_length()
+            positions = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
         caching = {cache_keyword(type(self.body).forward): cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
             output = self.body(

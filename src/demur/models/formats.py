@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +138,10 @@ def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
     from safetensors import safe_open
 
     try:
-        whole = PeftModel.from_pretrained(net, str(adapter.folder), is_trainable=False)
+        with warnings.catch_warnings():
+            # PEFT asks transformers for what it calls by another name now.
+            warnings.simplefilter("ignore", FutureWarning)
+            whole = PeftModel.from_pretrained(net, str(adapter.folder), is_trainable=False)
         config = whole.peft_config["default"]
         with safe_open(adapter.folder / _ADAPTER_WEIGHTS[0], "pt") as file:
             saved = set(file.keys())
@@ -317,16 +322,21 @@ def _sampled(size: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers' own reports, and its progress bars unless a terminal shows them."""
+def quiet(gguf: str | None = None) -> Iterator[None]:
+    """Silence transformers' own reports, and its progress bars unless a terminal shows them.
+
+    The bar for a GGUF file cannot be turned off, so it goes nowhere.
+    """
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    bar = redirect_stderr(StringIO()) if gguf and not sys.stderr.isatty() else nullcontext()
     try:
-        yield
+        with bar:
+            yield
     finally:
         logging.set_verbosity(before)
         if bars:

@@ -155,8 +155,8 @@ def check_cache(model: LanguageModel) -> None:
     if not off < (1e-3 if model.dtype == "float32" else 0.1):
         raise ModelError(
             f"{model.name} ({type(model.net).__name__}): in a padded batch with a cache its logits "
-            f"differ from those of the prompt alone by {off:.1%}, in transformers' own code. Use "
-            "another model, or a transformers version in which they agree."
+            f"differ from those of the prompt alone by {off:.1%}. It reads padding into a state, or "
+            "keeps one outside the cache. Use another model."
         )
 
 

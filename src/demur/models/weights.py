@@ -53,9 +53,10 @@ def load_native(
         options["attn_implementation"] = checkpoint.attention
     if checkpoint.gguf:
         options["gguf_file"] = checkpoint.gguf
+        options.setdefault("config", _gguf_config(checkpoint))
     check_index(checkpoint)
     try:
-        with quiet():
+        with quiet(checkpoint.gguf):
             net, info = auto_class.from_pretrained(
                 None if "state_dict" in options else checkpoint.location,
                 revision=checkpoint.hub_revision,
@@ -170,6 +171,13 @@ def native_config(checkpoint: Checkpoint, model_type: str) -> Any:
             "Download it again."
         )
     return AutoConfig.for_model(model_type, **kept)
+
+
+def _gguf_config(checkpoint: Checkpoint) -> Any:
+    """The config that was read from a GGUF file; transformers would take seconds to read it again."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**checkpoint.config)
 
 
 def _fewer_bits(checkpoint: Checkpoint) -> Any:
