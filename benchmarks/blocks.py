@@ -9,6 +9,7 @@ from benchmarks.timing import seconds
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Block, RowNoise, find_pooling
+from demur.types import Record
 
 LENGTH, SIZE = 32, 4
 
@@ -17,7 +18,7 @@ def cached(model: LanguageModel, batch: Batch) -> torch.Tensor:
     """Our sampler: the last step's tokens."""
     sampler = Block(gen_length=LENGTH, block_length=SIZE, block_steps=SIZE, threshold=None)
     noise, pooling = RowNoise.seeded(range(len(batch.ids))), find_pooling("response")
-    run = sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise)
+    run = sampler.run(model, batch, Record(pooling=pooling.name), noise)
     return [step.tokens for step in run][-1]
 
 

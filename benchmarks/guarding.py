@@ -12,9 +12,9 @@ from benchmarks.models import CONFIGS, batch, random_model
 from demur.guard import StreamingGuard
 from demur.guard.streaming import Group
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, RowNoise, find_pooling
+from demur.sampling import Autoregressive, RowNoise
 from demur.sri import Anchors
-from demur.types import Fingerprint, Step
+from demur.types import Fingerprint, Record, Step
 
 STEPS = 32
 
@@ -74,9 +74,8 @@ def generate(model: LanguageModel) -> Iterator[Step]:
     return Autoregressive(steps=16).run(
         model,
         batch(32, vocabulary=CONFIGS["llama-500m"]["vocab_size"]),
-        layers=("last",),
-        pooling=find_pooling("running"),
-        noise=RowNoise.seeded([0]),
+        Record(pooling="running"),
+        RowNoise.seeded([0]),
     )
 
 

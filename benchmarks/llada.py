@@ -22,7 +22,7 @@ from benchmarks.timing import seconds
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Masked, RowNoise, find_pooling
-from demur.types import Step
+from demur.types import Record, Step
 
 #: Paper settings: 128 positions; ``STEPS`` steps of 16 commits take the same work a step as 32 of 4.
 LENGTH, STEPS, ROWS = 128, 8, 8
@@ -35,7 +35,7 @@ def traced(model: LanguageModel, batch: Batch, steps: int = STEPS) -> list[Step]
     """Every step with its pooled last-layer states."""
     sampler = Masked(steps=steps, gen_length=LENGTH, block_length=LENGTH)
     pooling, noise = find_pooling("response"), RowNoise.seeded(range(len(batch.ids)))
-    return list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
+    return list(sampler.run(model, batch, Record(pooling=pooling.name), noise))
 
 
 @torch.no_grad()

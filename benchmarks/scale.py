@@ -34,7 +34,7 @@ from demur.models.batch import Batch
 from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from
 from demur.sampling.fitting import peak_memory
 from demur.sri import Anchors
-from demur.types import Step
+from demur.types import Record, Step
 
 PROMPT = 128
 
@@ -58,7 +58,7 @@ def generated(
     """Every step, with the pooled states of these layers brought to the host."""
     pooling = find_pooling(model.traits.pooling)
     noise = RowNoise.seeded(range(len(batch.ids)))
-    steps = list(sampler.run(model, batch, layers=layers, pooling=pooling, noise=noise))
+    steps = list(sampler.run(model, batch, Record(layers=layers, pooling=pooling.name), noise))
     for layer in layers:
         torch.stack([step.phi[layer] for step in steps]).cpu()
     return steps

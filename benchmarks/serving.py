@@ -24,11 +24,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import demur
 from benchmarks.guarding import STEPS, random_guard
 from benchmarks.models import CONFIGS
+from demur.generation import fingerprint
 from demur.guard import Group, StreamingGuard, fit_streaming_guard
 from demur.organism import world
 from demur.sampling import Autoregressive
-from demur.tracing import fingerprint
-from demur.types import Traces
+from demur.types import Record, Traces
 
 MODEL = "organism-ar"
 MANY = 32
@@ -64,7 +64,7 @@ def a_large_model(folder: Path) -> tuple[str, Path]:
     net.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     model = demur.load(str(folder / "model"))
-    mark = fingerprint(model, Autoregressive(steps=STEPS), pooling="running")
+    mark = fingerprint(model, Autoregressive(steps=STEPS), Record(pooling="running"))
     guard = replace(random_guard(shape["hidden_size"]), fingerprint=mark)
     return model.name, guard.save(folder / "large.safetensors")
 

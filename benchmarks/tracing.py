@@ -10,7 +10,7 @@ from benchmarks.timing import seconds
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Autoregressive, RowNoise, find_pooling
-from demur.types import Step
+from demur.types import Record, Step
 
 STEPS = 32
 
@@ -42,9 +42,7 @@ def plain_generate(model: LanguageModel, batch: Batch) -> torch.Tensor:
 def traced(model: LanguageModel, batch: Batch) -> list[Step]:
     """Every step with its pooled last-layer states."""
     noise, pooling = RowNoise.seeded(range(len(batch.ids))), find_pooling("running")
-    run = Autoregressive(steps=STEPS).run(
-        model, batch, layers=("last",), pooling=pooling, noise=noise
-    )
+    run = Autoregressive(steps=STEPS).run(model, batch, Record(pooling=pooling.name), noise)
     return list(run)
 
 

@@ -10,9 +10,7 @@ from demur.guard import fit_streaming_guard
 from demur.organism import world
 from demur.serve.app import create_app
 from demur.serve.host import host
-from demur.serve.lifetime import Server, listen
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
+from demur.serve.server import Server, listen
 
 model = demur.load("organism-ar")
 traces = {
@@ -24,9 +22,8 @@ anchors = demur.fit_anchors(known, ["cannot" in t.response or "sorry" in t.respo
 benign = demur.trace(model, world.prompts("calibration", "harmless", n=40), batch_size=40)
 guard = fit_streaming_guard(traces["guard", "harmless"], benign, anchors=anchors, alpha=0.05)
 
-limits, metrics = Limits(), Metrics()
-engines = host([model], [guard], limits=limits, metrics=metrics)
-server = Server(create_app(engines, limits=limits, metrics=metrics), engines, limits=limits)
+hosting = host([model], [guard])
+server = Server(create_app(hosting), hosting)
 socket = listen("127.0.0.1", 0)
 threading.Thread(target=server.run, args=([socket],)).start()
 while not server.started:

@@ -25,7 +25,7 @@ from demur.errors import StoreError
 from demur.models.base import LanguageModel
 from demur.runs import trace_to
 from demur.store import Store
-from demur.types import Prompt
+from demur.types import Prompt, Record
 from test_store import a_trace, write
 
 #: How every run under test is made, wherever it runs.
@@ -130,7 +130,7 @@ def memory(folder: Path, model: LanguageModel, count: int) -> list[int]:
         folder,
         model,
         some_prompts(count),
-        layers=("last", "first"),
+        record=Record(layers=("last", "first")),
         batch_size=16,
         shard_rows=16,
         progress=advance,

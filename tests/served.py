@@ -22,12 +22,12 @@ from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Sampler
 from demur.serve.app import create_app
-from demur.serve.engine import Engine
 from demur.serve.host import host
-from demur.serve.keys import Keys
-from demur.serve.lifetime import Server, listen
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
+from demur.serve.model_engine import ModelEngine
+from demur.serve.monitoring import Metrics
+from demur.serve.options import Limits, ServeOptions
+from demur.serve.server import Server, listen
+from demur.serve.service import Keys
 from demur.types import Traces
 
 QUESTION = "how can i share a puzzle ?"
@@ -44,7 +44,7 @@ class Served:
     """
 
     url: str
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, ModelEngine]
     metrics: Metrics
 
     def post(self, path: str, body: Any, **about: Any) -> httpx.Response:
@@ -84,24 +84,16 @@ def serving(
     **options: Any,
 ) -> Iterator[Served]:
     """A server in a thread of this process."""
-    limits, metrics = limits or Limits(), Metrics()
-    engines = host(models, guards, limits=limits, metrics=metrics, **options)
-    app = create_app(
-        engines,
-        limits=limits,
-        metrics=metrics,
-        keys=Keys(keys),
-        live=live,
-        log_prompts=log_prompts,
-    )
-    server, found = Server(app, engines, limits=limits, grace=grace), listen("127.0.0.1", 0)
+    hosting = host(models, guards, ServeOptions(limits=limits or Limits(), **options))
+    app = create_app(hosting, keys=Keys(keys), live=live, log_prompts=log_prompts)
+    server, found = Server(app, hosting, grace=grace), listen("127.0.0.1", 0)
     if send_buffer:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=server.run, args=([found],), daemon=True)
     thread.start()
     until(lambda: server.started)
     try:
-        yield Served(f"http://127.0.0.1:{found.getsockname()[1]}", engines, metrics)
+        yield Served(f"http://127.0.0.1:{found.getsockname()[1]}", hosting.engines, hosting.metrics)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -46,7 +46,7 @@ def prompts() -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def ours(model: LanguageModel, prompts: list[Prompt]) -> Traces:
-    return demur.trace(model, prompts, sampler=SAMPLER, layers=("last", "2"))
+    return demur.trace(model, prompts, sampler=SAMPLER, record=demur.Record(layers=("last", "2")))
 
 
 def generate(model: LanguageModel, prompts: list[Prompt], **options: Any) -> Any:
@@ -127,7 +127,9 @@ def test_whole_sequences_equal_trace(
 ) -> None:
     """What nnsight or TransformerLens keep of one pass over prompt and response."""
     trace = whole["trace"]
-    expected = demur.trace(model, [trace.prompt], sampler=SAMPLER, pooling=pooling)[0]
+    expected = demur.trace(
+        model, [trace.prompt], sampler=SAMPLER, record=demur.Record(pooling=pooling)
+    )[0]
     found = from_hidden_states(
         {"last": whole["states_last"]},
         trace.response_ids,

@@ -22,6 +22,7 @@ from demur.attacks.flip import Guidance, Mode, flip
 from demur.attacks.nesting import Form, nest
 from demur.endpoint import Message
 from demur.errors import InputError
+from demur.generation import trace
 from demur.guard import fit_guard
 from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
@@ -30,7 +31,6 @@ from demur.prompts import read_prompts, write_prompts
 from demur.runs import trace_to
 from demur.sampling import sampler_from
 from demur.sri import fit_anchors
-from demur.tracing import trace
 from demur.types import Prompt
 
 GOALS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

@@ -19,11 +19,11 @@ from demur.attacks.likelihood import opening_log_probabilities, openings
 from demur.attacks.random_search import RandomSearch
 from demur.attacks.search import Best
 from demur.errors import InputError
+from demur.generation import trace
 from demur.guard import AnyGuard, Guard, StreamingGuard, fit_guard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.sri import fit_anchors
-from demur.tracing import trace
 from demur.types import Prompt, Traces
 
 

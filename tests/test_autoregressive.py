@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from demur.errors import InputError
+from demur.generation import steps, trace, trace_batch
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, RowNoise, find_pooling
-from demur.tracing import record, trace
-from demur.types import Prompt, Step
+from demur.sampling import Autoregressive, RowNoise
+from demur.types import Prompt, Record
 from parity.noise import MultinomialNoise
 
 PROMPTS = [
@@ -53,7 +53,7 @@ def ending_ar(tiny_ar: LanguageModel) -> LanguageModel:
 
 def test_greedy_equals_generate_on_a_ragged_batch(tiny_ar: LanguageModel) -> None:
     expected = generated(tiny_ar, PROMPTS, max_new_tokens=24, do_sample=False)
-    traces = record(tiny_ar, PROMPTS, sampler=Autoregressive(steps=24))
+    traces = trace_batch(tiny_ar, PROMPTS, sampler=Autoregressive(steps=24))
     assert [t.response_ids.tolist() for t in traces] == expected
 
 
@@ -74,11 +74,7 @@ def test_sampled_equals_generate_with_the_same_noise(
             top_k=0,
         )
         stream = sampler.run(
-            tiny_ar,
-            tiny_ar.encode([prompt]),
-            layers=("last",),
-            pooling=find_pooling("running"),
-            noise=MultinomialNoise(7),
+            tiny_ar, tiny_ar.encode([prompt]), Record(pooling="running"), MultinomialNoise(7)
         )
         found = list(stream)[-1].tokens[0]
         assert found[found >= 0].tolist() == expected
@@ -97,7 +93,9 @@ def naive_states(model: LanguageModel, prompt: Prompt, response: list[int]) -> t
 @pytest.mark.parametrize("pooling", ["running", "generated", "content", "content_predictor"])
 def test_states_equal_an_uncached_pass(ending_ar: LanguageModel, pooling: str) -> None:
     ends = ending_ar.traits.end_ids
-    for one in record(ending_ar, PROMPTS, sampler=Autoregressive(steps=12), pooling=pooling):
+    for one in trace_batch(
+        ending_ar, PROMPTS, sampler=Autoregressive(steps=12), record=Record(pooling=pooling)
+    ):
         response = one.response_ids.tolist()
         states = naive_states(ending_ar, one.prompt, response)
         own = states[:-1] if pooling in ("running", "content_predictor") else states[1:]
@@ -129,14 +127,13 @@ def test_batched_equals_single(
     ]
     options: dict[str, Any] = {
         "sampler": sampler,
-        "pooling": pooling,
-        "layers": ("last", "middle", "1"),
+        "record": Record(layers=("last", "middle", "1"), pooling=pooling),
     }
-    for prompt, one in zip(prompts, record(ending_ar, prompts, **options), strict=True):
-        [alone] = record(ending_ar, [prompt], **options)
+    for prompt, one in zip(prompts, trace_batch(ending_ar, prompts, **options), strict=True):
+        [alone] = trace_batch(ending_ar, [prompt], **options)
         np.testing.assert_array_equal(one.committed, alone.committed)
         assert one.finish_reason == alone.finish_reason
-        for layer in options["layers"]:
+        for layer in options["record"].layers:
             # Before the final norm these weights' states reach 60, where float32 has steps of 4e-6:
             # 5e-5 was measured.
             within = 1e-5 if layer == "last" else 1e-4
@@ -156,13 +153,7 @@ def test_rows_that_ended_stay_and_cost_nothing(ending_ar: LanguageModel) -> None
     hook = ending_ar.net.model.norm.register_forward_hook(
         lambda module, inputs, output: rows.append(len(output))
     )
-    stream: list[Step] = []
-    record(
-        ending_ar,
-        PROMPTS,
-        sampler=Autoregressive(steps=12),
-        watch=lambda steps: iter([stream.append(s) or s for s in steps]),  # type: ignore[func-returns-value]
-    )
+    stream = list(steps(ending_ar, PROMPTS, sampler=Autoregressive(steps=12)))
     hook.remove()
     assert rows == [int(s.running.sum()) for s in stream]
     assert rows[-1] < rows[0]
@@ -179,24 +170,24 @@ def test_prefill_is_read_before_the_first_token(tiny_ar: LanguageModel) -> None:
     expected = tiny_ar.net.generate(
         whole, attention_mask=torch.ones_like(whole), max_new_tokens=5, do_sample=False
     )[0, batch.ids.shape[1] :].tolist()
-    together = record(tiny_ar, [PROMPTS[2], prompt], sampler=Autoregressive(steps=5))[1]
+    together = trace_batch(tiny_ar, [PROMPTS[2], prompt], sampler=Autoregressive(steps=5))[1]
     assert together.response_ids.tolist() == expected
     assert together.n_steps == len(expected) - 3
 
 
 def test_inner_slots_are_refused(tiny_ar: LanguageModel) -> None:
     with pytest.raises(InputError, match="left to right"):
-        record(tiny_ar, [Prompt("w1", response=(2, "w3"))])
+        trace_batch(tiny_ar, [Prompt("w1", response=(2, "w3"))])
 
 
 def test_masked_slots_in_the_prompt_are_refused(tiny_ar: LanguageModel) -> None:
     with pytest.raises(InputError, match="autoregressive and has"):
-        record(tiny_ar, [Prompt("w1", user=("w1", 2))])
+        trace_batch(tiny_ar, [Prompt("w1", user=("w1", 2))])
 
 
 def test_pooling_over_masks_is_refused(tiny_ar: LanguageModel) -> None:
     with pytest.raises(InputError, match="Use running, generated or content"):
-        record(tiny_ar, PROMPTS, pooling="response")
+        trace_batch(tiny_ar, PROMPTS, record=Record(pooling="response"))
 
 
 def test_stopping_the_stream_stops_the_work(tiny_ar: LanguageModel) -> None:
@@ -205,9 +196,8 @@ def test_stopping_the_stream_stops_the_work(tiny_ar: LanguageModel) -> None:
     stream = Autoregressive(steps=30).run(
         endless(tiny_ar),
         tiny_ar.encode(PROMPTS),
-        layers=("last",),
-        pooling=find_pooling("running"),
-        noise=RowNoise.seeded([0] * 4),
+        Record(pooling="running"),
+        RowNoise.seeded([0] * 4),
     )
     next(stream)
     next(stream)

@@ -16,8 +16,8 @@ import demur
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Autoregressive, Block, Masked, RowNoise, find_pooling
-from demur.types import Prompt, Step
+from demur.sampling import Autoregressive, Block, Masked, RowNoise
+from demur.types import Prompt, Record, Step
 from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_llada2, save_sdar
 from parity.rows import ids_of, padded
 
@@ -57,7 +57,7 @@ def run(
     seeds: Sequence[int] | None = None,
 ) -> list[Step]:
     noise = RowNoise.seeded(list(seeds or range(len(batch.ids))))
-    found = sampler.run(model, batch, layers=LAYERS, pooling=find_pooling(pooling), noise=noise)
+    found = sampler.run(model, batch, Record(layers=LAYERS, pooling=pooling), noise)
     return list(found)
 
 
@@ -386,9 +386,14 @@ def test_other_pairs_are_refused(
             demur.trace(other, ["w1"], sampler=Block(gen_length=8))
     for sampler in (Masked(gen_length=8, block_length=8, steps=4), Autoregressive(steps=4)):
         with pytest.raises(InputError, match="Use --sampler block"):
-            demur.trace(model, ["w1"], sampler=sampler, pooling="generated")
+            demur.trace(model, ["w1"], sampler=sampler, record=demur.Record(pooling="generated"))
     with pytest.raises(InputError, match="takes the state before each position"):
-        demur.trace(model, ["w1"], sampler=Block(gen_length=8), pooling="response_predictor")
+        demur.trace(
+            model,
+            ["w1"],
+            sampler=Block(gen_length=8),
+            record=demur.Record(pooling="response_predictor"),
+        )
     asked = Prompt("w1", response=("w1 w2 w3",))
     with pytest.raises(InputError, match="does not fit gen_length 2"):
         demur.trace(model, [asked], sampler=Block(gen_length=2))

@@ -18,7 +18,7 @@ from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Block, Canvas, Masked, Noise, RowNoise, find_pooling
 from demur.sampling.canvas import least_uncertain, temperature
-from demur.types import Prompt, Step
+from demur.types import Prompt, Record, Step
 from parity.blocks import GEMMA_CANVAS, GEMMA_VOCAB, save_diffusion_gemma
 from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
@@ -39,7 +39,7 @@ def run(
     pooling: str = "response",
 ) -> list[Step]:
     batch, how = Batch(*padded(rows), tuple(() for _ in rows)), find_pooling(pooling)
-    return list(sampler.run(model, batch, layers=("last",), pooling=how, noise=noise))
+    return list(sampler.run(model, batch, Record(pooling=how.name), noise))
 
 
 def test_stops_after_the_canvas_with_an_end_token(model: LanguageModel) -> None:

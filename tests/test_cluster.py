@@ -149,7 +149,9 @@ def test_errors_of_workers_are_those_of_one_process(nodes: Any, tmp_path: Path) 
         cluster.trace_to("memory://run", "organism-ar", PROMPTS)
     trace_to(tmp_path / "other", demur.load("organism-ar"), PROMPTS[:1])
     with pytest.raises(StoreError, match="seed: 0 -> 1"):
-        cluster.trace_to(tmp_path / "other", "organism-ar", PROMPTS[:1], seed=1)
+        cluster.trace_to(
+            tmp_path / "other", "organism-ar", PROMPTS[:1], record=demur.Record(seed=1)
+        )
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from demur.defenses.generation import counted
 from demur.defenses.self_examine import verdict
 from demur.defenses.smooth_llm import perturb
 from demur.errors import FingerprintError, InputError
+from demur.generation import trace
 from demur.judges import refusal_judge
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
 from demur.judges.reading import answer_of
@@ -38,7 +39,6 @@ from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.organism.world import examination
 from demur.sampling import Autoregressive, Block, Masked, Sampler
-from demur.tracing import trace
 from demur.types import Prompt
 
 SHORT = Masked(steps=4, gen_length=8, block_length=8)

@@ -19,7 +19,9 @@ def test_passes_are_counted_exactly(tiny_ar: LanguageModel, pooling: str, sample
     prompts = [Prompt("w1 w2"), Prompt("w3"), Prompt("w4 w5 w6 w7")]
     together = generate(tiny_ar, prompts, sampler=sampler, seed=0, batch_size=2, pooling=pooling)
     with counted(tiny_ar) as counter:
-        traces = demur.trace(tiny_ar, prompts, sampler=sampler, pooling=pooling, batch_size=1)
+        traces = demur.trace(
+            tiny_ar, prompts, sampler=sampler, record=demur.Record(pooling=pooling), batch_size=1
+        )
     assert together.passes.sum() == counter.rows
     extra = 0 if pooling == "running" else 1
     assert together.passes.tolist() == [trace.n_steps + extra for trace in traces]

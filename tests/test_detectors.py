@@ -95,7 +95,7 @@ def made(
     model: LanguageModel, reader: LanguageModel, sets: Mapping[str, list[Prompt]], batch_size: int
 ) -> World:
     traces = {
-        name: demur.trace(model, rows, batch_size=batch_size, layers=LAYERS)
+        name: demur.trace(model, rows, batch_size=batch_size, record=demur.Record(layers=LAYERS))
         for name, rows in sets.items()
     }
     refused = [oracle.refused(response) for response in traces["anchors"].responses]
@@ -215,7 +215,12 @@ def test_scores_of_any_finite_trace_are_finite(
 
 
 def test_traces_of_another_sampler_are_refused(built_in: World) -> None:
-    other = demur.trace(built_in.model, ["hello ."], sampler=Autoregressive(steps=3), layers=LAYERS)
+    other = demur.trace(
+        built_in.model,
+        ["hello ."],
+        sampler=Autoregressive(steps=3),
+        record=demur.Record(layers=LAYERS),
+    )
     for name, method in DETECTORS.items():
         if method.layers:
             with pytest.raises(FingerprintError, match="sampler"):

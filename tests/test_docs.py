@@ -280,7 +280,7 @@ def test_indented_commands_of_the_readme_are_commands() -> None:
 
 
 def test_gateways_are_sent_to_routes_that_are_there() -> None:
-    from demur.serve.app import router
+    from demur.serve.rails import router
 
     routes = {route.path for route in router.routes}
     files = {

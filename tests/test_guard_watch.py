@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from demur.guard import StreamingGuard, Watched, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked
-from demur.types import Prompt, Step, Traces
+from demur.types import Prompt, Traces
 
 PROMPTS = [
     *world.prompts("test", "harmless", n=3),
@@ -30,15 +28,7 @@ def traces() -> Traces:
 
 def watched(guard: StreamingGuard, prompts: list[Prompt]) -> list[Watched]:
     """Steps of a batch that the guard watched."""
-    seen: list[Watched] = []
-
-    def keep(steps: Iterator[Step]) -> Iterator[Step]:
-        for step in guard.watch(steps):
-            seen.append(step)
-            yield step
-
-    demur.record(guarded.model(), prompts, sampler=guarded.SAMPLER, watch=keep)
-    return seen
+    return list(guard.watch(demur.steps(guarded.model(), prompts, sampler=guarded.SAMPLER)))
 
 
 def test_streaming_and_finished_scores_agree(traces: Traces) -> None:
@@ -132,14 +122,9 @@ def test_diffusion_releases_whole_blocks(make_dlm, block_length: int) -> None:  
     traces = demur.trace(model, prompts, sampler=sampler, batch_size=24)
     anchors = demur.fit_anchors(traces, [label == "harmful" for label in labels])
     guard = fit_streaming_guard(traces, traces, anchors=anchors, alpha=0.05)
-    seen: list[Watched] = []
-
-    def keep(steps: Iterator[Step]) -> Iterator[Step]:
-        for step in guard.watch(steps):
-            seen.append(step)
-            yield step
-
-    final = demur.record(model, prompts[:4], sampler=sampler, watch=keep)
+    generation = demur.steps(model, prompts[:4], sampler=sampler)
+    seen = list(guard.watch(generation))
+    final = generation.traces()
     for step in seen:
         both = zip(step.released, step.readings, strict=True)
         passed = {count for count, reading in both if not reading.flagged}

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 import demur
 from conftest import save_llama
 from demur.errors import InputError
+from demur.generation import trace, trace_batch
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Masked, RowNoise, find_pooling
-from demur.tracing import record, row_seed, trace
-from demur.types import Prompt, Step
+from demur.sampling import Masked, RowNoise
+from demur.sampling.noise import row_seed
+from demur.types import Prompt, Record, Step
 
 QUIET = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -39,11 +40,7 @@ def steps_of(
     noise = RowNoise.seeded([row_seed(0, p.id) for p in prompts])
     return list(
         sampler.run(
-            model,
-            model.encode(prompts),
-            layers=("last", "first"),
-            pooling=find_pooling(pooling),
-            noise=noise,
+            model, model.encode(prompts), Record(layers=("last", "first"), pooling=pooling), noise
         )
     )
 
@@ -206,9 +203,9 @@ def test_batched_equals_single(
         Prompt(" ".join(f"w{(n * 7 + i) % 40}" for i in range(n)), id=f"{k}")
         for k, n in enumerate(lengths)
     ]
-    together = record(tiny_dlm, prompts, sampler=sampler, pooling=pooling)
+    together = trace_batch(tiny_dlm, prompts, sampler=sampler, record=Record(pooling=pooling))
     for prompt, one in zip(prompts, together, strict=True):
-        [alone] = record(tiny_dlm, [prompt], sampler=sampler, pooling=pooling)
+        [alone] = trace_batch(tiny_dlm, [prompt], sampler=sampler, record=Record(pooling=pooling))
         np.testing.assert_array_equal(one.committed, alone.committed)
         np.testing.assert_array_equal(one.draft, alone.draft)
         np.testing.assert_array_equal(one.blocks, alone.blocks)
@@ -264,11 +261,11 @@ def test_finished_rows_stay(tiny_dlm: LanguageModel) -> None:
 def test_template_keeps_what_it_fixes_and_fills_the_rest(tiny_dlm: LanguageModel) -> None:
     word = tiny_dlm.tokenizer.convert_tokens_to_ids
     prompt = Prompt("w1 w2", id="t", response=("w20 w21", 3, "w22", 2))
-    [one] = record(tiny_dlm, [prompt], sampler=Masked(steps=4, gen_length=8, block_length=8))
+    [one] = trace_batch(tiny_dlm, [prompt], sampler=Masked(steps=4, gen_length=8, block_length=8))
     assert one.committed[0][[0, 1, 5]].tolist() == word(["w20", "w21", "w22"])
     assert (one.committed[-1] >= 0).all()
     assert one.n_steps == 4
-    alone = record(
+    alone = trace_batch(
         tiny_dlm,
         [Prompt("w9", id="o"), prompt],
         sampler=Masked(steps=4, gen_length=8, block_length=8),
@@ -282,10 +279,10 @@ def test_masks_in_the_prompt_are_filled(tiny_dlm: LanguageModel) -> None:
     stream = steps_of(tiny_dlm, [prompt, PROMPTS[2]], sampler)
     assert (stream[0].prompt[0] == 3).any()
     assert (stream[-1].prompt != 3).all()
-    [one, _] = record(tiny_dlm, [prompt, PROMPTS[2]], sampler=sampler)
+    [one, _] = trace_batch(tiny_dlm, [prompt, PROMPTS[2]], sampler=sampler)
     assert "w1" in one.filled_prompt
     assert "w2" in one.filled_prompt
-    [alone] = record(tiny_dlm, [prompt], sampler=sampler)
+    [alone] = trace_batch(tiny_dlm, [prompt], sampler=sampler)
     assert one.filled_prompt == alone.filled_prompt
 
 
@@ -305,17 +302,17 @@ def test_dynamic_threshold_saves_steps_and_never_adds(tiny_dlm: LanguageModel) -
     static = Masked(steps=8, gen_length=8, block_length=8)
     for threshold in (0.01, 0.4, 0.99):
         dynamic = Masked(steps=8, gen_length=8, block_length=8, threshold=threshold)
-        traces = record(tiny_dlm, PROMPTS, sampler=dynamic)
+        traces = trace_batch(tiny_dlm, PROMPTS, sampler=dynamic)
         assert all(t.n_steps <= 8 for t in traces)
         if threshold == 0.01:
             assert all(t.n_steps < 8 for t in traces)
-    assert all(t.n_steps == 8 for t in record(tiny_dlm, PROMPTS, sampler=static))
+    assert all(t.n_steps == 8 for t in trace_batch(tiny_dlm, PROMPTS, sampler=static))
 
 
 def test_never_end_never_ends(tiny_dlm: LanguageModel) -> None:
     base = {"steps": 4, "gen_length": 32, "block_length": 32, "temperature": 2.0}
-    assert any(2 in t.draft for t in record(tiny_dlm, PROMPTS, sampler=Masked(**base)))
-    kept = record(tiny_dlm, PROMPTS, sampler=Masked(**base, never_end=True))
+    assert any(2 in t.draft for t in trace_batch(tiny_dlm, PROMPTS, sampler=Masked(**base)))
+    kept = trace_batch(tiny_dlm, PROMPTS, sampler=Masked(**base, never_end=True))
     assert not any(2 in t.draft for t in kept)
 
 
@@ -323,7 +320,7 @@ def test_end_last_commits_ends_after_everything_else(tiny_dlm: LanguageModel) ->
     def hurried_ends(sampler: Masked) -> int:
         """Ends committed while another prediction was left waiting."""
         found = 0
-        for t in record(tiny_dlm, PROMPTS, sampler=sampler):
+        for t in trace_batch(tiny_dlm, PROMPTS, sampler=sampler):
             for before, after, draft in zip(
                 t.committed, t.committed[1:], t.draft[1:], strict=False
             ):
@@ -356,28 +353,28 @@ def test_settings_that_do_not_fit(wrong: dict[str, Any], said: str) -> None:
 
 def test_autoregressive_models_are_refused(tiny_ar: LanguageModel) -> None:
     with pytest.raises(InputError, match="no mask token"):
-        record(tiny_ar, PROMPTS, sampler=Masked(), pooling="response")
+        trace_batch(tiny_ar, PROMPTS, sampler=Masked(), record=Record(pooling="response"))
 
 
 def test_template_too_long(tiny_dlm: LanguageModel) -> None:
     prompt = Prompt("w1", response=("w1 w2 w3 w4 w5",))
     with pytest.raises(InputError, match="does not fit gen_length 4"):
-        record(tiny_dlm, [prompt], sampler=Masked(steps=4, gen_length=4, block_length=4))
+        trace_batch(tiny_dlm, [prompt], sampler=Masked(steps=4, gen_length=4, block_length=4))
 
 
 def test_a_response_without_masks_is_named(tiny_dlm: LanguageModel) -> None:
     full = Prompt("w1", id="full", response=("w1 w2 w3 w4",))
     sampler = Masked(steps=4, gen_length=4, block_length=4)
     with pytest.raises(InputError, match="full leaves no masked position"):
-        record(tiny_dlm, [full, PROMPTS[0]], sampler=sampler)
+        trace_batch(tiny_dlm, [full, PROMPTS[0]], sampler=sampler)
     with pytest.raises(InputError, match="no masked position"):
-        record(tiny_dlm, [full], sampler=sampler)
+        trace_batch(tiny_dlm, [full], sampler=sampler)
 
 
 def test_confidence_dtype_only_matters_below_float32(tiny_dlm: LanguageModel) -> None:
     settings_ = {"steps": 4, "gen_length": 8, "block_length": 8}
-    exact = record(tiny_dlm, PROMPTS, sampler=Masked(**settings_))
-    model = record(tiny_dlm, PROMPTS, sampler=Masked(**settings_, confidence_dtype="model"))
+    exact = trace_batch(tiny_dlm, PROMPTS, sampler=Masked(**settings_))
+    model = trace_batch(tiny_dlm, PROMPTS, sampler=Masked(**settings_, confidence_dtype="model"))
     for a, b in zip(exact, model, strict=True):
         np.testing.assert_array_equal(a.committed, b.committed)
 
@@ -387,8 +384,8 @@ def test_confidence_dtype_matters_in_bfloat16(tmp_path: Path) -> None:
     model = demur.load(save_llama(tmp_path / "half", card=card), dtype="bfloat16")
     settings_ = {"steps": 16, "gen_length": 16, "block_length": 16}
     prompts = [Prompt(f"w{n} w{n + 1}", id=f"{n}") for n in range(8)]
-    exact = record(model, prompts, sampler=Masked(**settings_))
-    rounded = record(model, prompts, sampler=Masked(**settings_, confidence_dtype="model"))
+    exact = trace_batch(model, prompts, sampler=Masked(**settings_))
+    rounded = trace_batch(model, prompts, sampler=Masked(**settings_, confidence_dtype="model"))
     differing = [(a.committed != b.committed).any() for a, b in zip(exact, rounded, strict=True)]
     assert any(differing)
 
@@ -408,9 +405,8 @@ def test_padding_written_as_masks_and_a_mask_at_the_beginning(
 
     def run(ids: torch.Tensor, attention: torch.Tensor) -> list[Step]:
         batch = Batch(ids, attention, ((),) * len(ids))
-        options: Any = {"layers": ("last",), "pooling": find_pooling("response")}
         noise = RowNoise.seeded([0] * len(ids))
-        return list(sampler.run(model, batch, **options, noise=noise))
+        return list(sampler.run(model, batch, Record(pooling="response"), noise))
 
     together = run(ids, attention)
     for row, prompt in enumerate(prompts):

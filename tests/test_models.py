@@ -256,22 +256,22 @@ def test_revision_follows_the_weights(tmp_path: Path) -> None:
 
 
 def test_attention_implementation_changes_no_token(tmp_path: Path) -> None:
+    from demur.generation import trace_batch
     from demur.sampling import Masked
-    from demur.tracing import record
 
     card = {"family": "masked", "mask_token_id": 3}
     folder = save_llama(tmp_path / "dlm", card=card)
     prompts = [Prompt("w1 w2 w3", id="a"), Prompt("w4", id="b")]
     sampler = Masked(steps=4, gen_length=8, block_length=8)
     first, second = (
-        record(demur.load(folder, attention=kind), prompts, sampler=sampler)
+        trace_batch(demur.load(folder, attention=kind), prompts, sampler=sampler)
         for kind in ("sdpa", "eager")
     )
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.committed, b.committed)
         np.testing.assert_allclose(a.phi["last"], b.phi["last"], atol=1e-5)
     with pytest.raises(ModelError, match="attention='sdpa'"):
-        record(demur.load(folder, attention="flex_attention"), prompts, sampler=sampler)
+        trace_batch(demur.load(folder, attention="flex_attention"), prompts, sampler=sampler)
 
 
 def test_fewer_bits_and_device_map_name_their_extra(

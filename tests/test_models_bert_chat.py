@@ -12,10 +12,10 @@ import torch
 import demur
 from conftest import save_tokenizer
 from demur.errors import ModelError
+from demur.generation import trace_batch
 from demur.models.base import LanguageModel
 from demur.sampling import Masked
-from demur.tracing import record
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 PROMPTS = [Prompt("w1 w2 w3", id="a"), Prompt(" ".join(f"w{i}" for i in range(30)), id="b")]
 
@@ -68,9 +68,11 @@ def test_states_and_logits_equal_the_network(model: LanguageModel) -> None:
 
 def test_batched_equals_single(model: LanguageModel) -> None:
     sampler = Masked(steps=4, gen_length=12, block_length=6)
-    together = record(model, PROMPTS, sampler=sampler, layers=("last", "first"))
+    together = trace_batch(model, PROMPTS, sampler=sampler, record=Record(layers=("last", "first")))
     for prompt, one in zip(PROMPTS, together, strict=True):
-        [alone] = record(model, [prompt], sampler=sampler, layers=("last", "first"))
+        [alone] = trace_batch(
+            model, [prompt], sampler=sampler, record=Record(layers=("last", "first"))
+        )
         np.testing.assert_array_equal(one.committed, alone.committed)
         for layer, phi in one.phi.items():
             np.testing.assert_allclose(phi, alone.phi[layer], atol=1e-5)

@@ -14,10 +14,10 @@ import transformers
 import demur
 from conftest import save_tokenizer
 from demur.errors import ModelError
+from demur.generation import trace_batch
 from demur.models.base import LanguageModel, cache_keyword
-from demur.sampling import Autoregressive, find_pooling
-from demur.tracing import record
-from demur.types import Prompt
+from demur.sampling import Autoregressive
+from demur.types import Prompt, Record
 from parity.noise import MultinomialNoise
 
 PROMPTS = [
@@ -155,7 +155,7 @@ def test_greedy_equals_generate(model: LanguageModel) -> None:
         do_sample=False,
         pad_token_id=0,
     )
-    for row, one in enumerate(record(model, PROMPTS, sampler=Autoregressive(steps=16))):
+    for row, one in enumerate(trace_batch(model, PROMPTS, sampler=Autoregressive(steps=16))):
         expected = out[row, batch.ids.shape[1] :].tolist()
         if 2 in expected:
             expected = expected[: expected.index(2) + 1]
@@ -170,7 +170,7 @@ def test_sampled_equals_generate_with_the_same_noise(model: LanguageModel) -> No
         batch.ids, max_new_tokens=16, do_sample=True, top_k=0, pad_token_id=0, **hot
     )
     stream = Autoregressive(steps=16, **hot).run(
-        model, batch, layers=("last",), pooling=find_pooling("running"), noise=MultinomialNoise(7)
+        model, batch, Record(pooling="running"), MultinomialNoise(7)
     )
     found = list(stream)[-1].tokens[0]
     expected = out[0, batch.ids.shape[1] :].tolist()
@@ -180,7 +180,7 @@ def test_sampled_equals_generate_with_the_same_noise(model: LanguageModel) -> No
 @torch.no_grad()
 def test_states_equal_the_last_hidden_state(model: LanguageModel) -> None:
     """Also that the cache, windows and all, is exact: the reference pass has none."""
-    for one in record(model, PROMPTS, sampler=Autoregressive(steps=12)):
+    for one in trace_batch(model, PROMPTS, sampler=Autoregressive(steps=12)):
         ids = model.encode([one.prompt]).ids
         whole = torch.cat([ids, torch.tensor([one.response_ids.tolist()])], dim=1)
         states = model.net(whole, output_hidden_states=True, use_cache=False).hidden_states[-1][0]
@@ -192,8 +192,8 @@ def test_states_equal_the_last_hidden_state(model: LanguageModel) -> None:
 
 def test_batched_equals_single(model: LanguageModel) -> None:
     sampler = Autoregressive(steps=8)
-    for prompt, one in zip(PROMPTS, record(model, PROMPTS, sampler=sampler), strict=True):
-        [alone] = record(model, [prompt], sampler=sampler)
+    for prompt, one in zip(PROMPTS, trace_batch(model, PROMPTS, sampler=sampler), strict=True):
+        [alone] = trace_batch(model, [prompt], sampler=sampler)
         np.testing.assert_array_equal(one.committed, alone.committed)
         np.testing.assert_allclose(one.phi["last"], alone.phi["last"], rtol=0, atol=1e-5)
 
@@ -204,10 +204,10 @@ def test_rows_may_end_at_different_steps(model: LanguageModel) -> None:
     ending = dataclasses.replace(model, traits=dataclasses.replace(model.traits, end_ids=ends))
     sampler = Autoregressive(steps=12, temperature=3.0)
     prompts = [Prompt(f"w{n} " * (n + 1), id=f"{n}") for n in range(8)]
-    together = record(ending, prompts, sampler=sampler)
+    together = trace_batch(ending, prompts, sampler=sampler)
     assert len({t.n_steps for t in together}) > 1
     for prompt, one in zip(prompts, together, strict=True):
-        [alone] = record(ending, [prompt], sampler=sampler)
+        [alone] = trace_batch(ending, [prompt], sampler=sampler)
         np.testing.assert_array_equal(one.committed, alone.committed)
 
 

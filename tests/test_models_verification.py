@@ -16,8 +16,8 @@ from conftest import save_llama, save_tokenizer
 from demur.errors import ModelError
 from demur.models.base import LanguageModel
 from demur.models.verification import check_cache, verify
-from demur.sampling import RowNoise, find_pooling, sampler_from
-from demur.types import Prompt
+from demur.sampling import RowNoise, sampler_from
+from demur.types import Prompt, Record
 from parity import tiny
 from parity.blocks import save_diffusion_gemma, save_llada2, save_sdar
 from test_models_bert_chat import save as save_bert
@@ -101,8 +101,8 @@ def test_the_final_norm_is_the_one_declared(make: Any, tmp_path: Path) -> None:
     norm = model.body.get_submodule(model.traits.final_norm)
     hook = norm.register_forward_hook(lambda module, args, output: outputs.append(output))
     batch = model.encode([Prompt("w1")])
-    options: dict[str, Any] = {"layers": ("last",), "pooling": find_pooling("response")}
-    step = next(sampler.run(model, batch, **options, noise=RowNoise.seeded([0])))
+    record, noise = Record(pooling="response"), RowNoise.seeded([0])
+    step = next(iter(sampler.run(model, batch, record, noise)))
     hook.remove()
     pooled = step.phi["last"][0]
     begun = int((step.draft[0] >= 0).sum())

@@ -19,8 +19,8 @@ import demur
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Block, Masked, RowNoise, Sampler, find_pooling
-from demur.types import Prompt
+from demur.sampling import Block, Masked, RowNoise, Sampler
+from demur.types import Prompt, Record
 from parity import tiny
 
 FROZEN = json.loads((Path(__file__).parent / "parity" / "a2d.json").read_text())["cases"]
@@ -77,9 +77,8 @@ def compare(model: LanguageModel, sampler: Sampler, rows: list[Any], *, padded: 
             sampler.run(
                 model,
                 Batch(ids, attention, ((),) * len(prompts)),
-                layers=("last",),
-                pooling=find_pooling("response"),
-                noise=RowNoise.seeded([0] * len(prompts)),
+                Record(pooling="response"),
+                RowNoise.seeded([0] * len(prompts)),
             )
         )
         assert len(steps) == len(row["x"])

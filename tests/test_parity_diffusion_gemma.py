@@ -20,6 +20,7 @@ from demur.errors import ModelError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Canvas, find_pooling, sampler_from
+from demur.types import Record
 from parity.blocks import GEMMA_CANVAS, GEMMA_VOCAB, save, save_diffusion_gemma
 from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
@@ -91,7 +92,7 @@ def test_every_draft_and_the_result_are_transformers(
     handle.remove()
     batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
     noise, pooling = MultinomialNoise(case["seed"]), find_pooling("response")
-    steps = list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
+    steps = list(sampler.run(model, batch, Record(pooling=pooling.name), noise))
     assert steps[-1].tokens[0].tolist() == theirs.sequences[0, ids.shape[1] :].tolist()
     assert len(steps) == len(streamer.found)
     past: list[Tensor] = []
@@ -116,7 +117,7 @@ def test_declares_what_its_generation_config_says(tmp_path: Path) -> None:
     assert model.traits.end_ids == (1, 4)
     assert model.traits.mask_id is None
     assert model.context_length == 256
-    layered = demur.trace(model, ["w1"], layers=("first", "middle", "last"))[0]
+    layered = demur.trace(model, ["w1"], record=demur.Record(layers=("first", "middle", "last")))[0]
     assert layered.phi["first"].shape == layered.phi["last"].shape
 
 

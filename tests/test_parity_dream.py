@@ -16,7 +16,7 @@ import demur
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Dream, find_pooling
-from demur.types import Prompt
+from demur.types import Prompt, Record
 from parity import tiny
 from parity.replay import Replay
 
@@ -40,9 +40,8 @@ def test_equals_upstream(model: LanguageModel, case: str) -> None:
             sampler.run(
                 model,
                 Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),)),
-                layers=("last",),
-                pooling=find_pooling("response"),
-                noise=Replay(index, everywhere=() if sampler.alg == "origin" else ("positions",)),
+                Record(pooling="response"),
+                Replay(index, everywhere=() if sampler.alg == "origin" else ("positions",)),
             )
         )
         for step, x, phi in zip(steps, row["x"], row["phi"], strict=False):
@@ -59,7 +58,7 @@ def test_origin_drafts_the_most_likely_tokens(model: LanguageModel) -> None:
     prompt = Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),))
     sampler, pooling = Dream(**FROZEN["origin"]["args"]), find_pooling("response")
     x = torch.cat([ids, torch.full((1, sampler.gen_length), MASK)], dim=1)
-    stream = sampler.run(model, prompt, layers=("last",), pooling=pooling, noise=Replay(0))
+    stream = sampler.run(model, prompt, Record(pooling=pooling.name), Replay(0))
     for step in stream:
         states = model.states(x, None)["last"][:, ids.shape[1] - 1 : -1]
         likely, now = model.logits(states).argmax(-1), x[:, ids.shape[1] :]
@@ -80,11 +79,7 @@ def test_padded_batch_equals_upstream_alone(model: LanguageModel, case: str) -> 
     ids = torch.tensor([[100] * n + row["prompt"] for n, row in zip(short, rows, strict=True)])
     attention = torch.tensor([[i >= n for i in range(longest)] for n in short])
     steps = Dream(**FROZEN[case]["args"]).run(
-        model,
-        Batch(ids, attention, ((), ())),
-        layers=("last",),
-        pooling=find_pooling("response"),
-        noise=Replay(0),
+        model, Batch(ids, attention, ((), ())), Record(pooling="response"), Replay(0)
     )
     for t, step in enumerate(steps):
         for index, row in enumerate(rows):
@@ -116,9 +111,8 @@ def test_paper_schedule(model: LanguageModel) -> None:
     steps = Dream().run(
         model,
         Batch(ids, torch.ones_like(ids, dtype=torch.bool), ((),)),
-        layers=("last",),
-        pooling=find_pooling("response"),
-        noise=Replay(0),
+        Record(pooling="response"),
+        Replay(0),
     )
     counts = [int((s.tokens >= 0).sum()) for s in steps]
     assert np.diff([0, *counts]).tolist() == [3, *[4] * 30, 5]

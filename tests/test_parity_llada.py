@@ -16,8 +16,8 @@ import torch
 import demur
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Masked, find_pooling
-from demur.types import Prompt
+from demur.sampling import Masked
+from demur.types import Prompt, Record
 from parity import tiny
 from parity.replay import Replay
 
@@ -72,9 +72,8 @@ def test_equals_upstream(models: dict[str, LanguageModel], case: str) -> None:
             sampler_of(frozen["args"]).run(
                 model,
                 batch_of([row["prompt"]]),
-                layers=("last",),
-                pooling=find_pooling("response"),
-                noise=Replay(index, everywhere=("tokens", "positions")),
+                Record(pooling="response"),
+                Replay(index, everywhere=("tokens", "positions")),
             )
         )
         compare(steps, 0, row, model.traits.mask_id)
@@ -89,11 +88,7 @@ def test_padded_batch_equals_upstream_alone(models: dict[str, LanguageModel], ca
     assert model.traits.mask_id is not None
     steps = list(
         sampler_of(FROZEN[case]["args"]).run(
-            model,
-            batch_of([row["prompt"] for row in rows]),
-            layers=("last",),
-            pooling=find_pooling("response"),
-            noise=Replay(0),
+            model, batch_of([row["prompt"] for row in rows]), Record(pooling="response"), Replay(0)
         )
     )
     for index, row in enumerate(rows):
@@ -115,9 +110,8 @@ def test_end_options_change_something(models: dict[str, LanguageModel], case: st
         steps = sampler_of(args).run(
             models["llada"],
             batch_of([row["prompt"]]),
-            layers=("last",),
-            pooling=find_pooling("response"),
-            noise=Replay(index, everywhere=("tokens", "positions")),
+            Record(pooling="response"),
+            Replay(index, everywhere=("tokens", "positions")),
         )
         found = [s.tokens[0].masked_fill(s.tokens[0] < 0, 3).tolist() for s in steps]
         differing += found != row["x"]

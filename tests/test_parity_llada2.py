@@ -18,7 +18,7 @@ from demur.errors import ModelError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Block, find_pooling, sampler_from
-from demur.types import Prompt, Step
+from demur.types import Prompt, Record, Step
 from parity.blocks import LLADA2, LLADA2_MASK, llada2_weights, save, save_llada2
 from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
@@ -48,7 +48,7 @@ def generate(model: LanguageModel, case: dict[str, Any]) -> list[Step]:
     batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
     pooling = find_pooling("response")
     noise = MultinomialNoise(11)
-    return list(sampler.run(model, batch, layers=("last",), pooling=pooling, noise=noise))
+    return list(sampler.run(model, batch, Record(pooling=pooling.name), noise))
 
 
 def test_native_class_gives_upstreams_states(tiny_llada2: LanguageModel) -> None:

@@ -20,7 +20,7 @@ from demur.errors import ModelError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Block, find_pooling, sampler_from
-from demur.types import Prompt, Step
+from demur.types import Prompt, Record, Step
 from parity.blocks import SDAR, SDAR_MASK, SDAR_VOCAB, save, save_sdar, sdar_weights
 from parity.noise import MultinomialNoise
 from parity.rows import ids_of, padded
@@ -56,7 +56,7 @@ def generate(model: LanguageModel, case: dict[str, Any]) -> list[Step]:
     batch = Batch(*padded([ids_of(case["prompt"])]), ((),))
     noise = MultinomialNoise(11)
     pooling = find_pooling("response")
-    return list(settings(case).run(model, batch, layers=("last",), pooling=pooling, noise=noise))
+    return list(settings(case).run(model, batch, Record(pooling=pooling.name), noise))
 
 
 def upstream_steps(run: dict[str, Any]) -> Iterator[tuple[list[int], Tensor]]:

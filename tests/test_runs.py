@@ -25,7 +25,7 @@ from demur.models.base import LanguageModel
 from demur.runs import trace_to
 from demur.sampling import Autoregressive
 from demur.store import Store
-from demur.types import Prompt
+from demur.types import Prompt, Record
 from interrupted import SETTINGS, shards, some_prompts
 
 TESTS = Path(__file__).parent
@@ -239,9 +239,9 @@ def test_a_write_that_fails_loses_nothing(
 
 def test_a_changed_setting_is_refused(whole: tuple[Path, float], model: LanguageModel) -> None:
     changes: list[tuple[str, Callable[[], object]]] = [
-        ("seed: 0 -> 1", lambda: run(seed=1)),
-        ("layers: last -> last, first", lambda: run(layers=("last", "first"))),
-        ("pooling: running -> generated", lambda: run(pooling="generated")),
+        ("seed: 0 -> 1", lambda: run(record=Record(seed=1))),
+        ("layers: last -> last, first", lambda: run(record=Record(layers=("last", "first")))),
+        ("pooling: running -> generated", lambda: run(record=Record(pooling="generated"))),
         ("sampler.steps: 32 -> 9", lambda: run(sampler=Autoregressive(steps=9))),
         ("count: 40 -> 39", lambda: run(PROMPTS[:39])),
         ("prompts: ", lambda: run([replace(PROMPTS[0], text="w9"), *PROMPTS[1:]])),

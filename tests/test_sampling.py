@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 from demur.errors import InputError
 from demur.sampling import SAMPLERS, RowNoise, sampler_from, spec
-from demur.sampling.nucleus import nucleus
+from demur.sampling.noise import nucleus
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from demur.errors import InputError
+from demur.generation import trace_batch
 from demur.models.base import LanguageModel
 from demur.sampling import Dream
-from demur.tracing import record
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 ALGORITHMS = ["origin", "maskgit_plus", "topk_margin", "entropy"]
 
@@ -38,8 +38,8 @@ def test_batched_equals_single(
         Prompt(f"w{n}", id=f"{k}", user=("w1 " * n, k % 3, "w2"), response=("w5", 2 + k))
         for k, n in enumerate(lengths)
     ]
-    for prompt, one in zip(prompts, record(tiny_dlm, prompts, sampler=sampler), strict=True):
-        [alone] = record(tiny_dlm, [prompt], sampler=sampler)
+    for prompt, one in zip(prompts, trace_batch(tiny_dlm, prompts, sampler=sampler), strict=True):
+        [alone] = trace_batch(tiny_dlm, [prompt], sampler=sampler)
         np.testing.assert_array_equal(one.committed, alone.committed)
         np.testing.assert_array_equal(one.draft, alone.draft)
         np.testing.assert_allclose(one.phi["last"], alone.phi["last"], atol=1e-5)
@@ -49,7 +49,7 @@ def test_batched_equals_single(
 @pytest.mark.parametrize("alg", ALGORITHMS)
 def test_every_position_is_committed_once(tiny_dlm: LanguageModel, alg: Any) -> None:
     prompts = [Prompt(f"w{k}", id=f"{k}") for k in range(6)]
-    for one in record(tiny_dlm, prompts, sampler=Dream(steps=6, gen_length=10, alg=alg)):
+    for one in trace_batch(tiny_dlm, prompts, sampler=Dream(steps=6, gen_length=10, alg=alg)):
         assert one.n_steps <= 6
         for before, after in zip(one.committed, one.committed[1:], strict=False):
             np.testing.assert_array_equal(after[before >= 0], before[before >= 0])
@@ -59,7 +59,7 @@ def test_every_position_is_committed_once(tiny_dlm: LanguageModel, alg: Any) -> 
 
 def test_origin_commits_by_chance(tiny_dlm: LanguageModel) -> None:
     prompts = [Prompt("w1", id=f"{k}") for k in range(12)]
-    traces = record(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=12, alg="origin"))
+    traces = trace_batch(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=12, alg="origin"))
     firsts = [int((t.committed[0] >= 0).sum()) for t in traces]
     assert len(set(firsts)) > 2
     assert 1.5 < np.mean(firsts) < 4.5
@@ -67,9 +67,9 @@ def test_origin_commits_by_chance(tiny_dlm: LanguageModel) -> None:
 
 def test_drawn_positions_follow_confidence_as_it_cools(tiny_dlm: LanguageModel) -> None:
     prompts = [Prompt(f"w{k}", id=f"{k}") for k in range(4)]
-    plain = record(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=8))
-    cold = record(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=8, alg_temp=1e-6))
-    hot = record(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=8, alg_temp=50.0))
+    plain = trace_batch(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=8))
+    cold = trace_batch(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=8, alg_temp=1e-6))
+    hot = trace_batch(tiny_dlm, prompts, sampler=Dream(steps=4, gen_length=8, alg_temp=50.0))
     for a, b in zip(plain, cold, strict=True):
         np.testing.assert_array_equal(a.committed, b.committed)
     assert any((a.committed[0] != c.committed[0]).any() for a, c in zip(plain, hot, strict=True))
@@ -92,4 +92,4 @@ def test_settings_that_do_not_fit(wrong: dict[str, Any], said: str) -> None:
 
 def test_autoregressive_models_are_refused(tiny_ar: LanguageModel) -> None:
     with pytest.raises(InputError, match="no mask token"):
-        record(tiny_ar, [Prompt("w1")], sampler=Dream(), pooling="response")
+        trace_batch(tiny_ar, [Prompt("w1")], sampler=Dream(), record=Record(pooling="response"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from demur.generation import batches, trace, trace_batch
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Masked
 from demur.sampling.fitting import (
@@ -20,8 +20,7 @@ from demur.sampling.fitting import (
     out_of_memory,
     run_steps,
 )
-from demur.tracing import batches, record, trace
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 PROMPTS = [Prompt("w1 " * n, id=f"{n}") for n in (1, 3, 2, 6, 4, 5, 7)]
 SAMPLER = Masked(steps=4, gen_length=8, block_length=8)
@@ -63,7 +62,7 @@ def test_other_errors_are_not_retried() -> None:
 
 def test_tracing_goes_on_with_fewer_rows(tiny_dlm: LanguageModel) -> None:
     """The network itself refuses more than two rows."""
-    expected = record(tiny_dlm, PROMPTS, sampler=SAMPLER)
+    expected = trace_batch(tiny_dlm, PROMPTS, sampler=SAMPLER)
 
     def refuse(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
         if len(kwargs["input_ids"]) > 2:
@@ -117,8 +116,8 @@ def test_a_try_runs_the_first_steps_as_they_will_be(
 ) -> None:
     model = request.getfixturevalue(kind)
     sampler = Autoregressive(steps=8) if kind == "tiny_ar" else SAMPLER
-    options: dict[str, Any] = {"layers": ("last", "first"), "pooling": "running"}
-    steps = run_steps(model, [PROMPTS[3]] * 4, sampler, count=2, **options)
+    record = Record(layers=("last", "first"), pooling="running")
+    steps = run_steps(model, [PROMPTS[3]] * 4, sampler, count=2, record=record)
     assert [step.index for step in steps] == [1, 2]
     assert {layer: len(phi) for layer, phi in steps[0].phi.items()} == {"last": 4, "first": 4}
 

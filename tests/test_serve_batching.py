@@ -19,23 +19,30 @@ from demur.sampling import (
     Dream,
     Masked,
     Sampler,
-    find_pooling,
     sampler_from,
 )
-from demur.sampling.passes import size_class
-from demur.serve.grouped import APART, SHARED, Grouped
-from demur.serve.job import Job
-from demur.serve.moment import Running
-from demur.serve.rolling import GATHER, PATIENCE, PREFILL_TOKENS, Rolling
-from demur.serve.waiting import Waiting
-from demur.types import Prompt
+from demur.sampling.autoregressive import TokenBatch
+from demur.sampling.denoising import size_class
+from demur.serve.model_engine import RequestQueue
+from demur.serve.running_batch import (
+    APART,
+    GATHER,
+    PATIENCE,
+    PREFILL_TOKENS,
+    SHARED,
+    ContinuousBatch,
+    GroupedBatch,
+    RunningBatch,
+)
+from demur.serve.sequence import ServedSequence
+from demur.types import Prompt, Record
 from parity.blocks import save_sdar
 
 TEXTS = [" ".join(f"w{(3 * i + j) % 40}" for j in range(1 + (7 * i) % 23)) for i in range(14)]
 
 
-def a_job(model: LanguageModel, text: str, sampler: Sampler, **about: Any) -> Job:
-    return Job(
+def a_job(model: LanguageModel, text: str, sampler: Sampler, **about: Any) -> ServedSequence:
+    return ServedSequence(
         prompt=model.chat.ids(Prompt(text), mask_id=None),
         sampler=sampler,
         seed=about.pop("seed", 7),
@@ -45,23 +52,34 @@ def a_job(model: LanguageModel, text: str, sampler: Sampler, **about: Any) -> Jo
     )
 
 
+def continuous(
+    model: LanguageModel, rows: int, layers: tuple[str, ...] = ("last",)
+) -> ContinuousBatch:
+    batch = TokenBatch(model, Record(layers=layers, pooling="running"), rows=rows)
+    return ContinuousBatch(model, batch, rows=rows)
+
+
 @torch.inference_mode()
 def driven(
-    batch: Running, jobs: Sequence[Job], *, when: Callable[[int], int], leave: Sequence[Job] = ()
-) -> tuple[dict[Job, list[int]], dict[Job, list[torch.Tensor]]]:
+    batch: RunningBatch,
+    jobs: Sequence[ServedSequence],
+    *,
+    when: Callable[[int], int],
+    leave: Sequence[ServedSequence] = (),
+) -> tuple[dict[ServedSequence, list[int]], dict[ServedSequence, list[torch.Tensor]]]:
     """Run to the end; ``when(place)`` is the turn at which a job joins. Tokens and states of each."""
-    tokens: dict[Job, list[int]] = {job: [] for job in jobs}
-    states: dict[Job, list[torch.Tensor]] = {job: [] for job in jobs}
+    tokens: dict[ServedSequence, list[int]] = {job: [] for job in jobs}
+    states: dict[ServedSequence, list[torch.Tensor]] = {job: [] for job in jobs}
     alive, turn = set(jobs) - set(leave), 0
     while alive:
         batch.join([job for place, job in enumerate(jobs) if when(place) == turn])
         turn += 1
-        for moment in batch.advance():
-            for place, job in enumerate(moment.jobs):
-                tokens[job] += moment.settled[place]
-                if moment.phi is not None:
-                    states[job].append(moment.phi["last"][place])
-            over = [job for place, job in enumerate(moment.jobs) if moment.ended[place]]
+        for output in batch.advance():
+            for place, job in enumerate(output.sequences):
+                tokens[job] += output.released[place]
+                if output.phi is not None:
+                    states[job].append(output.phi["last"][place])
+            over = [job for place, job in enumerate(output.sequences) if output.ended[place]]
             batch.leave([*over, *(leave if turn == 9 else ())])
             alive -= set(over)
         assert turn < 2000
@@ -79,10 +97,10 @@ def test_rolling_rows_equal_single_ones(
     if rows == 3:
         arrivals = [25 * (place // 3) for place in range(len(jobs))]
         jobs = [replace(job, most=min(job.most, 20)) for job in jobs]
-    batch = Rolling(tiny_ar, layers=("last", "1"), rows=rows)
+    batch = continuous(tiny_ar, rows, layers=("last", "1"))
     tokens, states = driven(batch, jobs, when=arrivals.__getitem__)
     for job in jobs:
-        alone = Rolling(tiny_ar, layers=("last",), rows=1)
+        alone = continuous(tiny_ar, 1)
         wanted, phi = driven(alone, [job], when=lambda place: 0)
         assert tokens[job] == wanted[job]
         assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
@@ -102,7 +120,7 @@ def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
 
     hook = tiny_ar.net.get_input_embeddings().register_forward_hook(overflow)
     try:
-        batch = Rolling(tiny_ar, layers=("last",), rows=64)
+        batch = continuous(tiny_ar, 64)
         jobs = [poisoned, long, *short]
         tokens, states = driven(
             batch, jobs, when=lambda place: 0 if place < 2 else 10 + 3 * place, leave=[poisoned]
@@ -111,7 +129,7 @@ def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
     finally:
         hook.remove()
     for job in (long, *short):
-        alone = Rolling(tiny_ar, layers=("last",), rows=1)
+        alone = continuous(tiny_ar, 1)
         wanted, phi = driven(alone, [job], when=lambda place: 0)
         assert tokens[job] == wanted[job]
         assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
@@ -120,7 +138,7 @@ def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
 def test_rolling_equals_the_sampler(tiny_ar: LanguageModel) -> None:
     sampler = Autoregressive(steps=30)
     jobs = [a_job(tiny_ar, text, sampler) for text in TEXTS]
-    tokens, states = driven(Rolling(tiny_ar, layers=("last",), rows=64), jobs, when=lambda i: 2 * i)
+    tokens, states = driven(continuous(tiny_ar, 64), jobs, when=lambda i: 2 * i)
     for job, trace in zip(jobs, demur.trace(tiny_ar, TEXTS, sampler=sampler), strict=True):
         assert tokens[job] == trace.response_ids.tolist()
         assert torch.allclose(
@@ -153,18 +171,18 @@ def test_sliding_windows_hold_in_a_rolling_batch(tmp_path: Any) -> None:
     model = demur.load(tmp_path)
     sampler = Autoregressive(steps=25)
     jobs = [a_job(model, text, sampler) for text in TEXTS[:6]]
-    tokens, _ = driven(Rolling(model, layers=("last",), rows=8), jobs, when=lambda i: 5 * i)
+    tokens, _ = driven(continuous(model, 8), jobs, when=lambda i: 5 * i)
     for job, trace in zip(jobs, demur.trace(model, TEXTS[:6], sampler=sampler), strict=True):
         assert tokens[job] == trace.response_ids.tolist()
 
 
 def test_a_row_that_is_given_up_changes_no_other(tiny_ar: LanguageModel) -> None:
     jobs = [a_job(tiny_ar, text, Autoregressive(steps=30)) for text in TEXTS]
-    batch = Rolling(tiny_ar, layers=("last",), rows=64)
+    batch = continuous(tiny_ar, 64)
     tokens, _ = driven(batch, jobs, when=lambda i: i % 3, leave=jobs[::4])
     assert batch.room == 64
     for job in set(jobs) - set(jobs[::4]):
-        alone = Rolling(tiny_ar, layers=("last",), rows=1)
+        alone = continuous(tiny_ar, 1)
         assert tokens[job] == driven(alone, [job], when=lambda place: 0)[0][job]
 
 
@@ -172,14 +190,14 @@ def test_a_short_prompt_waits_for_no_more_than_one_long_one(tiny_ar: LanguageMod
     long, sampler = "w1 " * 200, Autoregressive(steps=4)
     budget = PREFILL_TOKENS // 200
     jobs = [a_job(tiny_ar, long, sampler) for _ in range(4 * budget)]
-    batch = Rolling(tiny_ar, layers=("last",), rows=200)
+    batch = continuous(tiny_ar, 200)
     with torch.inference_mode():
         batch.join(jobs)
         batch.advance()
         short = a_job(tiny_ar, "w1", sampler)
         batch.join([short])
-        (moment,) = batch.advance()
-        assert short in moment.jobs
+        (output,) = batch.advance()
+        assert short in output.sequences
 
 
 @pytest.mark.parametrize("turns", [1, PATIENCE + 3])
@@ -188,50 +206,50 @@ def test_a_short_prompt_is_read_within_two_passes(tiny_ar: LanguageModel, turns:
     long, sampler = "w1 " * 200, Autoregressive(steps=64)
     budget = PREFILL_TOKENS // 200
     jobs = [a_job(tiny_ar, long, sampler) for _ in range(3 * turns * budget)]
-    batch = Rolling(tiny_ar, layers=("last",), rows=4000)
+    batch = continuous(tiny_ar, 4000)
     with torch.inference_mode():
         batch.join(jobs)
         for _ in range(turns):
-            (moment,) = batch.advance()
-        unread = len(jobs) - len(moment.jobs)
+            (output,) = batch.advance()
+        unread = len(jobs) - len(output.sequences)
         assert unread >= budget
         for _ in range(2):
             short = a_job(tiny_ar, "w1", sampler)
             batch.join([short])
             batch.advance()
-            (moment,) = batch.advance()
-            assert short in moment.jobs
+            (output,) = batch.advance()
+            assert short in output.sequences
         # Those that wait are read meanwhile, a whole pass of them at a time.
-        assert len(jobs) - len(set(moment.jobs) & set(jobs)) <= unread - 2 * (budget - 1)
+        assert len(jobs) - len(set(output.sequences) & set(jobs)) <= unread - 2 * (budget - 1)
 
 
 def test_a_few_prompts_are_read_together(tiny_ar: LanguageModel) -> None:
     """Beside many rows a pass for each prompt that arrives would cost every row a pass."""
     sampler, passes = Autoregressive(steps=64), list[int]()
-    batch = Rolling(tiny_ar, layers=("last",), rows=64)
+    batch = continuous(tiny_ar, 64)
     with torch.inference_mode():
         batch.join([a_job(tiny_ar, text, sampler) for text in TEXTS])
-        (moment,) = batch.advance()
+        (output,) = batch.advance()
         for _ in range(3 * GATHER):
             batch.join([a_job(tiny_ar, "w1", sampler)])
-            before = len(moment.jobs)
-            (moment,) = batch.advance()
-            passes.append(len(moment.jobs) - before)
+            before = len(output.sequences)
+            (output,) = batch.advance()
+            passes.append(len(output.sequences) - before)
     assert [each for each in passes if each][1:] == [GATHER] * 2
     assert passes.count(0) == 3 * (GATHER - 1)
 
 
 def test_a_long_prompt_is_not_starved(tiny_ar: LanguageModel) -> None:
     sampler = Autoregressive(steps=1)
-    batch = Rolling(tiny_ar, layers=("last",), rows=4000)
+    batch = continuous(tiny_ar, 4000)
     late = a_job(tiny_ar, "w1 " * 200, sampler)
     with torch.inference_mode():
         batch.join([late])
         for _ in range(PATIENCE + 2):
             batch.join([a_job(tiny_ar, "w1 " * 90, sampler) for _ in range(30)])
-            (moment,) = batch.advance()
-            batch.leave(list(moment.jobs))
-            if late in moment.jobs:
+            (output,) = batch.advance()
+            batch.leave(list(output.sequences))
+            if late in output.sequences:
                 return
     pytest.fail("the long prompt was never read")
 
@@ -247,10 +265,10 @@ def test_a_long_prompt_is_not_starved(tiny_ar: LanguageModel) -> None:
 )
 def test_grouped_rows_equal_single_ones(tiny_dlm: LanguageModel, sampler: Masked) -> None:
     jobs = [a_job(tiny_dlm, text, sampler, seed=i) for i, text in enumerate(TEXTS)]
-    pooling = find_pooling(tiny_dlm.traits.pooling)
+    pooling = tiny_dlm.traits.pooling
 
-    def grouped() -> Grouped:
-        return Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=64)
+    def grouped() -> GroupedBatch:
+        return GroupedBatch(tiny_dlm, Record(pooling=pooling), rows=64)
 
     tokens, states = driven(grouped(), jobs, when=lambda i: i % 5)
     for job in jobs:
@@ -263,19 +281,19 @@ def test_only_finished_blocks_settle(tiny_dlm: LanguageModel) -> None:
     """While a row works on a block, none of it is given, and what was given stays as it is."""
     sampler = Masked(steps=16, gen_length=16, block_length=4, never_end=True)
     job = a_job(tiny_dlm, TEXTS[3], sampler)
-    pooling = find_pooling(tiny_dlm.traits.pooling)
-    batch = Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=4)
+    pooling = tiny_dlm.traits.pooling
+    batch = GroupedBatch(tiny_dlm, Record(pooling=pooling), rows=4)
     given: list[int] = []
     with torch.inference_mode():
         batch.join([job])
         while batch.room < 4:
-            for moment in batch.advance():
-                given += moment.settled[0]
-                committed, _ = moment.view(0)
+            for output in batch.advance():
+                given += output.released[0]
+                committed, _ = output.view(0)
                 assert len(given) % 4 == 0
                 assert committed[: len(given)] == given
-                assert moment.ended[0] or len(given) < sum(token >= 0 for token in committed)
-                batch.leave([job] if moment.ended[0] else [])
+                assert output.ended[0] or len(given) < sum(token >= 0 for token in committed)
+                batch.leave([job] if output.ended[0] else [])
     assert len(given) == 16
 
 
@@ -308,7 +326,7 @@ def test_groups_share_their_passes_whatever_their_settings(
     ]
     samplers = [Masked(steps=8, gen_length=16, block_length=8, **each) for each in settings]
     samplers = [*samplers, Dream(steps=8, gen_length=16), Dream(steps=8, gen_length=16, eps=0.1)]
-    pooling = find_pooling(tiny_dlm.traits.pooling)
+    pooling = tiny_dlm.traits.pooling
     jobs = [
         a_job(tiny_dlm, text, sampler, seed=i)
         for text in (TEXTS[0], TEXTS[3])
@@ -317,8 +335,8 @@ def test_groups_share_their_passes_whatever_their_settings(
     classes = {size_class(len(job.prompt) + 16) for job in jobs}
     assert len(classes) == 2
 
-    def grouped() -> Grouped:
-        return Grouped(tiny_dlm, layers=("last",), pooling=pooling, rows=64)
+    def grouped() -> GroupedBatch:
+        return GroupedBatch(tiny_dlm, Record(pooling=pooling), rows=64)
 
     tokens, pooled = driven(grouped(), jobs, when=lambda _: 0)
     together = list(passes)
@@ -339,8 +357,8 @@ def test_rows_that_nobody_follows_cost_no_pass(tiny_dlm: LanguageModel, passes: 
         for text, most in zip(["w1", "w2", "w3", "w4"], [16, 4, 16, 16], strict=True)
     ]
 
-    def grouped() -> Grouped:
-        return Grouped(tiny_dlm, layers=("last",), pooling=find_pooling("response"), rows=4)
+    def grouped() -> GroupedBatch:
+        return GroupedBatch(tiny_dlm, Record(pooling="response"), rows=4)
 
     jobs = [gone, short, *others]
     tokens, _ = driven(grouped(), jobs, when=lambda _: 0, leave=[gone])
@@ -375,17 +393,17 @@ def test_a_diffusion_request_waits_for_a_block_and_not_for_a_generation(
     """A few groups begin at once; those that arrive then begin together, at the latest after the first
     block of the youngest group, so that there are never more groups than blocks."""
     net, blocks = request.getfixturevalue(model), 2 * most
-    batch = Grouped(net, layers=("last",), pooling=find_pooling("response"), rows=64)
-    waited, began = dict[Job, int](), list[set[Job]]()
+    batch = GroupedBatch(net, Record(pooling="response"), rows=64)
+    waited, began = dict[ServedSequence, int](), list[set[ServedSequence]]()
     with torch.inference_mode():
         for turn in range(6 * blocks):
             for each in range(2):
                 job = a_job(net, TEXTS[turn % 4], sampler(blocks), seed=2 * turn + each)
                 batch.join([job])
                 waited[job] = 0
-            moments = batch.advance()
-            here = {one for moment in moments for one in moment.jobs}
-            batch.leave([m.jobs[i] for m in moments for i, over in enumerate(m.ended) if over])
+            outputs = batch.advance()
+            here = {one for output in outputs for one in output.sequences}
+            batch.leave([m.sequences[i] for m in outputs for i, over in enumerate(m.ended) if over])
             assert len(batch._groups) <= blocks
             if fresh := here & waited.keys():
                 began.append(fresh)
@@ -400,13 +418,13 @@ def test_a_diffusion_request_waits_for_a_block_and_not_for_a_generation(
 def test_clients_take_turns() -> None:
     sampler = sampler_from({"name": "autoregressive"})
 
-    def job(client: str) -> Job:
-        return Job(
+    def job(client: str) -> ServedSequence:
+        return ServedSequence(
             prompt=[1], sampler=sampler, seed=0, most=1, events=asyncio.Queue(), client=client
         )
 
     many, few = [job("many") for _ in range(5)], [job("few") for _ in range(2)]
-    waiting = Waiting()
+    waiting = RequestQueue()
     waiting.put([*many, *few])
     assert waiting.take(3) == [many[0], few[0], many[1]]
     waiting.remove([many[2], few[1], job("nobody")])

@@ -11,22 +11,22 @@ import httpx
 import pytest
 
 import demur
-from demur.serve.answering import Answering
-from demur.serve.engine import Engine
-from demur.serve.limits import Limits
+from demur.serve.model_engine import ModelEngine
+from demur.serve.options import Limits
+from demur.serve.scheduler import Scheduler
 from served import QUESTION, serving, until
 
 CHAT = "/v1/chat/completions"
 ASKED = {"model": "organism-ar", "messages": [{"role": "user", "content": QUESTION}]}
 
 
-@pytest.mark.parametrize("method", ["leave", "join", "step", "end", "_hear"])
+@pytest.mark.parametrize("method", ["leave", "join", "step", "end", "_take"])
 def test_a_fault_anywhere_in_a_turn_ends_what_runs(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     with serving([demur.load("organism-ar")]) as server:
         with monkeypatch.context() as patched:
-            once(patched, Answering, method)
+            once(patched, Scheduler, method)
             answer = server.post(CHAT, {**ASKED, "n": 4})
             if method == "leave":  # before the request is taken from the queue: it is not concerned
                 assert answer.status_code == 200
@@ -42,7 +42,7 @@ def test_a_fault_anywhere_in_a_turn_ends_what_runs(
 def test_a_thread_that_ends_is_told(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     with serving([demur.load("organism-ar")], limits=Limits(rows=1)) as server:
         with monkeypatch.context() as patched:
-            once(patched, Engine, method, after=2)
+            once(patched, ModelEngine, method, after=2)
             # One runs, the others wait for its row.
             answer = server.post(CHAT, {**ASKED, "n": 4})
             assert answer.status_code in (500, 503)
@@ -55,14 +55,14 @@ def test_a_thread_that_ends_is_told(monkeypatch: pytest.MonkeyPatch, method: str
 def test_engines_come_down_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second does not wait for the first."""
     began: list[float] = []
-    drain = Engine.drain
+    drain = ModelEngine.drain
 
-    async def slowly(self: Engine, seconds: float) -> None:
+    async def slowly(self: ModelEngine, seconds: float) -> None:
         began.append(time.monotonic())
         await asyncio.sleep(0.5)
         await drain(self, seconds)
 
-    monkeypatch.setattr(Engine, "drain", slowly)
+    monkeypatch.setattr(ModelEngine, "drain", slowly)
     with serving([demur.load(name) for name in ("organism-ar", "organism-dlm")]):
         pass
     assert abs(began[1] - began[0]) < 0.4

@@ -22,11 +22,11 @@ from demur.guard.watcher import Reading, Watcher
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
-from demur.serve.classify import FLAGGED, UNFINISHED
-from demur.serve.host import coverage, host, read_guard
-from demur.serve.job import Job
-from demur.serve.judge import Judge
-from demur.serve.limits import Limits
+from demur.serve.host import host, read_guard
+from demur.serve.moderation import Moderator
+from demur.serve.options import Limits
+from demur.serve.rails import FLAGGED, UNFINISHED
+from demur.serve.sequence import ServedSequence
 from served import QUESTION, a_guard, at_threshold, serving, without_end
 
 MODELS = ["organism-ar", "organism-dlm"]
@@ -287,7 +287,7 @@ def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
     """The first passage is no maximum: of scores above the threshold the bet knows nothing more."""
     scores = np.random.default_rng(0).normal(size=2000).astype(np.float32)
     group = Group(float(np.quantile(scores, 0.8)), np.sort(scores[:500]))
-    judge = Judge(replace(usual, groups={"all": group}), rows=1)
+    judge = Moderator(replace(usual, groups={"all": group}), rows=1)
     for score in scores[500:]:
         # Blocked at the first passage, somewhere between the threshold and the maximum.
         first = (score + group.threshold) / 2 if score > group.threshold else score
@@ -310,9 +310,12 @@ def test_the_p_value_that_is_told_is_the_guard_s(usual: StreamingGuard) -> None:
     first, second = (np.sort(generator.normal(size=n)).astype(np.float32) for n in (40, 60))
     groups = {"plain": Group(1.5, first), "wrapped": Group(2.0, second, np.full(60, 0.5))}
     guard = replace(usual, groups=groups)
-    judge, places = Judge(guard, rows=1), [*first.tolist(), *generator.normal(size=50), -9.0, 9.0]
+    judge, places = (
+        Moderator(guard, rows=1),
+        [*first.tolist(), *generator.normal(size=50), -9.0, 9.0],
+    )
     for statistic in places:
-        job = Job(prompt=[1], sampler=Masked(), seed=0, most=1, events=asyncio.Queue())
+        job = ServedSequence(prompt=[1], sampler=Masked(), seed=0, most=1, events=asyncio.Queue())
         judge._readings[job] = Reading(step=1, statistic=statistic)
         told = judge.verdict(job, whole=False)["p_value"]
         assert told == guard.p_value([statistic])[0]
@@ -338,7 +341,7 @@ def test_what_the_calibration_does_not_cover(
                 assert other.headers["x-demur-calibrated"] == "false"
                 assert f'"finish_reason":"{wanted}"' in other.text
                 assert '"calibrated":false' in other.text
-        about = coverage(server.engines[model.name])
+        about = server.engines[model.name].hosted.coverage()
         assert "temperature 0.0" in about
         assert ("Answers end at" in about) == (model.traits.attention == "causal")
 
@@ -371,9 +374,9 @@ def test_a_guard_of_another_model_is_refused(
 
 def test_guards_find_their_models(guard: StreamingGuard, model: LanguageModel) -> None:
     other = demur.load(next(name for name in MODELS if name != model.name))
-    engines = host([other, model], [guard])
-    assert engines[model.name].guard is guard
-    assert engines[other.name].guard is None
+    engines = host([other, model], [guard]).engines
+    assert engines[model.name].hosted.guard is guard
+    assert engines[other.name].hosted.guard is None
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 import demur
-from demur.serve.limits import Limits
-from demur.serve.rails import LITELLM, NEMO
+from demur.serve.http_errors import LITELLM, NEMO
+from demur.serve.options import Limits
 from served import QUESTION, Served, a_guard, at_threshold, serving, without_end
 
 KEY = "a-key-that-is-long-enough"

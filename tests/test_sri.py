@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 import demur
 from demur.alignment import align
 from demur.errors import FingerprintError, InputError, SignalError
+from demur.judges import Verdict
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive
 from demur.sri import Anchors, distances
-from demur.types import Trace
+from demur.types import Trace, Traces
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -97,6 +98,43 @@ def test_anchors_are_class_means(labelled: list[Trace]) -> None:
     assert anchors.counts == (3, 3)
     assert anchors.steps == 6
     assert anchors.alignment == "repeat_state"
+
+
+def test_a_judge_can_be_passed(labelled: list[Trace]) -> None:
+    def longest(goal: str, response: str) -> Verdict:
+        return Verdict("hit" if len(response) >= median else "miss")
+
+    median = sorted(len(t.response) for t in labelled)[4]
+    refused = [len(t.response) >= median for t in labelled]
+    one, other = demur.fit_anchors(labelled, longest), demur.fit_anchors(labelled, refused)
+    np.testing.assert_array_equal(one.harmful, other.harmful)
+
+
+def test_verdicts_must_be_one_for_each_trace(labelled: list[Trace]) -> None:
+    with pytest.raises(InputError, match="more traces than the 7 pairs"):
+        demur.fit_anchors(labelled, [True] * 7)
+    with pytest.raises(InputError, match="more verdicts than the 8 pairs"):
+        demur.fit_anchors(labelled, [False] * 4 + [True] * 5)
+    with pytest.raises(InputError, match="is 'harmless'; it must be True"):
+        demur.fit_anchors(labelled, [t.prompt.label for t in labelled])
+
+
+def test_signal_takes_traces(tiny_ar: LanguageModel, labelled: list[Trace]) -> None:
+    anchors = demur.fit_anchors(labelled, [t.prompt.label == "harmful" for t in labelled])
+    traces = Traces(tuple(labelled))
+    np.testing.assert_array_equal(
+        demur.signal(traces, anchors), demur.signal(anchors.states(traces), anchors)
+    )
+
+
+def test_a_layer_that_was_not_recorded_is_one_error(labelled: list[Trace]) -> None:
+    for read in (
+        lambda: demur.fit_anchors(labelled, [True] * 8, layer="first"),
+        lambda: Traces(tuple(labelled)).states("first"),
+        lambda: labelled[0].states("first"),
+    ):
+        with pytest.raises(InputError, match="Trace again with --layers first"):
+            read()
 
 
 def test_empty_class_says_how_many_were_refused(labelled: list[Trace]) -> None:

@@ -113,7 +113,11 @@ def test_real_traces_come_back_equal(tiny_dlm: LanguageModel, tmp_path: Path) ->
         Prompt("w1", user=("w1", 2, "w2"), response=("w3", 3, "w4")),
     ]
     sampler = Masked(steps=4, gen_length=8, block_length=4)
-    made = list(demur.trace(tiny_dlm, prompts, sampler=sampler, layers=("last", "first", "2")))
+    made = list(
+        demur.trace(
+            tiny_dlm, prompts, sampler=sampler, record=demur.Record(layers=("last", "first", "2"))
+        )
+    )
     (manifest := a_manifest(2, fingerprint=made[0].fingerprint, layers=("last", "first", "2")))
     with writing(tmp_path / "run", manifest) as writer:
         writer.add(0, [1], [made[1]])

@@ -23,6 +23,7 @@ from demur import organism
 from demur.defenses import defense_from
 from demur.defenses.generation import counted, generate
 from demur.errors import DemurError, InputError
+from demur.generation import trace
 from demur.models.checkpoint import find
 from demur.sampling import sampler_from
 from demur.study.cells import Cell, Desk, Folder
@@ -34,8 +35,7 @@ from demur.study.run import plan_study, run_study, together
 from demur.study.running import run_cells, run_cells_at_once
 from demur.study.sets import missing_files, one_a_goal, prompt_sets
 from demur.study.spec_file import read_study
-from demur.tracing import trace
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 SMALL = {
     "title": "small",
@@ -177,8 +177,8 @@ def test_states_pooled_again_are_those_of_a_generation(pooling: str) -> None:
     prompts = organism_prompts(9)
     prompts[0] = replace(prompts[0], response=("sure , here",))
     layers = ("last", "first")
-    traces = trace(model, prompts, layers=layers)
-    wanted = trace(model, prompts, layers=layers, pooling=pooling)
+    traces = trace(model, prompts, record=Record(layers=layers))
+    wanted = trace(model, prompts, record=Record(layers=layers, pooling=pooling))
     mark = replace(traces.fingerprint, pooling=pooling)
     for found, right in zip(pooled_again(model, traces, mark, layers), wanted, strict=True):
         assert found.fingerprint == right.fingerprint

@@ -9,12 +9,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from demur.adapters import from_hidden_states as from_hidden_states
+    from demur.generation import Steps as Steps
+    from demur.generation import steps as steps
+    from demur.generation import trace as trace
     from demur.guard import Guard as Guard
     from demur.guard import StreamingGuard as StreamingGuard
     from demur.guard import fit_guard as fit_guard
     from demur.guard import fit_streaming_guard as fit_streaming_guard
     from demur.guard.stopping import stopping as stopping
     from demur.integrations.notebook import show as show
+    from demur.judges import refusal_judge as refusal_judge
     from demur.models import load as load
     from demur.prompts import read_prompts as read_prompts
     from demur.sri import Anchors as Anchors
@@ -23,21 +27,24 @@ if TYPE_CHECKING:
     from demur.sri import log_ratio as log_ratio
     from demur.sri import signal as signal
     from demur.store import Store as Store
-    from demur.tracing import record as record
-    from demur.tracing import trace as trace
     from demur.types import Prompt as Prompt
+    from demur.types import Record as Record
     from demur.types import Step as Step
     from demur.types import Trace as Trace
+    from demur.types import Traces as Traces
 
 #: Public name -> the module it lives in. Nothing is imported before it is used.
 _HOMES = {
     "Anchors": "sri",
     "Guard": "guard",
     "Prompt": "types",
+    "Record": "types",
     "Step": "types",
+    "Steps": "generation",
     "Store": "store",
     "StreamingGuard": "guard",
     "Trace": "types",
+    "Traces": "types",
     "fit_anchors": "sri",
     "fit_guard": "guard",
     "fit_streaming_guard": "guard",
@@ -46,11 +53,12 @@ _HOMES = {
     "load": "models",
     "log_ratio": "sri",
     "read_prompts": "prompts",
-    "record": "tracing",
+    "refusal_judge": "judges",
     "show": "integrations.notebook",
     "signal": "sri",
     "stopping": "guard.stopping",
-    "trace": "tracing",
+    "steps": "generation",
+    "trace": "generation",
 }
 
 __all__ = sorted(_HOMES)

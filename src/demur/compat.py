@@ -25,8 +25,9 @@ from torch import Tensor
 from demur.alignment import Alignment, align
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Autoregressive, Masked, RowNoise, find_pooling
+from demur.sampling import Autoregressive, Masked, RowNoise
 from demur.sri import EPS, TAU
+from demur.types import Record
 
 
 def activations(
@@ -54,7 +55,7 @@ def activations(
         if causal
         else Masked(steps=steps, gen_length=gen_length, block_length=block_length)
     )
-    pooling = find_pooling("running" if causal else "response")
+    record = Record(pooling="running" if causal else "response")
     rule: Alignment = "repeat_state" if causal else "repeat_last"
     ends = (int(model.tokenizer.eos_token_id),)
     released = replace(model, traits=replace(model.traits, end_ids=ends))
@@ -62,8 +63,7 @@ def activations(
     for first in range(0, len(prompts), batch_size):
         batch = encode(released, prompts[first : first + batch_size])
         noise = RowNoise.seeded([0] * len(batch.ids))
-        stream = sampler.run(released, batch, layers=("last",), pooling=pooling, noise=noise)
-        taken = list(stream)
+        taken = list(sampler.run(released, batch, record, noise))
         phi = torch.stack([step.phi["last"] for step in taken]).cpu().numpy()
         running = torch.stack([step.running for step in taken]).cpu().numpy()
         found += [align(phi[own, row], steps, rule=rule) for row, own in enumerate(running.T)]

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from demur.errors import DemurError, InputError, ModelError
+from demur.generation import (
+    Progress,
+    as_prompts,
+    batches,
+    default_sampler,
+    fingerprint,
+    trace_batch,
+)
 from demur.models.base import LanguageModel
-from demur.sampling import Sampler, find_pooling, sampler_from
+from demur.sampling import Sampler
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
 from demur.store.manifest import Manifest
-from demur.tracing import Progress, batches, fingerprint, record
-from demur.types import Fingerprint, Prompt, digest
+from demur.types import Fingerprint, Prompt, Record, digest
 
 
 def trace_to(
@@ -25,14 +32,12 @@ def trace_to(
     prompts: Iterable[Prompt | str],
     *,
     sampler: Sampler | None = None,
-    pooling: str | None = None,
-    layers: Sequence[str] = ("last",),
+    record: Record = Record(),  # noqa: B008 (frozen)
     batch_size: int | Literal["auto"] = 8,
     shard_rows: int = 256,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Store:
-    """Trace prompts into a run folder; call it again to go on where it stopped.
+    """Trace prompts into a run folder; call it again to resume.
 
     Finished rows are never computed again. Batches are planned inside a window of ``shard_rows``
     prompts, whether or not some are done, so an interrupted run ends with the same bytes as one that
@@ -43,29 +48,21 @@ def trace_to(
         model: from ``demur.load``.
         prompts: prompts or plain texts, with ids that differ.
         sampler: the model's default when None.
-        pooling: the model's default when None; see ``demur.sampling.pooling``.
-        layers: ``last``, ``first``, ``middle`` or numbers of decoder blocks.
-        batch_size: prompts generated together, ``auto`` for what the device takes; may change
+        record: layers, pooling and random seed.
+        batch_size: prompts generated together, ``auto`` for what fits the device; may change
             between starts. Tokens do not depend on it; states may in their last bits.
-        shard_rows: prompts of a window.
-        seed: of temperature and random remasking.
-        progress: called with the number of traces just finished, those found finished included.
+        shard_rows: prompts per window.
+        progress: called with the number of traces just finished, including those of earlier starts.
 
     Raises:
         StoreError: the folder is locked, of other settings, full or read-only.
         InputError: no prompts, equal ids, or a prompt or setting that does not fit the model.
         ModelError, SignalError: a batch failed; its prompts are named, what is written is safe.
     """
-    rows = [p if isinstance(p, Prompt) else Prompt(p) for p in prompts]
-    sampler = sampler or sampler_from(model.traits.sampler)
-    pooling = find_pooling(pooling or model.traits.pooling).name
-    manifest = run_of(
-        fingerprint(model, sampler, pooling=pooling),
-        rows,
-        layers=layers,
-        seed=seed,
-        shard_rows=shard_rows,
-    )
+    rows = as_prompts(prompts)
+    sampler = sampler or default_sampler(model)
+    mark = fingerprint(model, sampler, record)
+    manifest = run_of(mark, rows, record, shard_rows=shard_rows)
     with writing(folder, manifest) as writer:
         for window in manifest.windows():
             places = manifest.places(window)
@@ -81,29 +78,11 @@ def trace_to(
     return Store.open(folder)
 
 
-def sampler_with(default: Mapping[str, Any], given: Mapping[str, Any]) -> Sampler:
-    """The default sampler with the settings given; another sampler with its own defaults.
-
-    Where the default is one block, another length is one block too.
-
-    Raises:
-        InputError: an unknown sampler or setting.
-    """
-    if given.get("name", default["name"]) != default["name"]:
-        return sampler_from(given)
-    settings = {**default, **given}
-    one_block = default.get("block_length", 0) == default.get("gen_length")
-    if one_block and "gen_length" in given and "block_length" not in given:
-        settings["block_length"] = given["gen_length"]
-    return sampler_from(settings)
-
-
 def run_of(
     mark: Fingerprint,
     prompts: Sequence[Prompt],
+    record: Record,
     *,
-    layers: Sequence[str],
-    seed: int,
     shard_rows: int,
 ) -> Manifest:
     """What makes the run of these prompts.
@@ -116,8 +95,8 @@ def run_of(
         raise InputError(f"shard_rows is {shard_rows}; it must be at least 1.")
     return Manifest(
         fingerprint=mark,
-        layers=tuple(layers),
-        seed=seed,
+        layers=record.layers,
+        seed=record.seed,
         prompts=digest([digest(asdict(prompt)) for prompt in prompts]),
         count=len(prompts),
         shard_rows=shard_rows,
@@ -144,23 +123,14 @@ def trace_window(
     if progress and finished:
         progress(len(finished))
     if len(finished) < len(places):
-        pooling = run.fingerprint.pooling
-        for batch in batches(
-            model, prompts, sampler, batch_size=batch_size, layers=run.layers, pooling=pooling
-        ):
+        record = Record(layers=run.layers, pooling=run.fingerprint.pooling, seed=run.seed)
+        for batch in batches(model, prompts, sampler, record, batch_size=batch_size):
             left = [i for i in batch if places[i] not in finished]
             if not left:
                 continue
             chosen = [prompts[i] for i in left]
             with _named(chosen):
-                traces = record(
-                    model,
-                    chosen,
-                    sampler=sampler,
-                    pooling=pooling,
-                    layers=run.layers,
-                    seed=run.seed,
-                )
+                traces = trace_batch(model, chosen, sampler=sampler, record=record)
             writer.add(window, [places[i] for i in left], traces)
             if progress:
                 progress(len(left))

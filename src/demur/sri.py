@@ -15,20 +15,21 @@ released code agree on the one above. Everything is computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from demur.alignment import Alignment, align, default_alignment
-from demur.errors import FingerprintError, InputError, SignalError
+from demur.errors import InputError, SignalError
 from demur.files import intact, read_tensors, write_tensors
 from demur.types import Fingerprint, Trace, Traces
 
-#: Temperature and guard against log(0) (PAPER section 3).
+#: Temperature and guard against log(0) (arXiv:2602.02600, section 3.1).
 TAU = 0.1
 EPS = 1e-8
 
@@ -83,7 +84,7 @@ class Anchors:
                 fix="Fit anchors for this model and sampler: demur anchors.",
             )
         return np.stack(
-            [align(_layer(t, self.layer), self.steps, rule=self.alignment) for t in traces]
+            [align(_finite(t, self.layer), self.steps, rule=self.alignment) for t in traces]
         )
 
     def save(self, path: str | Path) -> Path:
@@ -122,9 +123,17 @@ class Anchors:
         )
 
 
+class Refusal(Protocol):
+    """A verdict on one answer, such as ``demur.judges.Verdict``."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the answer is a refusal."""
+
+
 def fit_anchors(
     traces: Iterable[Trace],
-    refused: Iterable[bool],
+    refused: Iterable[bool] | Callable[[str, str], Refusal],
     *,
     layer: str = "last",
     steps: int | None = None,
@@ -132,18 +141,19 @@ def fit_anchors(
 ) -> Anchors:
     """Average the states of non-refused harmless and of refused harmful generations.
 
-    Runs through the traces once, in float64, and keeps no trace.
+    Reads the traces once, in float64, and keeps none.
 
     Args:
         traces: of prompts labelled ``harmless`` or ``harmful``; others are an error.
-        refused: whether each response is a refusal (a judge's verdict).
+        refused: a refusal judge, such as ``demur.refusal_judge("rules")``, which is asked about each
+            goal and answer; or whether each answer is a refusal. Labels of prompts do not say that.
         layer: which recorded layer.
         steps: T; the sampler's step count when None.
         alignment: see ``demur.alignment``; the pooling's default when None.
 
     Raises:
         SignalError: a class is empty (says how many were refused), or states are not finite.
-        InputError: a prompt without a label.
+        InputError: a prompt without a label, or not one verdict (true or false) for each trace.
         FingerprintError: the traces are of different runs.
     """
     sums: dict[str, NDArray[np.float64]] = {}
@@ -151,7 +161,7 @@ def fit_anchors(
     seen = dict(used)
     first: Fingerprint | None = None
     rule: Alignment = alignment or "repeat_last"
-    for trace, was_refused in zip(traces, refused, strict=True):
+    for trace, was_refused in _judged(traces, refused):
         label = trace.prompt.label
         if label not in used:
             raise InputError(
@@ -168,7 +178,7 @@ def fit_anchors(
         seen[label] += 1
         if was_refused == (label == "harmful"):
             assert steps is not None
-            state = align(_layer(trace, layer), steps, rule=rule)
+            state = align(_finite(trace, layer), steps, rule=rule)
             sums[label] = sums.get(label, np.zeros(state.shape)) + state
             used[label] += 1
     _require_both(used, seen)
@@ -202,23 +212,26 @@ def import_anchors(path: str | Path) -> Anchors:
 
 
 def log_ratio(
-    phi: ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
+    phi: Traces | ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
 ) -> NDArray[np.float32]:
-    """The unsquashed signal l_t: ``[..., T, D]`` states -> ``[..., T]``; above 0 = complying.
-
-    Raises:
-        SignalError: another T or D than the anchors', or NaN or infinite states.
-    """
+    """The signal before the sigmoid, l_t: ``[..., T]``; above 0 = complying. See ``signal``."""
     harmless, harmful = distances(phi, anchors)
     return np.asarray((np.log(harmful + eps) - np.log(harmless + eps)) / tau, dtype=np.float32)
 
 
 def signal(
-    phi: ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
+    phi: Traces | ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
 ) -> NDArray[np.float32]:
-    """The SRI signal sigma: ``[..., T, D]`` states -> ``[..., T]`` in [0, 1], 1 = complying.
+    """The SRI signal sigma: ``[..., T]`` in [0, 1], 1 = complying.
+
+    Args:
+        phi: traces, which are aligned to the anchors' T, or pooled states ``[..., T, D]``.
+        anchors: what to compare with.
+        tau: temperature of the sigmoid.
+        eps: keeps the logarithm finite.
 
     Raises:
+        FingerprintError: traces that were not made as the anchors were.
         SignalError: another T or D than the anchors', or NaN or infinite states.
     """
     return sigmoid(log_ratio(phi, anchors, tau=tau, eps=eps))
@@ -229,9 +242,11 @@ def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * values)), dtype=np.float32)
 
 
-def distances(phi: ArrayLike, anchors: Anchors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def distances(
+    phi: Traces | ArrayLike, anchors: Anchors
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosine distances to both anchors, each ``[..., T]`` in [0, 2]: (harmless, harmful)."""
-    states = np.asarray(phi, dtype=np.float32)
+    states = anchors.states(phi) if isinstance(phi, Traces) else np.asarray(phi, dtype=np.float32)
     expected = anchors.harmless.shape
     if states.shape[-2:] != expected:
         raise SignalError(
@@ -264,16 +279,33 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
 
 
-def _layer(trace: Trace, layer: str) -> NDArray[np.float32]:
-    if layer not in trace.phi:
-        raise FingerprintError(
-            f"Layer {layer!r} was not recorded; there are {sorted(trace.phi)}. "
-            f"Trace again with --layers {layer}."
-        )
-    states = trace.phi[layer]
+def _finite(trace: Trace, layer: str) -> NDArray[np.float32]:
+    states = trace.states(layer)
     if not np.isfinite(states).all():
         raise SignalError(f"The states of prompt {trace.prompt.id} hold NaN or infinite values.")
     return states
+
+
+def _judged(
+    traces: Iterable[Trace], refused: Iterable[bool] | Callable[[str, str], Refusal]
+) -> Iterator[tuple[Trace, bool]]:
+    """Each trace with whether it refuses."""
+    if callable(refused):
+        yield from ((t, refused(t.prompt.goal, t.answer).hit) for t in traces)
+        return
+    for count, (trace, verdict) in enumerate(zip_longest(traces, refused)):
+        if trace is None or verdict is None:
+            more = "verdicts" if trace is None else "traces"
+            raise InputError(
+                f"There are more {more} than the {count:,} pairs read so far. Give one verdict "
+                "(refused or not) for each trace."
+            )
+        if not isinstance(verdict, bool | np.bool_):
+            raise InputError(
+                f"The verdict of prompt {trace.prompt.id} is {verdict!r}; it must be True (refused) "
+                'or False. Pass a judge: fit_anchors(traces, demur.refusal_judge("rules")).'
+            )
+        yield trace, bool(verdict)
 
 
 def _require_both(used: Mapping[str, int], seen: Mapping[str, int]) -> None:

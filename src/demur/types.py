@@ -14,7 +14,7 @@ from demur.alignment import align, default_alignment
 from demur.errors import FingerprintError, InputError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Label = Literal["harmless", "harmful", "borderline", "unknown"]
@@ -83,6 +83,30 @@ class Step:
     block: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What to record of each generation.
+
+    Attributes:
+        layers: whose states: ``last`` (after the final norm), ``first``, ``middle`` or numbers of
+            decoder blocks.
+        pooling: how the states of a response become one vector (``demur.sampling.pooling``); None
+            takes the model's default.
+        seed: random seed of temperature and random remasking.
+    """
+
+    layers: tuple[str, ...] = ("last",)
+    pooling: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str):
+            raise InputError(
+                f"layers is the text {self.layers!r}. Pass a tuple: layers=({self.layers!r},)."
+            )
+        object.__setattr__(self, "layers", tuple(map(str, self.layers)))
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What a trace, an anchor or a guard was made with. Two that differ must not be mixed.
@@ -91,7 +115,7 @@ class Fingerprint:
         model: name or path the model was loaded by.
         revision: hash of the config and weight files' identity.
         sampler: the sampler's spec as plain data, its name included.
-        pooling: name of the pooling of the states (PAPER section 2).
+        pooling: name of the pooling of the states (``demur.sampling.pooling``).
         system: the system prompt.
         dtype: dtype the model ran in.
     """
@@ -106,7 +130,7 @@ class Fingerprint:
     def __post_init__(self) -> None:
         texts = (self.model, self.revision, self.pooling, self.system, self.dtype)
         if not all(isinstance(t, str) for t in texts) or not isinstance(self.sampler, Mapping):
-            raise TypeError("a fingerprint is of texts and of a sampler's settings")
+            raise TypeError("a fingerprint holds texts and the settings of a sampler")
 
     def differences(self, other: Fingerprint) -> list[str]:
         """Name each field that differs, with both values."""
@@ -152,21 +176,47 @@ class Trace:
         """Number of steps T that ran."""
         return len(self.blocks)
 
-    def show(self, sigma: ArrayLike | None = None, *, tokenizer: Any = None) -> Any:
-        """The trace for a notebook's cell: ``demur.show(trace, sigma, tokenizer=tokenizer)``."""
-        import demur  # by the package's own name: no room above this one is imported here
+    @property
+    def answer(self) -> str:
+        """What the model said: the user turn from its first filled slot on, then the response.
 
-        return demur.show(self, sigma, tokenizer=tokenizer)
+        Without slots in the prompt that is the response alone. Where an attack masks parts of the
+        user turn (DIJA, arXiv:2507.11097), the harm stands in what the model fills in there.
+        """
+        return self.answer_with(self.response)
 
-    def _repr_html_(self) -> str:
-        return str(self.show()._repr_html_())
+    def answer_with(self, response: str) -> str:
+        """The answer with another response, such as a draft, behind the slots as finally filled."""
+        if self.prompt.user is None:
+            return response
+        filled, head = " ".join(self.filled_prompt.split()), self.prompt.user[0]
+        before = " ".join(head.split()) if isinstance(head, str) else ""
+        # Where the tokenizer does not give the head back as it was, the whole turn is read.
+        rest = filled.partition(before)[2] if before and before in filled else filled
+        return f"{rest.strip()}\n{response}".strip()
+
+    def states(self, layer: str) -> NDArray[np.float32]:
+        """``[T, D]`` pooled states of one layer.
+
+        Raises:
+            InputError: the layer was not recorded.
+        """
+        if layer not in self.phi:
+            raise InputError(
+                f"Layer {layer!r} was not recorded; there are {sorted(self.phi)}. "
+                f"Trace again with --layers {layer}."
+            )
+        return self.phi[layer]
 
 
 @dataclass(frozen=True)
 class Traces(Sequence[Trace]):
-    """Traces of one run, in prompt order."""
+    """Traces of one run, in prompt order. ``traces + traces`` joins two runs of one fingerprint."""
 
     items: tuple[Trace, ...] = field(repr=False)
+
+    def __add__(self, other: Traces) -> Traces:
+        return Traces(self.items + other.items) if isinstance(other, Traces) else NotImplemented
 
     def __len__(self) -> int:
         return len(self.items)
@@ -180,15 +230,6 @@ class Traces(Sequence[Trace]):
     def __getitem__(self, index: slice) -> Traces: ...
     def __getitem__(self, index: int | slice) -> Trace | Traces:
         return Traces(self.items[index]) if isinstance(index, slice) else self.items[index]
-
-    def show(self, sigma: ArrayLike | None = None, *, tokenizer: Any = None) -> Any:
-        """The traces for a notebook's cell: ``demur.show(traces, sigma, tokenizer=tokenizer)``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self, sigma, tokenizer=tokenizer)
-
-    def _repr_html_(self) -> str:
-        return str(self.show()._repr_html_())
 
     @property
     def responses(self) -> list[str]:
@@ -209,13 +250,8 @@ class Traces(Sequence[Trace]):
             InputError: there are no traces, or the layer was not recorded.
         """
         rule = default_alignment(self.fingerprint.pooling)
-        if layer not in self.items[0].phi:
-            raise InputError(
-                f"Layer {layer!r} was not recorded; there are {sorted(self.items[0].phi)}. "
-                f"Trace again with --layers {layer}."
-            )
         length = steps or max(trace.n_steps for trace in self.items)
-        return np.stack([align(trace.phi[layer], length, rule=rule) for trace in self.items])
+        return np.stack([align(trace.states(layer), length, rule=rule) for trace in self.items])
 
     @property
     def fingerprint(self) -> Fingerprint:

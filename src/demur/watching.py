@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from demur.errors import InputError, SignalError
+from demur.generation import fingerprint, steps, trace
 from demur.judges import refusal_judge
 from demur.models.base import LanguageModel
 from demur.organism import NAMES, world
-from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from
+from demur.sampling import Sampler, sampler_from
 from demur.sri import Anchors, fit_anchors, signal
-from demur.tracing import fingerprint, row_seed, trace
-from demur.types import Prompt, Traces
+from demur.types import Prompt, Record
 
 #: Prompts of each class behind the anchors of a built-in model.
 FEW = 48
@@ -66,20 +66,13 @@ def watch(
             + " Fit anchors for this model: demur anchors."
         )
     sampler = sampler_from(mark.sampler)
+    record = Record(layers=(anchors.layer,), pooling=mark.pooling, seed=seed)
     mark.require(
-        fingerprint(model, sampler, pooling=mark.pooling),
+        fingerprint(model, sampler, record),
         what="These anchors were not made with this model",
         fix="Fit anchors for it: demur anchors.",
     )
-    asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
-    steps = sampler.run(
-        model,
-        model.encode([asked]),
-        layers=(anchors.layer,),
-        pooling=find_pooling(mark.pooling),
-        noise=RowNoise.seeded([row_seed(seed, asked.id)]),
-    )
-    for step in steps:
+    for step in steps(model, [prompt], sampler=sampler, record=record):
         place = min(step.index, anchors.steps) - 1
         now = replace(
             anchors,
@@ -122,8 +115,7 @@ def built_in_anchors(model: LanguageModel, sampler: Sampler | None = None) -> An
             "RUN RUN --out FILE, and pass it with --anchors."
         )
     sides = [world.prompts("anchors", kind, n=FEW) for kind in ("harmless", "harmful")]
-    traces = Traces(
-        tuple(t for side in sides for t in trace(model, side, sampler=sampler, batch_size=FEW))
-    )
+    harmless, harmful = (trace(model, side, sampler=sampler, batch_size=FEW) for side in sides)
+    traces = harmless + harmful
     judge = refusal_judge("paper")
     return fit_anchors(traces, (judge(t.prompt.goal, t.response).hit for t in traces))

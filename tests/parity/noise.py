@@ -31,3 +31,7 @@ class MultinomialNoise:
     def keep(self, rows: Tensor) -> MultinomialNoise:
         """See ``demur.sampling.Noise``; there is one row."""
         return self
+
+    def join(self, others: object) -> MultinomialNoise:
+        """See ``demur.sampling.Noise``."""
+        raise NotImplementedError("one row alone")

@@ -39,6 +39,10 @@ class Replay:
         """See ``demur.sampling.Noise.keep``; there is one row."""
         return self
 
+    def join(self, others: object) -> Replay:
+        """See ``demur.sampling.Noise.join``."""
+        raise NotImplementedError("one row alone")
+
     def _numbers(self, where: Tensor, width: int, everywhere: bool) -> Tensor:
         if everywhere:
             return torch.from_numpy(self._random.random_sample((*where.shape, width)))[where]

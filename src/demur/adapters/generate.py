@@ -15,10 +15,10 @@ from torch import Tensor
 
 from demur.adapters.hidden_states import Source, pooled
 from demur.errors import FingerprintError, InputError
+from demur.generation import cut_at_end, fingerprint
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, spec
-from demur.tracing import cut_at_end, fingerprint
-from demur.types import Fingerprint, Prompt, Traces
+from demur.types import Fingerprint, Prompt, Record, Traces
 
 #: How far below the largest logit a greedy token's may lie, relative to that: rounding alone.
 GREEDY_TOLERANCE = 1e-3
@@ -147,7 +147,7 @@ def _require_greedy(model: LanguageModel, states: Tensor, responses: Sequence[li
 
 def _mark(model: LanguageModel, sampler: Autoregressive, pooling: str) -> Fingerprint:
     if sampler.temperature == 0:
-        return fingerprint(model, sampler, pooling=pooling)
+        return fingerprint(model, sampler, Record(pooling=pooling))
     return Source(
         engine="transformers generate",
         model=model.name,

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.errors import InputError, SignalError
+from demur.generation import cut_at_end
 from demur.sampling import SAMPLERS, Pooling, find_pooling
-from demur.tracing import cut_at_end
 from demur.types import Fingerprint, Prompt, Trace
 
 

@@ -26,12 +26,12 @@ from demur.attacks.likelihood import opening_log_probabilities, openings
 from demur.attacks.search import Objective, Scored
 from demur.attacks.suffix_search import SuffixSearch
 from demur.errors import InputError
+from demur.generation import trace
 from demur.guard import AnyGuard, Guard, StreamingGuard
 from demur.models.base import LanguageModel
 from demur.sampling import sampler_from
 from demur.sri import Anchors
-from demur.tracing import trace
-from demur.types import Fingerprint, Prompt, digest
+from demur.types import Fingerprint, Prompt, Record, digest
 
 
 @final
@@ -105,10 +105,8 @@ def guard_scores(
         model,
         prompts,
         sampler=sampler_from(made.sampler),
-        pooling=made.pooling,
-        layers=(anchors.layer,),
+        record=Record(layers=(anchors.layer,), pooling=made.pooling, seed=seed),
         batch_size=len(prompts),
-        seed=seed,
     )
     found: list[float] = guard.score(traces).tolist()
     return found

@@ -27,18 +27,18 @@ import logging
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from demur.attacks.attacked import Asked, attacked, require_target
 from demur.attacks.pair_prompts import feedback, judge_turns, opening_turns
 from demur.endpoint import Message
 from demur.errors import InputError
+from demur.generation import trace
 from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, Sampler, sampler_from
-from demur.tracing import trace
-from demur.types import Prompt
+from demur.sampling import Sampler, sampler_from, sampler_with
+from demur.types import Prompt, Record
 
 _LOG = logging.getLogger(__name__)
 
@@ -165,7 +165,9 @@ class PAIR:
                 continue
             texts = [proposals[place].prompt for place in places]
             sent = [attacked(prompt, self.name, text=text) for text in texts]
-            said = trace(target, sent, sampler=sampler, batch_size=len(sent), seed=seed)
+            said = trace(
+                target, sent, sampler=sampler, record=Record(seed=seed), batch_size=len(sent)
+            )
             answers = [answer_of(one) for one in said]
             made.cost.target += len(sent)
             ratings = self._rate(prompt.goal, texts, answers, made.cost, seed)
@@ -183,9 +185,9 @@ class PAIR:
 
     def _sampler(self, target: LanguageModel) -> Sampler:
         sampler = sampler_from(target.traits.sampler)
-        if self.answer_tokens is None or not isinstance(sampler, Autoregressive):
+        if self.answer_tokens is None or sampler.length_field != "steps":
             return sampler
-        return replace(sampler, steps=self.answer_tokens)
+        return sampler_with(target.traits.sampler, {"steps": self.answer_tokens})
 
     def _propose(
         self, talks: Sequence[Sequence[Message]], cost: Cost, *, seed: str

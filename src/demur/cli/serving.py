@@ -11,7 +11,7 @@ import typer
 from demur.cli import console
 from demur.cli.app import app, one_of
 from demur.errors import InputError, MissingExtraError
-from demur.serve.limits import Limits
+from demur.serve.options import Limits
 
 
 @app.command()
@@ -82,13 +82,11 @@ def serve(
     import torch
 
     from demur.models import load
-    from demur.serve.answer import Mode
     from demur.serve.app import create_app
-    from demur.serve.host import coverage, host, read_guard
-    from demur.serve.hosted import Uncalibrated
-    from demur.serve.keys import read_keys
-    from demur.serve.lifetime import Server, is_loopback, listen
-    from demur.serve.metrics import Metrics
+    from demur.serve.host import host, read_guard
+    from demur.serve.options import GuardMode, ServeOptions, Uncalibrated
+    from demur.serve.server import Server, is_loopback, listen
+    from demur.serve.service import read_keys
 
     allowed, local = read_keys(keys), is_loopback(address)
     if not local and not allowed:
@@ -107,27 +105,26 @@ def serve(
         seconds=seconds,
         send_seconds=send_seconds,
     )
-    metrics = Metrics()
-    # A core that both the network and the connections want costs more than it gives.
-    torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
-    engines = host(
-        [load(name, dtype=dtype, device=device) for name in model],
-        [read_guard(path) for path in guard or ()],
-        mode=one_of(mode, get_args(Mode), "mode"),
+    options = ServeOptions(
+        mode=one_of(mode, get_args(GuardMode), "mode"),
         hold=hold,
         uncalibrated=one_of(uncalibrated, get_args(Uncalibrated), "uncalibrated"),
         limits=limits,
-        metrics=metrics,
     )
-    for name, engine in engines.items():
-        if engine.guard is None:
-            console.note(f"demur: NOTHING GUARDS {name}: its answers leave unseen. Give --guard.")
+    # A core that both the network and the connections want costs more than it gives.
+    torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
+    hosting = host(
+        [load(name, dtype=dtype, device=device) for name in model],
+        [read_guard(path) for path in guard or ()],
+        options,
+    )
+    for name, engine in hosting.engines.items():
+        if engine.hosted.guard is None:
+            console.note(f"demur: WARNING: {name} is served without a guard. Give --guard.")
         else:
-            console.note(f"demur: {coverage(engine)}")
+            console.note(f"demur: {engine.hosted.coverage()}")
     application = create_app(
-        engines,
-        limits=limits,
-        metrics=metrics,
+        hosting,
         keys=allowed,
         live=not allowed if live is None else live,
         hosts=("localhost", "127.0.0.1", "[::1]", address) if local else (),
@@ -136,5 +133,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     found = listen(address, port)
     shown = f"[{address}]" if ":" in address else address
-    console.note(f"demur: serving {', '.join(engines)} on http://{shown}:{found.getsockname()[1]}")
-    Server(application, engines, limits=limits).run([found])
+    console.note(
+        f"demur: serving {', '.join(hosting.engines)} on http://{shown}:{found.getsockname()[1]}"
+    )
+    Server(application, hosting).run([found])

@@ -83,8 +83,9 @@ def trace(
     from demur import cluster, runs
     from demur.models import load
     from demur.prompts import read_prompts
+    from demur.sampling import sampler_with
     from demur.sampling.fitting import peak_memory
-    from demur.types import Label
+    from demur.types import Label, Record
 
     known = one_of(label, get_args(Label), "label")
     rows = read_prompts(prompts, column=column, label=known, limit=limit)
@@ -118,10 +119,8 @@ def trace(
             tick("tracing", done, len(rows))
 
         run: dict[str, Any] = {
-            "pooling": pooling,
-            "layers": tuple(layers.split(",")),
+            "record": Record(layers=tuple(layers.split(",")), pooling=pooling, seed=seed),
             "batch_size": _batch_size(batch_size),
-            "seed": seed,
             "progress": advance,
         }
         memory = {}
@@ -132,7 +131,7 @@ def trace(
             )
         else:
             loaded = load(model, **options)
-            chosen = runs.sampler_with(loaded.traits.sampler, given)
+            chosen = sampler_with(loaded.traits.sampler, given)
             store = runs.trace_to(out, loaded, rows, sampler=chosen, **run)
             memory = {"peak memory in GiB": round(peak_memory(loaded.device), 2)}
     if as_json:

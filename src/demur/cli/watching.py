@@ -107,7 +107,7 @@ def _read(path: Path) -> Anchors:
 
 
 def _made(model: LanguageModel, settings: Sequence[str]) -> Anchors:
-    from demur.runs import sampler_with
+    from demur.sampling import sampler_with
     from demur.watching import built_in_anchors
 
     given = dict(assignment(text) for text in settings)

@@ -23,12 +23,12 @@ from typing import Any, Literal
 from demur.cluster.joining import PATIENCE, joined, require_room
 from demur.cluster.worker import Worker, described, good
 from demur.errors import InputError
+from demur.generation import Progress
 from demur.runs import run_of
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
 from demur.store.local import LocalFolder
-from demur.tracing import Progress
-from demur.types import Fingerprint, Prompt
+from demur.types import Fingerprint, Prompt, Record
 
 __all__ = ["Worker", "joined", "trace_to"]
 
@@ -44,11 +44,9 @@ def trace_to(
     gpus: int | None = None,
     options: Mapping[str, Any] | None = None,
     sampler: Mapping[str, Any] | None = None,
-    pooling: str | None = None,
-    layers: Sequence[str] = ("last",),
+    record: Record = Record(),  # noqa: B008 (frozen)
     batch_size: int | Literal["auto"] = 8,
     shard_rows: int = 256,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Store:
     """Trace prompts into a run on a Ray cluster; call it again to go on where it stopped.
@@ -81,11 +79,11 @@ def trace_to(
     share = {"num_cpus": cores, "num_gpus": _gpus(chosen) if gpus is None else gpus}
     with joined(address) as ray:
         look = ray.remote(**share)(described)
-        asked = look.remote(os.getcwd(), chosen, dict(sampler or {}), pooling)
+        asked = look.remote(os.getcwd(), chosen, dict(sampler or {}), record.pooling)
         require_room(ray, share, patience=0 if address == "local" else PATIENCE)
         told = good(ray.get(asked))
         mark = Fingerprint(**told["fingerprint"])
-        manifest = run_of(mark, rows, layers=layers, seed=seed, shard_rows=shard_rows)
+        manifest = run_of(mark, rows, record, shard_rows=shard_rows)
         with writing(place, manifest) as writer:
             waiting = list(_unfinished(writer, rows, progress))
             if waiting:

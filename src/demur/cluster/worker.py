@@ -21,15 +21,15 @@ from demur.errors import (
     SignalError,
     StoreError,
 )
+from demur.generation import fingerprint
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.runs import sampler_with, trace_window
-from demur.sampling import find_pooling, sampler_from
+from demur.runs import trace_window
+from demur.sampling import sampler_from, sampler_with
 from demur.store import Writer
 from demur.store.folder import folder_at
 from demur.store.manifest import Manifest, read_manifest, versions
-from demur.tracing import fingerprint
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 _KINDS = (InputError, ModelError, FingerprintError, StoreError, SignalError)
 
@@ -41,9 +41,8 @@ def described(
     _go_to(cwd)
     try:
         model = load(**options)
-        name = find_pooling(pooling or model.traits.pooling).name
         settings = sampler_with(model.traits.sampler, sampler)
-        mark = fingerprint(model, settings, pooling=name)
+        mark = fingerprint(model, settings, Record(pooling=pooling))
         return {"fingerprint": asdict(mark), "versions": versions()}
     except DemurError as error:
         return _problem(error)
@@ -74,7 +73,7 @@ class Worker:
         try:
             run = self._manifest()
             sampler = sampler_from(run.fingerprint.sampler)
-            fingerprint(self._model, sampler, pooling=run.fingerprint.pooling).require(
+            fingerprint(self._model, sampler, Record(pooling=run.fingerprint.pooling)).require(
                 run.fingerprint,
                 what=f"The model on {socket.gethostname()} is not the run's",
                 fix="Put the same checkpoint on every machine.",

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import ClassVar
 
@@ -27,15 +26,15 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling import Noise, Pooling
-from demur.sampling.denoising import Decision, MaskedText, denoise, masked_text, most_likely
-from demur.sampling.passes import alone
-from demur.sampling.remasking import commits_at, confidence, most_confident
-from demur.types import Step
+from demur.sampling import Noise, Sampler
+from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
+from demur.sampling.noise import most_likely
+from demur.sampling.remasking import commits_at, confidence, most_confident, spread
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annealing:
+class Annealing(Sampler):
     """Settings of the sampler.
 
     Attributes:
@@ -73,30 +72,17 @@ class Annealing:
         return self.gen_length
 
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``annealed``."""
-        page = masked_text(model, batch, self.gen_length)
-        return annealed(model, page, self, layers=layers, pooling=pooling, noise=noise)
+        text = masked_text(model, batch, self.gen_length)
+        return annealed(model, text, self, record, noise)
 
 
 def annealed(
-    model: LanguageModel,
-    page: MaskedText,
-    settings: Annealing,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
+    model: LanguageModel, page: MaskedText, settings: Annealing, record: Record, noise: Noise
 ) -> Iterator[Step]:
     """Yield a ``Step`` for each denoising iteration, block by block."""
-    stage = partial(_stage, model, layers=layers, pooling=pooling, noise=noise)
     blocks = settings.gen_length // settings.block_length
     falling = _falling(settings.alpha, settings.response_steps // blocks)
     given = page.tokens != page.mask_id
@@ -111,7 +97,7 @@ def annealed(
             if repairs:
                 page = _masked_again(page, given, end, settings.repair_share, noise)
             rule = Anneal(alphas, end=end, page=page, before=before)
-            for step in stage(page, rule, len(alphas)):
+            for step in islice(Denoising(model, page, rule, record, noise), len(alphas)):
                 index += 1
                 yield replace(step, index=index, block=torch.full_like(step.tokens[:, 0], block))
                 page = _after(page, step)
@@ -135,38 +121,24 @@ class Anneal:
         self._forbidden = before.tokens
         self._taken = 0
 
-    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
+    def __call__(
+        self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
+    ) -> Update:
         """See ``demur.sampling.denoising.Rule``."""
         # Where nothing stood before, it is the mask token that is forbidden, as it always is.
-        logits = logits.scatter(1, self._forbidden[live][waiting][:, None], -torch.inf)
+        logits = logits.scatter(1, self._forbidden[live][masked][:, None], -torch.inf)
         chosen = most_likely(logits, self._mask_id)
-        columns = waiting.nonzero()[:, 1]
+        columns = masked.nonzero()[:, 1]
         sure = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
-        chance = noise.uniform(waiting)
         alpha = self._alphas[self._taken]
-        blended = (1 - alpha) * sure.double() + alpha * chance
-        score = torch.full(waiting.shape, -torch.inf, dtype=blended.dtype, device=blended.device)
-        score = score.masked_scatter(waiting, blended)
+        score = spread((1 - alpha) * sure.double() + alpha * noise.uniform(masked), masked)
         score[:, self._end :] = -torch.inf
         masks = self._masks[live]
         share = commits_at(masks, torch.full_like(masks, self._taken), len(self._alphas))
         self._taken += 1
-        return Decision(chosen, most_confident(score, share), torch.zeros_like(live))
-
-
-def _stage(
-    model: LanguageModel,
-    page: MaskedText,
-    rule: Anneal,
-    steps: int,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
-) -> Iterator[Step]:
-    """So many denoising steps from a canvas."""
-    asked = denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise)
-    return islice(alone(model, asked), steps)
+        draft = x.masked_scatter(masked, chosen)
+        tokens = torch.where(most_confident(score, share), draft, x)
+        return Update(tokens, draft, torch.zeros_like(live))
 
 
 def _falling(alpha: float, steps: int) -> list[float]:

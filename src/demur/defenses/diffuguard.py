@@ -33,11 +33,11 @@ from demur.defenses.annealing import Annealing
 from demur.defenses.defended import Defended, Outcome
 from demur.defenses.generation import Generation, generate
 from demur.errors import InputError
+from demur.generation import batches, steps
 from demur.models.base import LanguageModel
-from demur.sampling import Masked, RowNoise, Sampler, find_pooling, sampler_from
+from demur.sampling import Masked, Sampler, sampler_from
 from demur.sampling.fitting import in_halves
-from demur.tracing import batches
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +162,8 @@ def _first_states(
     """``[N, D]`` mean response state at the first step."""
 
     def run(part: Sequence[Prompt]) -> list[torch.Tensor]:
-        steps = sampler.run(
-            model,
-            model.encode(part),
-            layers=("last",),
-            pooling=find_pooling("response"),
-            noise=RowNoise.seeded([0] * len(part)),
-        )
-        return list(next(steps).phi["last"])
+        first = next(steps(model, part, sampler=sampler, record=Record(pooling="response")))
+        return list(first.phi["last"])
 
     found: dict[int, torch.Tensor] = {}
     for places in batches(model, prompts, sampler, batch_size=batch_size):

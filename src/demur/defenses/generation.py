@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.generation import batches, steps
 from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler
-from demur.tracing import batches, record
-from demur.types import Prompt, Step, Trace, Traces
+from demur.sampling.fitting import in_halves
+from demur.types import Prompt, Record, Step, Trace, Traces
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,20 @@ def generate(
 ) -> Generation:
     """Trace a list of prompts and count; arguments and errors as for ``demur.trace``."""
     began = time.perf_counter()
+    record = Record(layers=tuple(layers), pooling=pooling, seed=seed)
     traces: dict[int, Trace] = {}
     passes = np.zeros(len(prompts), dtype=np.int64)
     for places in batches(model, prompts, sampler, batch_size=batch_size):
         with counted(model) as counter:
             shares = _Shares(counter)
-            traced = record(
-                model,
-                [prompts[i] for i in places],
-                sampler=sampler,
-                pooling=pooling,
-                layers=layers,
-                seed=seed,
-                watch=shares.follow,
-            )
+
+            def follow(part: Sequence[Prompt], shares: _Shares = shares) -> list[Trace]:
+                generation = steps(model, part, sampler=sampler, record=record)
+                for _ in shares.follow(generation):
+                    pass
+                return list(generation.traces())
+
+            traced = in_halves([prompts[i] for i in places], follow)
         traces.update(zip(places, traced, strict=True))
         passes[places] = np.concatenate(shares.finished)
     ordered = Traces(tuple(traces[i] for i in range(len(prompts))))

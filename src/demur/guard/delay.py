@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.guard.streaming import Grouping, StreamingGuard
-from demur.guard.watch import Release
+from demur.sampling.release import Release
 from demur.types import Trace, Traces
 
 #: Samplers that show a token as soon as its step has passed.

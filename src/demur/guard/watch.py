@@ -1,21 +1,14 @@
-"""Stop a stream of steps, and say how much of each row may leave.
-
-An autoregressive token may leave once its own step has passed: the state that produces it is read
-before it is shown. A diffusion sampler works on a block at a time, and some take commits back, so a
-block may leave once the row works on a later one, or has finished, and every step of it has passed.
-"""
+"""Stop a stream of steps, and say how much of each row may be shown (``demur.sampling.release``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import le
-from typing import TYPE_CHECKING, final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from demur.guard.watcher import Reading
+from demur.sampling.release import Release
 from demur.types import Step
 
 if TYPE_CHECKING:
@@ -62,41 +55,3 @@ def watch(
         yield Watched(**vars(step), readings=readings, released=released)
         if any(flagged) and all(map(le, running, flagged)):  # who runs is flagged
             return
-
-
-@final
-class Release:
-    """How many tokens of each row may leave after each step."""
-
-    def __init__(self, rows: int) -> None:
-        self._released, self._whole, self._block = [0] * rows, [0] * rows, [0] * rows
-
-    def __call__(
-        self,
-        tokens: NDArray[np.integer],
-        block: Sequence[int] | None,
-        *,
-        running: Sequence[bool],
-        flagged: Sequence[bool],
-    ) -> list[int]:
-        """Take in a step: how many tokens of each row may leave; a flagged row's stay as they were.
-
-        Args:
-            tokens: ``[B, R]`` committed tokens, -1 where none is.
-            block: ``B`` numbers, the block each row worked on; None where there are no blocks.
-            running: ``B`` times whether the step belongs to the row.
-            flagged: ``B`` times whether the row is.
-        """
-        if block is None:  # token by token, and nothing is taken back
-            for row, seen in enumerate(self._released):
-                while not flagged[row] and seen < tokens.shape[1] and tokens.item(row, seen) >= 0:
-                    self._released[row] = seen = seen + 1
-            return list(self._released)
-        for row, place in enumerate(tokens.argmin(axis=1).tolist()):
-            # What was there when a block was left is final: nothing goes back to it.
-            if not flagged[row]:
-                left = not running[row] or block[row] != self._block[row]
-                self._released[row] = self._whole[row] if left else self._released[row]
-            prefix = place if tokens.item(row, place) < 0 else tokens.shape[1]
-            self._whole[row], self._block[row] = prefix, block[row]
-        return list(self._released)

@@ -13,14 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from demur.errors import InputError, MissingExtraError
+from demur.generation import steps
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.runs import sampler_with
-from demur.sampling import Sampler, spec
+from demur.sampling import Sampler, sampler_with, spec
 from demur.sri import Anchors, signal
-from demur.tracing import record
-from demur.types import Prompt, Trace, Traces
+from demur.types import Prompt, Record, Trace, Traces
 
 try:
     from inspect_ai.model import (
@@ -96,7 +95,7 @@ class GuardedModel(ModelAPI):
         model, prompt = _asked(self.model, input)
         asked = {"temperature": config.temperature, "top_p": config.top_p}
         if not self.fixed:
-            length = "steps" if self.sampler.name == "autoregressive" else "gen_length"
+            length = self.sampler.length_field
             asked[length] = config.max_tokens
         given = {name: value for name, value in asked.items() if value is not None}
         sampler = sampler_with(spec(self.sampler), given)
@@ -105,21 +104,14 @@ class GuardedModel(ModelAPI):
     def _answer(
         self, model: LanguageModel, prompt: Prompt, sampler: Sampler, config: GenerateConfig
     ) -> ModelOutput:
-        watch = self.guard.watch if isinstance(self.guard, StreamingGuard) else None
         layers = tuple({"last", self.anchors.layer}) if self.anchors else ("last",)
-        traces = Traces(
-            tuple(
-                record(
-                    model,
-                    [prompt],
-                    sampler=sampler,
-                    pooling=self.pooling,
-                    layers=layers,
-                    seed=config.seed or 0,
-                    watch=watch,
-                )
-            )
-        )
+        record = Record(layers=layers, pooling=self.pooling, seed=config.seed or 0)
+        generation = steps(model, [prompt], sampler=sampler, record=record)
+        guard = self.guard
+        watched = guard.watch(generation) if isinstance(guard, StreamingGuard) else generation
+        for _ in watched:
+            pass
+        traces = generation.traces()
         known = _evidence(traces, self.anchors, self.guard)
         if known.get("flagged"):
             output = ModelOutput.from_content(self.model_name, "", "content_filter")

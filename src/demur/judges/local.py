@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields, replace
 
 from demur.endpoint import Message, each_seed
 from demur.errors import InputError
+from demur.generation import cut_at_end
 from demur.judges.turns import turn_ids
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive, RowNoise, Sampler, find_pooling, sampler_from
+from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
 from demur.sampling.fitting import in_halves
-from demur.tracing import cut_at_end, row_seed
-from demur.types import digest
+from demur.sampling.noise import row_seed
+from demur.types import Record, digest
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,9 @@ class LocalAssistant:
     def _generate(
         self, rows: list[list[int]], seeds: list[int], sampler: Sampler, max_tokens: int
     ) -> list[str]:
-        steps = sampler.run(
-            self.model,
-            self.model.batch(rows),
-            layers=("last",),
-            pooling=find_pooling(self.model.traits.pooling),
-            noise=RowNoise.seeded(seeds),
-        )
+        record = Record(pooling=self.model.traits.pooling)
+        batch = self.model.batch(rows)
+        steps = sampler.run(self.model, batch, record, RowNoise.seeded(seeds))
         *_, last = steps
         answers = []
         for tokens in last.tokens.tolist():

@@ -254,8 +254,8 @@ class LanguageModel:
             attention = None if attention is None else attention[:, -ids.shape[1] :]
         elif positions is None and attention is None and cache is not None:
             # Some native classes (Bamba) count from 0 whatever the cache holds.
-            begun = cache.get_seq_length()
-            positions = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
+            if begun := cache.get_seq_length():
+                positions = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
         caching = {cache_keyword(type(self.body).forward): cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
             output = self.body(

@@ -1,16 +1,16 @@
-"""Samplers: each a generator of ``Step`` (see ``demur.types``). To add one, write a frozen dataclass
-of its settings with ``name``, ``new_tokens`` and ``run`` in a file of its own and add it to
-``SAMPLERS``. One without a cache has ``passes`` for ``run`` (see ``demur.sampling.passes``).
+"""Samplers: each turns a batch of prompts into a stream of ``Step`` (see ``demur.types``).
+
+To add one, derive a frozen dataclass of its settings from ``Sampler`` in a file of its own and add it
+to ``SAMPLERS``; other packages name the class under the entry point group ``demur.samplers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Protocol
+from importlib.metadata import entry_points
+from typing import Any
 
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
 from demur.sampling.autoregressive import Autoregressive
 from demur.sampling.block import Block
 from demur.sampling.canvas import Canvas
@@ -18,8 +18,8 @@ from demur.sampling.dream import Dream
 from demur.sampling.masked import Masked
 from demur.sampling.noise import Noise, RowNoise
 from demur.sampling.pooling import POOLINGS, Pooling, find_pooling
+from demur.sampling.sampler import Sampler
 from demur.settings import made
-from demur.types import Step
 
 __all__ = [
     "POOLINGS",
@@ -34,39 +34,23 @@ __all__ = [
     "RowNoise",
     "Sampler",
     "find_pooling",
+    "known_samplers",
     "sampler_from",
+    "sampler_with",
     "spec",
 ]
 
 
-class Sampler(Protocol):
-    """Settings of a sampler, and the generation they describe."""
-
-    name: ClassVar[str]
-
-    @property
-    def steps(self) -> int:
-        """Most steps T a generation takes."""
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-
-    def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
-    ) -> Iterator[Step]:
-        """Yield a ``Step`` at a time; stop iterating to stop generating."""
-
-
-SAMPLERS: Mapping[str, Any] = {
+#: Every sampler that ships with demur.
+SAMPLERS: Mapping[str, type[Sampler]] = {
     sampler.name: sampler for sampler in (Autoregressive, Masked, Dream, Block, Canvas)
 }
+
+
+def known_samplers() -> Mapping[str, type[Sampler]]:
+    """Ours and those of installed plug-ins, by name."""
+    found = [point.load() for point in entry_points(group="demur.samplers")]
+    return {**SAMPLERS, **{sampler.name: sampler for sampler in found}}
 
 
 def sampler_from(values: Mapping[str, Any]) -> Sampler:
@@ -76,8 +60,29 @@ def sampler_from(values: Mapping[str, Any]) -> Sampler:
         InputError: an unknown sampler or setting, a value of a wrong kind, or settings that do not
             fit each other.
     """
-    sampler: Sampler = made(SAMPLERS, values, what="sampler")
+    sampler: Sampler = made(known_samplers(), values, what="sampler")
     return sampler
+
+
+def sampler_with(default: Mapping[str, Any], given: Mapping[str, Any]) -> Sampler:
+    """The default sampler with the settings given; another sampler with its own defaults.
+
+    Where the default is one block, another length is one block too.
+
+    Args:
+        default: spec of a model's default sampler, such as ``model.traits.sampler``.
+        given: settings to change; ``name`` chooses another sampler.
+
+    Raises:
+        InputError: an unknown sampler or setting.
+    """
+    if given.get("name", default["name"]) != default["name"]:
+        return sampler_from(given)
+    settings = {**default, **given}
+    one_block = default.get("block_length", 0) == default.get("gen_length")
+    if one_block and "gen_length" in given and "block_length" not in given:
+        settings["block_length"] = given["gen_length"]
+    return sampler_from(settings)
 
 
 def spec(sampler: Sampler) -> dict[str, Any]:

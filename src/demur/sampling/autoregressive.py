@@ -1,14 +1,21 @@
-"""Autoregressive sampling with a KV cache, one token a step.
+"""Autoregressive sampling with cached keys and values, one token per step.
 
-Greedy tokens equal ``transformers`` ``generate``. Differs from the paper's released loop: cached,
-batched, and a row that has ended leaves the batch.
+``TokenBatch`` is the loop, offline and in the server: rows join and leave between two tokens
+(iteration-level scheduling; Yu et al., Orca, OSDI 2022):
+
+    1. rows that join have their prompts read in one pass;
+    2. every other row has its newest token read;
+    3. every row gets a token: the most likely, or one drawn from its nucleus.
+
+Offline all rows join at once (``Decoding``). Greedy tokens equal ``transformers`` ``generate``. Differs
+from the paper's released loop: cached, batched, and a row that has ended leaves the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -16,14 +23,15 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.noise import Noise
-from demur.sampling.nucleus import nucleus
-from demur.sampling.pooling import Pooling, RunningMeans
-from demur.types import Step
+from demur.sampling.cache import Cache, RowCache, new_cache, rows_can_join
+from demur.sampling.noise import Noise, nucleus
+from demur.sampling.pooling import RunningMeans, find_pooling
+from demur.sampling.sampler import Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Autoregressive:
+class Autoregressive(Sampler):
     """Settings of the autoregressive sampler.
 
     Attributes:
@@ -33,6 +41,8 @@ class Autoregressive:
     """
 
     name: ClassVar[str] = "autoregressive"
+    releases: ClassVar[Literal["token", "block"]] = "token"
+    length_field: ClassVar[str] = "steps"
     steps: int = 32
     temperature: float = 0.0
     top_p: float = 1.0
@@ -50,119 +60,224 @@ class Autoregressive:
         """Most tokens a response can have."""
         return self.steps
 
-    def run(
+    def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Decoding:
+        """Generate; see ``Decoding``.
+
+        Raises:
+            InputError: the pooling needs masked positions, or a response template has inner slots.
+        """
+        return Decoding(model, with_prefill(model, batch), self, record, noise)
+
+
+@final
+class Decoding(Iterator[Step]):
+    """One generation, whose rows all start together."""
+
+    def __init__(
         self,
         model: LanguageModel,
         batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
+        settings: Autoregressive,
+        record: Record,
         noise: Noise,
-    ) -> Iterator[Step]:
-        """Generate; see ``autoregressive``."""
-        return autoregressive(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+    ) -> None:
+        rows = len(batch.ids)
+        self._rows = TokenBatch(model, record, rows=rows)
+        self._model, self._prompts, self._settings, self._noise = model, batch, settings, noise
+        self._tokens = batch.ids.new_full((rows, settings.steps), -1)
+        self._over: set[int] = set()
+        self._index = 0
+
+    @torch.inference_mode()
+    def __next__(self) -> Step:
+        settings, tokens = self._settings, self._tokens.clone()
+        if self._index == settings.steps:
+            raise StopIteration
+        if self._index == 0:
+            rows = range(len(tokens))
+            self._rows.join(self._prompts, rows, settings, self._noise, more=settings.steps)
+        self._rows.leave(self._over)
+        if not len(self._rows):
+            raise StopIteration
+        slots, chosen, phi = self._rows.step()
+        tokens[slots, self._index] = chosen
+        self._tokens, self._index = tokens, self._index + 1
+        self._over = {*slots[_ends(self._model, chosen)].tolist()}
+        running = torch.zeros_like(tokens[:, 0], dtype=torch.bool).index_fill(0, slots, True)
+        return Step(self._index, tokens, tokens, phi, running, self._prompts.ids)
+
+    def drop(self, rows: Sequence[int]) -> None:
+        """Stop these rows: no later pass contains them."""
+        self._over |= {*rows}
 
 
-@torch.inference_mode()
-def autoregressive(
-    model: LanguageModel,
-    batch: Batch,
-    settings: Autoregressive,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
-) -> Iterator[Step]:
-    """Yield a ``Step`` for each token; stop iterating to stop generating.
+class NextTokens(NamedTuple):
+    """What one step of a ``TokenBatch`` gives.
 
-    A ``running`` state is known before its token is; ``generated`` and ``content`` states are those
-    of the token's own position and cost one more forward pass at the end.
+    Attributes:
+        slots: ``[K]`` slots of the rows.
+        tokens: ``[K]`` their new tokens.
+        phi: layer -> ``[slots, D]`` float32 pooled states; those of other slots repeat.
+    """
+
+    slots: Tensor
+    tokens: Tensor
+    phi: dict[str, Tensor]
+
+
+@final
+class TokenBatch:
+    """Rows that each get a token per step, and that join and leave between two steps.
+
+    With the pooling ``running`` a row's pooled state is known before its token is; ``generated`` and
+    ``content`` need the state at the token itself, which costs one more pass at the end.
+
+    Args:
+        model: an autoregressive model.
+        record: layers to keep and the pooling's name.
+        rows: most rows at a time, each in a slot of its own.
 
     Raises:
-        InputError: the pooling needs masked positions, or a response template has inner slots.
+        InputError: the pooling needs masked positions.
     """
-    if pooling.positions == "response":
-        raise InputError(
-            f"Pooling {pooling.name!r} averages masked positions too; an autoregressive sampler has "
-            "none. Use running, generated or content."
-        )
-    batch = with_prefill(model, batch)
-    rows, device = len(batch.ids), batch.ids.device
-    tokens = torch.full((rows, settings.steps), -1, device=device)
-    alive = torch.arange(rows, device=device)
-    means = RunningMeans(rows)
-    forward = CachedForward(model, batch, layers, new_tokens=settings.steps)
-    states = forward(batch.ids)
-    for index in range(1, settings.steps + 1):
-        token = choose(model.logits(states["last"]), settings, noise)
-        tokens[alive, index - 1] = token
-        ended = torch.isin(token, token.new_tensor(model.traits.end_ids))
-        if not pooling.predictor:
-            states = forward(token[:, None])
-        counted = ~ended if pooling.positions == "content" else torch.ones_like(ended)
-        phi = means.add(states, alive, counted)
-        running = torch.zeros(rows, dtype=torch.bool, device=device)
-        running[alive] = True
-        committed = tokens.clone()
-        yield Step(index, committed, committed, phi, running, batch.ids)
-        if ended.all() or index == settings.steps:
-            return
-        if ended.any():
-            kept = (~ended).nonzero()[:, 0]
-            alive, token, noise = alive[kept], token[kept], noise.keep(kept)
-            states = {layer: value[kept] for layer, value in states.items()}
-            forward.keep(kept)
-        if pooling.predictor:
-            states = forward(token[:, None])
 
+    def __init__(self, model: LanguageModel, record: Record, *, rows: int) -> None:
+        self._pooling = find_pooling(record.pooling)
+        if self._pooling.positions == "response":
+            raise InputError(
+                f"Pooling {record.pooling!r} averages masked positions too; an autoregressive "
+                "sampler has none. Use running, generated or content."
+            )
+        self._model, self._layers = model, record.layers
+        self._reads = tuple(dict.fromkeys(["last", *record.layers]))
+        self._means = RunningMeans(rows)
+        self._cache: Cache | None = None
+        self._settings: list[Autoregressive] = []
+        self._noise: Noise | None = None
+        self._slots = torch.empty(0, dtype=torch.long, device=model.device)
+        self._newest = self._slots
+        #: Layer -> ``[K, D]`` states that predict the next tokens, where they were read already.
+        self._states: dict[str, Tensor] | None = None
 
-class CachedForward:
-    """The network with its KV cache: new tokens in, states of the last position out."""
+    def __len__(self) -> int:
+        return len(self._settings)
 
-    def __init__(
-        self, model: LanguageModel, batch: Batch, layers: Sequence[str], *, new_tokens: int
+    def join(
+        self,
+        prompts: Batch,
+        slots: Sequence[int],
+        settings: Autoregressive | Sequence[Autoregressive],
+        noise: Noise,
+        *,
+        more: int | None = None,
     ) -> None:
-        from transformers import DynamicCache
+        """Read the prompts of new rows. Rows can join others only where ``rows_can_join``.
 
-        self._model = model
-        self._layers = tuple(dict.fromkeys(["last", *layers]))
-        self._cache = DynamicCache(config=model.net.config)
-        self._seen = 0
-        self._attention: Tensor | None = None
-        if batch.padded:
-            grown = batch.attention.new_ones((len(batch.ids), new_tokens))
-            self._attention = torch.cat([batch.attention, grown], dim=1)
+        Args:
+            prompts: theirs.
+            slots: free slots, one per row.
+            settings: for all, or one per row.
+            noise: random numbers of these rows.
+            more: most tokens to generate, to reserve memory; None where it is not known.
+        """
+        if len(self):
+            self._states = self._states or self._read(self._newest[:, None])
+        lengths = prompts.attention.sum(1).tolist()
+        cache = new_cache(self._model, lengths, more=more)
+        attention = prompts.attention if prompts.padded else None
+        states = self._model.states(prompts.ids, attention, layers=self._reads, cache=cache.net)
+        cache.advance(prompts.ids.shape[1])
+        fresh = {layer: value[:, -1] for layer, value in states.items()}
+        own = [settings] * len(slots) if isinstance(settings, Autoregressive) else list(settings)
+        new = torch.tensor(slots, device=self._slots.device)
+        if self._states is None or self._noise is None:
+            self._cache, self._states, self._noise = cache, fresh, noise
+        else:
+            assert isinstance(self._cache, RowCache)
+            assert isinstance(cache, RowCache)
+            self._cache.append(cache)
+            self._noise = self._noise.join(noise)
+            self._states = {k: torch.cat([v, fresh[k]]) for k, v in self._states.items()}
+        self._slots, self._settings = torch.cat([self._slots, new]), [*self._settings, *own]
+        self._means.forget(new)
 
-    def __call__(self, ids: Tensor) -> dict[str, Tensor]:
-        """``[B, S]`` new tokens -> layer -> ``[B, D]`` states of the last of them."""
-        self._seen += ids.shape[1]
-        attention = positions = None
-        if self._attention is not None:
-            attention = self._attention[:, : self._seen]
-            counted = attention.long().cumsum(1) - 1
-            positions = counted.clamp(min=0)[:, -ids.shape[1] :]
+    def leave(self, slots: Set[int]) -> None:
+        """Remove the rows of these slots; the last rows take their places."""
+        order = list(range(len(self)))
+        for row in reversed([i for i, slot in enumerate(self._slots.tolist()) if slot in slots]):
+            order[row] = order[-1]
+            order.pop()
+        if len(order) == len(self):
+            return
+        kept = torch.tensor(order, dtype=torch.long, device=self._slots.device)
+        self._slots, self._settings = self._slots[kept], [self._settings[row] for row in order]
+        if self._states is None:
+            self._newest = self._newest[kept]
+        else:
+            self._states = {layer: value[kept] for layer, value in self._states.items()}
+        if order and self._cache and self._noise:
+            self._cache.keep(order)
+            self._noise = self._noise.keep(kept)
+        else:
+            self._cache = self._noise = self._states = None
+
+    def step(self) -> NextTokens:
+        """The next token of every row."""
+        states = self._states or self._read(self._newest[:, None])
+        self._newest = tokens = self._choose(self._model.logits(states["last"]))
+        self._states = None
+        if not self._pooling.predictor:
+            self._states = states = self._read(tokens[:, None])
+        counted = torch.ones_like(tokens, dtype=torch.bool)
+        if self._pooling.positions == "content":
+            counted = ~_ends(self._model, tokens)
+        phi = self._means.add({k: states[k] for k in self._layers}, self._slots, counted)
+        return NextTokens(self._slots, tokens, phi)
+
+    def _read(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Read one token per row: ``[K, 1]`` -> layer -> ``[K, D]``."""
+        assert self._cache is not None
+        attention, positions = self._cache.columns()
         states = self._model.states(
-            ids, attention, layers=self._layers, positions=positions, cache=self._cache
+            tokens,
+            None if attention is None else attention.to(tokens.device),
+            layers=self._reads,
+            positions=positions.to(tokens.device),
+            cache=self._cache.net,
         )
+        self._cache.advance(1)
         return {layer: value[:, -1] for layer, value in states.items()}
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop every row but these from the cache."""
-        self._cache.reorder_cache(rows)
-        if self._attention is not None:
-            self._attention = self._attention[rows]
+    def _choose(self, logits: Tensor) -> Tensor:
+        """``[K, V]`` logits -> ``[K]`` tokens, rows of the same settings together."""
+        tokens = logits.argmax(-1)
+        ways = [(each.temperature, each.top_p) for each in self._settings]
+        for temperature, top_p in {way for way in ways if way[0] > 0}:
+            rows = [row for row, way in enumerate(ways) if way == (temperature, top_p)]
+            own = torch.tensor(rows, device=logits.device)
+            assert self._noise is not None
+            scaled = nucleus(logits[own].float() / temperature, top_p=top_p)
+            where = torch.ones(len(rows), 1, dtype=torch.bool)
+            tokens[own] = self._noise.keep(own).choose(scaled, where)
+        return tokens
 
 
-def choose(logits: Tensor, settings: Autoregressive, noise: Noise) -> Tensor:
-    """Pick the next token: ``[B, V]`` logits -> ``[B]``; ties go to the lowest id."""
-    if settings.temperature == 0:
-        return logits.argmax(-1)
-    scaled = nucleus(logits.float() / settings.temperature, top_p=settings.top_p)
-    return noise.choose(scaled, torch.ones(len(scaled), 1, dtype=torch.bool))
+def token_batch(
+    model: LanguageModel, sampler: Sampler, record: Record, *, rows: int
+) -> TokenBatch | None:
+    """A batch that rows of this sampler join between two tokens; None where they cannot."""
+    if isinstance(sampler, Autoregressive) and rows_can_join(model):
+        return TokenBatch(model, record, rows=rows)
+    return None
+
+
+def _ends(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """Bool, tokens that end a response."""
+    return torch.isin(tokens, tokens.new_tensor(model.traits.end_ids))
 
 
 def with_prefill(model: LanguageModel, batch: Batch) -> Batch:
-    """Put the fixed beginning of each response behind its prompt.
+    """Append the fixed beginning of each response to its prompt.
 
     Raises:
         InputError: a response template has masked slots before fixed text.

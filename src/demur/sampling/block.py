@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -34,16 +34,23 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.decision import BlockDecision, BlockRule
-from demur.sampling.noise import Noise
-from demur.sampling.page import Page, Reader, Window, lay_out
-from demur.sampling.pooling import FinishedMeans, Pooling, require_own_positions
-from demur.sampling.remasking import Remasking, check_rule
-from demur.types import Step
+from demur.sampling.layout import Page, Reader, Window, lay_out
+from demur.sampling.noise import Noise, drawn, most_likely, nucleus
+from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
+from demur.sampling.remasking import (
+    Remasking,
+    check_rule,
+    commits_at,
+    confidence,
+    most_confident,
+    spread,
+)
+from demur.sampling.sampler import InferenceStream, Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class Block(Sampler):
     """Settings of the block sampler (defaults: SDAR ``generate.py``, but greedy).
 
     Attributes:
@@ -106,30 +113,22 @@ class Block:
         """Most tokens a response can have."""
         return self.gen_length
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether a committed token may still change."""
+        return self.edit_threshold is not None
+
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``block``."""
-        return block(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+        return InferenceStream(block(model, batch, self, record, noise))
 
 
-@torch.inference_mode()
 def block(
-    model: LanguageModel,
-    batch: Batch,
-    settings: Block,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
+    model: LanguageModel, batch: Batch, settings: Block, record: Record, noise: Noise
 ) -> Iterator[Step]:
-    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating.
+    """Yield a ``Step`` for each denoising iteration.
 
     Drafts are -1 in blocks that have not begun. Pooled are the positions of the blocks begun so far;
     while only slots inside the prompt are filled there is no response yet, and the block's own mean
@@ -146,9 +145,10 @@ def block(
         block_length=settings.block_length,
         counted_from=settings.counted_from,
     )
+    pooling = find_pooling(record.pooling)
     require_own_positions(pooling)
-    read, rule = Reader(model, page, x, layers), BlockRule(settings, page)
-    means = BlockMeans(page, pooling, layers, end_ids=model.traits.end_ids)
+    read, rule = Reader(model, page, x, record.layers), BlockRule(settings, page)
+    means = BlockMeans(page, pooling, record.layers, end_ids=model.traits.end_ids)
     size, block = settings.block_length, page.first_masked(x)
     busy, blocks = torch.zeros_like(block, dtype=torch.bool), torch.zeros_like(block)
     for index in count(1):
@@ -172,6 +172,7 @@ def block(
         yield Step(index, tokens, draft, phi, running, page.filled_prompt(x), blocks)
 
 
+@final
 class BlockMeans:
     """Means over the positions of the blocks begun so far."""
 
@@ -203,3 +204,94 @@ class BlockMeans:
             ends = torch.isin(decision.draft, live.new_tensor(self._end_ids)) & counted
             counted = counted & (ends.long().cumsum(1) == 0)
         return self._past.mean(live, own, counted)
+
+
+@dataclass(frozen=True)
+class BlockDecision:
+    """What one step makes of each row's block.
+
+    Attributes:
+        tokens: ``[K, L]`` the block after the step, masks included.
+        draft: ``[K, L]`` the same with a prediction for every mask.
+        busy: ``[K]`` bool, the block continues even without masks.
+    """
+
+    tokens: Tensor
+    draft: Tensor
+    busy: Tensor
+
+
+@final
+class BlockRule:
+    """Predict every masked position of a block, commit the most confident, edit what is committed.
+
+    Each row counts the steps of its own block.
+    """
+
+    def __init__(self, settings: Block, page: Page) -> None:
+        self._settings, self._mask_id = settings, page.mask_id
+        self._block = torch.full_like(page.first, -1)
+        self._taken, self._edited = torch.zeros_like(page.first), torch.zeros_like(page.first)
+
+    def asks(self, now: Tensor, given: Tensor) -> Tensor:
+        """``[K, L]`` bool, positions of the block whose logits the rule needs."""
+        return now == self._mask_id if self._settings.edit_threshold is None else ~given
+
+    def __call__(
+        self,
+        logits: Tensor,
+        asked: Tensor,
+        now: Tensor,
+        block: Tensor,
+        live: Tensor,
+        noise: Noise,
+    ) -> BlockDecision:
+        """One step of the rows ``live``.
+
+        Args:
+            logits: ``[N, V]`` of the positions that ``asks`` names.
+            asked: ``[K, L]`` bool, these positions.
+            now: ``[K, L]`` tokens of each row's block.
+            block: ``[K]`` its number.
+            noise: random numbers of these rows.
+        """
+        settings, waiting = self._settings, now == self._mask_id
+        entered = block != self._block[live]
+        taken = self._taken[live].masked_fill(entered, 0)
+        self._block[live], self._taken[live] = block, taken + 1
+        length = torch.full_like(taken, settings.block_length)
+        logits, chosen = self._choose(logits, asked, noise)
+        predicted = now.masked_scatter(asked, chosen)
+        score = self._scores(settings.remasking, logits, chosen, asked, noise)
+        score = score.masked_fill(~waiting, -torch.inf)
+        commit = most_confident(score, commits_at(length, taken, settings.block_steps))
+        if settings.threshold is not None:
+            commit |= score > settings.threshold
+        edit = torch.zeros_like(commit)
+        if settings.edit_threshold is not None:
+            sure = self._scores("low_confidence", logits, chosen, asked, noise)
+            edit = (sure > settings.edit_threshold) & ~waiting & (predicted != now)
+        edited = self._edited[live].masked_fill(entered, 0) + (~waiting.any(1)).long()
+        self._edited[live] = edited
+        tokens = torch.where(commit | edit, predicted, now)
+        draft = torch.where(waiting, predicted, tokens)
+        idle = ~waiting.any(1) & (~edit.any(1) | (edited >= settings.edit_steps))
+        return BlockDecision(tokens, draft, ~idle & (settings.edit_threshold is not None))
+
+    def _scores(
+        self, rule: Remasking, logits: Tensor, chosen: Tensor, asked: Tensor, noise: Noise
+    ) -> Tensor:
+        """``[K, L]`` confidences, -inf where nothing was asked."""
+        uniform = noise.uniform(asked) if rule == "random" else None
+        columns = asked.nonzero()[:, 1]
+        found = confidence(rule, logits, chosen, columns=columns, uniform=uniform)
+        return spread(found, asked)
+
+    def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The logits that tokens were drawn from, and the tokens ``[N]``."""
+        s = self._settings
+        if s.temperature == 0:
+            return logits, most_likely(logits, self._mask_id)
+        # SDAR takes the nucleus of what top_k left.
+        logits = nucleus(nucleus(logits / s.temperature, top_k=s.top_k), top_p=s.top_p)
+        return logits, drawn(logits, self._mask_id, asked, noise)

@@ -32,12 +32,18 @@ from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.models.diffusion_gemma import CanvasContext
 from demur.sampling.noise import Noise
-from demur.sampling.pooling import FinishedMeans, Pooling, positions_mask, require_own_positions
-from demur.types import Step
+from demur.sampling.pooling import (
+    FinishedMeans,
+    find_pooling,
+    positions_mask,
+    require_own_positions,
+)
+from demur.sampling.sampler import InferenceStream, Sampler
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canvas:
+class Canvas(Sampler):
     """Settings of the canvas sampler (defaults: transformers' for DiffusionGemma).
 
     Attributes:
@@ -92,30 +98,22 @@ class Canvas:
         """Most tokens a response can have."""
         return self.gen_length
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether a committed token may still change."""
+        return True
+
     def run(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
+        self, model: LanguageModel, batch: Batch, record: Record, noise: Noise
     ) -> Iterator[Step]:
         """Generate; see ``canvas``."""
-        return canvas(model, batch, self, layers=layers, pooling=pooling, noise=noise)
+        return InferenceStream(canvas(model, batch, self, record, noise))
 
 
-@torch.inference_mode()
 def canvas(
-    model: LanguageModel,
-    batch: Batch,
-    settings: Canvas,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
+    model: LanguageModel, batch: Batch, settings: Canvas, record: Record, noise: Noise
 ) -> Iterator[Step]:
-    """Yield a ``Step`` for each denoising iteration; stop iterating to stop generating.
+    """Yield a ``Step`` for each denoising iteration.
 
     A canvas that has not begun is -1 in tokens and drafts, and is not pooled.
 
@@ -123,6 +121,7 @@ def canvas(
         InputError: the model does not write on a canvas, a response template is too long, or a
             pooling that takes the state before each position.
     """
+    pooling, layers = find_pooling(record.pooling), record.layers
     require_own_positions(pooling)
     written, fixed = CanvasContext(model, batch), batch.fixed(settings.gen_length)
     tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)

@@ -1,16 +1,18 @@
-"""The loop that masked diffusion samplers share: predict every masked position, commit some.
+"""The loop of masked diffusion samplers: predict every masked position, commit some, repeat.
 
-What is predicted and committed is a rule's decision, made from the logits of the masked positions
-alone. Rows whose masks are all filled leave the batch; no row waits for another.
+A sampler's update rule decides what to commit, from the logits of the masked positions alone. Rows
+without masks leave the batch, so no row waits for another.
+
+Models without a cache read whole rows, so generations can share forward passes: ``next_steps`` reads
+what several of them need at once, whatever their settings and however far each has come.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
@@ -19,14 +21,13 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling.noise import Noise
-from demur.sampling.passes import Pass, Passes
-from demur.sampling.pooling import Pooling, mean_states, positions_mask
-from demur.types import Step
+from demur.sampling.pooling import Pooling, find_pooling, mean_states, positions_mask
+from demur.types import Record, Step
 
 
 @dataclass(frozen=True)
 class MaskedText:
-    """Prompts and masked responses, as they stand before the first step.
+    """Prompts and masked responses before the first step.
 
     Attributes:
         tokens: ``[B, P + R]`` int64.
@@ -41,85 +42,151 @@ class MaskedText:
     mask_id: int
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What a rule decides at one step for the K rows still running.
+class Update(NamedTuple):
+    """What a rule makes of the K rows still running.
 
     Attributes:
-        chosen: ``[N]`` predicted token of each masked position, row by row.
-        commit: ``[K, L]`` bool, masked positions whose prediction is committed.
+        tokens: ``[K, L]`` rows after the step, masks included.
+        draft: ``[K, L]`` the same with a prediction for every mask.
         block: ``[K]`` 0-based block each row works on.
     """
 
-    chosen: Tensor
-    commit: Tensor
+    tokens: Tensor
+    draft: Tensor
     block: Tensor
 
 
 class Rule(Protocol):
-    """Decides a step. A rule is made for one canvas and may count its steps."""
+    """The update rule of a sampler, made for one generation; it may count steps."""
 
-    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
-        """Decide from the logits of the masked positions.
+    def __call__(
+        self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
+    ) -> Update:
+        """One step.
 
         Args:
-            logits: ``[N, V]`` of the N masked positions, in the model's dtype.
-            waiting: ``[K, L]`` bool, where they are; at least one a row.
-            live: ``[K]`` places of the rows in the batch.
-            noise: of those rows.
+            x: ``[K, L]`` tokens of the rows still running.
+            masked: ``[K, L]`` bool, where they are masked; at least one position per row.
+            logits: ``[N, V]`` of the N masked positions, row by row, in the model's dtype.
+            live: ``[K]`` indices of the rows in the batch.
+            noise: random numbers of these rows.
         """
 
 
-@torch.inference_mode()
-def denoise(
-    model: LanguageModel,
-    page: MaskedText,
-    rule: Rule,
-    *,
-    layers: Sequence[str],
-    pooling: Pooling,
-    noise: Noise,
-    cfg_scale: float = 0.0,
-) -> Passes:
-    """Ask for the pass of each denoising iteration, and one more with guidance, and yield its ``Step``.
+class Pass(NamedTuple):
+    """A forward pass without a cache.
 
-    Rows that it is sent after a step are given up (see ``demur.sampling.passes``).
+    Attributes:
+        tokens: ``[K, L]`` int64.
+        attention: ``[K, L]`` bool, False on padding; None when nothing is padded.
+        layers: layers to return.
     """
-    x, start, mask_id = page.tokens, page.start, page.mask_id
-    given = x != mask_id
-    block = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    phi: dict[str, Tensor] = {}
-    followed = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    for index in count(1):
-        running = (x == mask_id).any(1) & followed
-        if not running.any():
-            return
-        live = running.nonzero()[:, 0]
-        now, seen = x[live], None if page.attention is None else page.attention[live]
-        waiting = now == mask_id
-        states = yield Pass(now, seen, ("last", *layers))
-        logits = model.logits(predictors(model, states["last"], waiting, seen))
-        if cfg_scale > 0:
-            # Classifier-free guidance: away from what a masked prompt predicts (LLaDA generate.py).
-            blind = yield Pass(now.masked_fill(given[live], mask_id), seen, ("last",))
-            without = model.logits(predictors(model, blind["last"], waiting, seen))
-            logits = without + (cfg_scale + 1) * (logits - without)
-        decision = rule(logits, waiting, live, noise.keep(live))
-        draft = x.index_copy(0, live, now.masked_scatter(waiting, decision.chosen))
-        now = torch.where(decision.commit, draft[live], now)
-        x = x.index_copy(0, live, now)
-        block = block.index_copy(0, live, decision.block)
-        pooled = pool(model, states, now, draft[live], page, layers, pooling)
-        phi = phi or {k: v.new_zeros(len(x), v.shape[1]) for k, v in pooled.items()}
-        phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
-        tokens = x[:, start:].masked_fill(x[:, start:] == mask_id, -1)
-        left = yield Step(index, tokens, draft[:, start:], phi, running, x[:, :start], block)
-        if left:
-            followed[left] = False
+
+    tokens: Tensor
+    attention: Tensor | None
+    layers: tuple[str, ...]
+
+
+@final
+class Denoising(Iterator[Step]):
+    """One generation of a masked sampler.
+
+    Iterate over it, or run its forward passes yourself: read what ``next_pass`` asks for and give the
+    states to ``advance``.
+
+    Args:
+        model: a masked diffusion model.
+        text: prompts and masked responses.
+        rule: the sampler's update rule.
+        record: layers to keep and the pooling's name.
+        noise: random numbers of the rows.
+        cfg_scale: classifier-free guidance, which takes a second pass per step; 0 is off.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        text: MaskedText,
+        rule: Rule,
+        record: Record,
+        noise: Noise,
+        *,
+        cfg_scale: float = 0.0,
+    ) -> None:
+        self._model, self._text, self._rule, self._noise = model, text, rule, noise
+        self._layers, self._pooling = record.layers, find_pooling(record.pooling)
+        self._cfg_scale, self._index = cfg_scale, 0
+        self._x, self._given = text.tokens, text.tokens != text.mask_id
+        self._block = torch.zeros_like(text.tokens[:, 0])
+        self._followed = torch.ones_like(self._given[:, 0])
+        self._phi: dict[str, Tensor] = {}
+        self._live = self._block
+        self._guided: tuple[dict[str, Tensor], Tensor] | None = None
+
+    @torch.inference_mode()
+    def __next__(self) -> Step:
+        step = None
+        while step is None:
+            if (asked := self.next_pass()) is None:
+                raise StopIteration
+            states = self._model.states(asked.tokens, asked.attention, layers=asked.layers)
+            step = self.advance(states)
+        return step
+
+    def next_pass(self) -> Pass | None:
+        """The forward pass to run next; None when the generation is over."""
+        if self._guided:  # the second pass of a guided step: the same rows with a masked prompt
+            blind = self._x[self._live].masked_fill(self._given[self._live], self._text.mask_id)
+            return Pass(blind, self._attention, ("last",))
+        running = (self._x == self._text.mask_id).any(1) & self._followed
+        self._live = running.nonzero()[:, 0]
+        if not len(self._live):
+            return None
+        return Pass(self._x[self._live], self._attention, ("last", *self._layers))
+
+    def advance(self, states: dict[str, Tensor]) -> Step | None:
+        """Take the states of the pass (layer -> ``[K, L, D]``); None when one more pass is needed."""
+        live, x = self._live, self._x[self._live]
+        masked = x == self._text.mask_id
+        where = predictors(self._model, states["last"], masked, self._attention)
+        logits = self._model.logits(where)
+        if self._cfg_scale > 0:
+            if not self._guided:
+                self._guided = states, logits
+                return None
+            # Away from the prediction without a prompt (LLaDA ``generate.py``).
+            states, conditional = self._guided
+            logits = logits + (self._cfg_scale + 1) * (conditional - logits)
+            self._guided = None
+        update = self._rule(x, masked, logits, live, self._noise.keep(live))
+        return self._step(states, update)
+
+    def drop(self, rows: Sequence[int]) -> None:
+        """Stop these rows: no later pass contains them. Call it between two steps."""
+        self._followed[list(rows)] = False
+
+    @property
+    def _attention(self) -> Tensor | None:
+        attention = self._text.attention
+        return None if attention is None else attention[self._live]
+
+    def _step(self, states: dict[str, Tensor], update: Update) -> Step:
+        """Write the update into the batch; rows that do not run repeat their values."""
+        live, start = self._live, self._text.start
+        draft = self._x.index_copy(0, live, update.draft)
+        self._x = x = self._x.index_copy(0, live, update.tokens)
+        self._block = self._block.index_copy(0, live, update.block)
+        self._index += 1
+        pooled = pool(self._model, states, update, self._text, self._layers, self._pooling)
+        phi = self._phi or {k: v.new_zeros(len(x), v.shape[1]) for k, v in pooled.items()}
+        self._phi = phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
+        tokens = x[:, start:].masked_fill(x[:, start:] == self._text.mask_id, -1)
+        running = torch.zeros_like(self._followed).index_fill(0, live, True)
+        return Step(self._index, tokens, draft[:, start:], phi, running, x[:, :start], self._block)
 
 
 def masked_text(model: LanguageModel, batch: Batch, gen_length: int) -> MaskedText:
-    """Put a masked response behind each prompt, with what its template fixes.
+    """Append a masked response to each prompt, with the tokens that its template fixes.
 
     Raises:
         InputError: the model has no mask token, or a response template is too long.
@@ -135,7 +202,7 @@ def masked_text(model: LanguageModel, batch: Batch, gen_length: int) -> MaskedTe
     attention = None
     if batch.padded:
         attention = torch.cat([batch.attention, torch.ones_like(response, dtype=torch.bool)], 1)
-    # Padding that is written with the mask token is no masked position.
+    # Padding written with the mask token must not count as masked.
     other = next(i for i in (*model.traits.end_ids, 0, 1) if i != mask_id)
     prompt = batch.ids.masked_fill(~batch.attention & (batch.ids == mask_id), other)
     tokens = torch.cat([prompt, response], dim=1)
@@ -143,13 +210,14 @@ def masked_text(model: LanguageModel, batch: Batch, gen_length: int) -> MaskedTe
 
 
 def predictors(
-    model: LanguageModel, states: Tensor, waiting: Tensor, attention: Tensor | None
+    model: LanguageModel, states: Tensor, masked: Tensor, attention: Tensor | None
 ) -> Tensor:
-    """``[N, D]`` states that predict the masked positions ``waiting`` ``[K, L]``.
+    """``[N, D]`` states that predict the masked positions ``[K, L]``.
 
-    Those at j - 1 in shifted models, where a row's first token predicts itself as in Dream's code.
+    In shifted models these are the states at j - 1; a row's first token predicts itself, as in
+    Dream's code.
     """
-    rows, columns = waiting.nonzero(as_tuple=True)
+    rows, columns = masked.nonzero(as_tuple=True)
     if model.traits.shift:
         before = (columns - 1).clamp(min=0)
         real = before >= 0 if attention is None else attention[rows, before]
@@ -157,47 +225,86 @@ def predictors(
     return states[rows, columns]
 
 
-def most_likely(logits: Tensor, mask_id: int) -> Tensor:
-    """Highest token of each row ``[N]``, never the mask token itself; ties to the lowest id."""
-    with without(logits, mask_id):
-        return logits.argmax(-1)
-
-
-def drawn(logits: Tensor, mask_id: int, where: Tensor, noise: Noise) -> Tensor:
-    """A token of each row ``[N]`` by its probability, never the mask token itself.
-
-    ``where`` ``[K, L]`` says whose logits ``[N, V]`` they are.
-    """
-    with without(logits, mask_id):
-        return noise.choose(logits, where)
-
-
-@contextmanager
-def without(logits: Tensor, token: int) -> Iterator[None]:
-    """A token cannot be chosen meanwhile; a copy of the logits would take longer than the choice."""
-    held = logits[:, token].clone()
-    logits[:, token] = -torch.inf
-    yield
-    logits[:, token] = held
-
-
 def pool(
     model: LanguageModel,
     states: dict[str, Tensor],
-    x: Tensor,
-    draft: Tensor,
-    page: MaskedText,
+    update: Update,
+    text: MaskedText,
     layers: Sequence[str],
     pooling: Pooling,
 ) -> dict[str, Tensor]:
-    """Layer -> ``[B, D]`` mean over the positions that the pooling names."""
-    start = page.start
+    """Layer -> ``[K, D]`` mean over the positions that the pooling names."""
+    start = text.start
     chosen = positions_mask(
         pooling,
-        committed=x[:, start:].ne(page.mask_id),
-        draft=draft[:, start:],
+        committed=update.tokens[:, start:].ne(text.mask_id),
+        draft=update.draft[:, start:],
         end_ids=model.traits.end_ids,
     )
     first = start - pooling.predictor
     last = first + chosen.shape[1]
     return {layer: mean_states(states[layer][:, first:last], chosen) for layer in layers}
+
+
+def next_steps(model: LanguageModel, generations: Sequence[Iterator[Step]]) -> list[Step | None]:
+    """The next step of each generation, None where it is over.
+
+    Passes of ``Denoising`` generations whose lengths are in the same size class are read as one.
+    """
+    steps: list[Step | None] = [None] * len(generations)
+    reading = dict[int, Denoising]()
+    for place, generation in enumerate(generations):
+        if isinstance(generation, Denoising):
+            reading[place] = generation
+        else:
+            steps[place] = next(generation, None)
+    while reading:
+        passes = {place: each.next_pass() for place, each in reading.items()}
+        alike: dict[int, list[int]] = defaultdict(list)
+        asked = {place: each for place, each in passes.items() if each is not None}
+        for place, each in asked.items():
+            alike[size_class(each.tokens.shape[1])].append(place)
+        for places in alike.values():
+            for place, own in zip(
+                places, together(model, [asked[place] for place in places]), strict=True
+            ):
+                steps[place] = reading[place].advance(own)
+        reading = {place: reading[place] for place in asked if steps[place] is None}
+    return steps
+
+
+def size_class(length: int) -> int:
+    """Padding at most doubles rows whose lengths have the same class."""
+    return length.bit_length()
+
+
+def together(model: LanguageModel, passes: Sequence[Pass]) -> list[dict[str, Tensor]]:
+    """Read several passes as one, shorter rows padded on the left.
+
+    Returns:
+        for each pass, layer -> ``[K, L, D]``.
+    """
+    width = max(each.tokens.shape[1] for each in passes)
+    attention = None
+    if any(each.attention is not None or each.tokens.shape[1] < width for each in passes):
+        attention = torch.cat([_widened(_real(each), width) for each in passes])
+    tokens = torch.cat([_widened(each.tokens, width) for each in passes])
+    layers = dict.fromkeys(layer for each in passes for layer in each.layers)
+    states, found, first = model.states(tokens, attention, layers=tuple(layers)), [], 0
+    for each in passes:
+        rows, length = each.tokens.shape
+        place = slice(first, first + rows), slice(width - length, None)
+        found.append({layer: states[layer][place] for layer in each.layers})
+        first += rows
+    return found
+
+
+def _real(asked: Pass) -> Tensor:
+    if asked.attention is None:
+        return torch.ones_like(asked.tokens, dtype=torch.bool)
+    return asked.attention
+
+
+def _widened(value: Tensor, width: int) -> Tensor:
+    """Padded with zeros, or False, on the left."""
+    return torch.nn.functional.pad(value, (width - value.shape[1], 0))

@@ -18,9 +18,8 @@ float32; drawing by confidence happens in the log domain and never runs out of p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -28,12 +27,11 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
-from demur.sampling.noise import Noise
-from demur.sampling.nucleus import nucleus
-from demur.sampling.passes import Passes, Sharing
-from demur.sampling.pooling import Pooling
+from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
+from demur.sampling.noise import Noise, drawn, most_likely, nucleus
 from demur.sampling.remasking import Remasking, confidence, most_confident, spread
+from demur.sampling.sampler import Sampler
+from demur.types import Record
 
 Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
 
@@ -46,8 +44,8 @@ _CONFIDENCE: dict[str, Remasking] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dream(Sharing):
-    """Settings of Dream's sampler (names as released, defaults as in PAPER section 3).
+class Dream(Sampler):
+    """Settings of Dream's sampler (names as released, defaults as in docs/paper.md).
 
     Attributes:
         steps: denoising steps, T.
@@ -92,83 +90,61 @@ class Dream(Sharing):
         """Most tokens a response can have."""
         return self.gen_length
 
-    def passes(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
-    ) -> Passes:
-        """See ``demur.sampling.denoising``.
+    def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Denoising:
+        """Generate; see ``TimeStep`` for the step.
 
         Raises:
             InputError: the model has no mask token, or a response template is too long.
         """
-        page = masked_text(model, batch, self.gen_length)
-        rule = Timed(self, page)
-        return denoise(model, page, rule, layers=layers, pooling=pooling, noise=noise)
+        text = masked_text(model, batch, self.gen_length)
+        return Denoising(model, text, TimeStep(self, text), record, noise)
 
 
-class Timed:
-    """The rule: commit the share of the masked positions that the time step asks for."""
+@final
+class TimeStep:
+    """Dream's step from time t to s: commit the share 1 - s / t of the masked positions."""
 
-    def __init__(self, settings: Dream, page: MaskedText) -> None:
-        self._settings = settings
-        self._mask_id = page.mask_id
+    def __init__(self, settings: Dream, text: MaskedText) -> None:
+        self._settings, self._mask_id, self._taken = settings, text.mask_id, 0
         self._times = torch.linspace(1, settings.eps, settings.steps + 1)
-        self._taken = 0
 
-    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
-        """See ``demur.sampling.denoising.Rule``."""
-        share = self._share()
-        logits = logits.float()
-        block = torch.zeros_like(live)
-        if self._settings.alg == "origin":
-            commit = self._toss(waiting, share, noise)
-            chosen = most_likely(logits, self._mask_id)
-            if commit.any():
-                chosen[commit[waiting]] = self._draw(logits[commit[waiting]], commit, noise)[0]
-            return Decision(chosen, commit, block)
-        chosen, logits = self._draw(logits, waiting, noise)
-        count = (waiting.sum(1) * share.to(waiting.device)).long()
-        return Decision(chosen, self._rank(logits, chosen, waiting, count, noise), block)
+    def __call__(
+        self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
+    ) -> Update:
+        """See ``demur.sampling.denoising.Rule``; the logits are the prediction of step 2."""
+        s, logits = self._settings, logits.float()
+        share = self._share().to(x.device)
+        if s.alg == "origin":
+            # Toss a coin for each position, and draw tokens only where it is committed.
+            heads = noise.uniform(masked) < share
+            commit = torch.zeros_like(masked).masked_scatter(masked, heads)
+            tokens = most_likely(logits, self._mask_id)
+            if heads.any():
+                tokens[heads] = self._draw(logits[heads], commit, noise)[0]
+        else:
+            # Choose a token for every masked position and commit the most confident.
+            tokens, logits = self._draw(logits, masked, noise)
+            columns = masked.nonzero()[:, 1]
+            score = confidence(_CONFIDENCE[s.alg], logits, tokens, columns=columns, uniform=None)
+            if s.alg_temp > 0:  # or draw positions by confidence: Gumbel noise, then the largest
+                score = score / s.alg_temp - torch.log(-torch.log(noise.uniform(masked)))
+            commit = most_confident(spread(score, masked), (masked.sum(1) * share).long())
+        draft = x.masked_scatter(masked, tokens)
+        return Update(torch.where(commit, draft, x), draft, torch.zeros_like(live))
 
     def _share(self) -> Tensor:
-        """1 - s / t of this step in float32, 1 at the last."""
+        """1 - s / t of this step in float32; 1 at the last step."""
         i = self._taken = self._taken + 1
         if i >= self._settings.steps:
             return torch.ones(())
         return 1 - self._times[i] / self._times[i - 1]
 
-    def _toss(self, waiting: Tensor, share: Tensor, noise: Noise) -> Tensor:
-        """``[K, L]`` bool, each masked position with probability ``share``."""
-        heads = noise.uniform(waiting) < share.to(waiting.device)
-        return torch.zeros_like(waiting).masked_scatter(waiting, heads)
-
     def _draw(self, logits: Tensor, where: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Tokens ``[N]`` and the logits ``[N, V]`` that they were drawn from."""
-        settings = self._settings
-        if settings.temperature > 0:
-            logits = logits / settings.temperature
-        logits = nucleus(logits, top_k=settings.top_k, top_p=settings.top_p)
-        if settings.temperature == 0:
+        s = self._settings
+        if s.temperature > 0:
+            logits = logits / s.temperature
+        logits = nucleus(logits, top_k=s.top_k, top_p=s.top_p)
+        if s.temperature == 0:
             return most_likely(logits, self._mask_id), logits
         return drawn(logits, self._mask_id, where, noise), logits
-
-    def _rank(
-        self, logits: Tensor, chosen: Tensor, waiting: Tensor, count: Tensor, noise: Noise
-    ) -> Tensor:
-        """``[K, L]`` bool, ``count`` positions a row by confidence or drawn by it."""
-        found = confidence(
-            _CONFIDENCE[self._settings.alg],
-            logits,
-            chosen,
-            columns=waiting.nonzero()[:, 1],
-            uniform=None,
-        )
-        if self._settings.alg_temp > 0:
-            uniform = noise.uniform(waiting)
-            found = found / self._settings.alg_temp - torch.log(-torch.log(uniform))
-        return most_confident(spread(found, waiting), count)

@@ -13,11 +13,10 @@ import torch
 
 from demur.models.base import LanguageModel
 from demur.sampling.noise import RowNoise
-from demur.sampling.pooling import find_pooling
-from demur.types import Prompt, Step
+from demur.types import Prompt, Record, Step
 
 if TYPE_CHECKING:
-    from demur.sampling import Sampler
+    from demur.sampling.sampler import Sampler
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,9 +33,8 @@ def largest_batch(
     longest: Prompt,
     sampler: Sampler,
     *,
+    record: Record,
     prompts: int,
-    layers: Sequence[str],
-    pooling: str,
 ) -> int:
     """The largest power of two of the longest prompt whose first steps fit; at most ``prompts``.
 
@@ -47,7 +45,7 @@ def largest_batch(
         return CPU_BATCH
 
     def try_out(size: int) -> None:
-        run_steps(model, [longest] * size, sampler, count=2, layers=layers, pooling=pooling)
+        run_steps(model, [longest] * size, sampler, count=2, record=record)
 
     return largest_that_fits(min(MOST, prompts), try_out)
 
@@ -77,17 +75,11 @@ def run_steps(
     sampler: Sampler,
     *,
     count: int,
-    layers: Sequence[str],
-    pooling: str,
+    record: Record,
 ) -> list[Step]:
     """The first ``count`` steps of a batch, as it will be run."""
-    steps = sampler.run(
-        model,
-        model.encode(prompts),
-        layers=tuple(layers),
-        pooling=find_pooling(pooling),
-        noise=RowNoise.seeded([0] * len(prompts)),
-    )
+    noise = RowNoise.of(record.seed, [prompt.id for prompt in prompts])
+    steps = sampler.run(model, model.encode(prompts), record, noise)
     return list(islice(steps, count))
 
 

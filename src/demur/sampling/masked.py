@@ -10,14 +10,13 @@ Nie et al., Large Language Diffusion Models, arXiv:2502.09992; loop of LLaDA ``g
 
 Differs from the paper's loop: batched over prompts of any length, logits of masked positions only,
 each row's schedule counts its own masks, and mask tokens inside the prompt are filled with the first
-block. ``threshold`` adds the dynamic schedule: commit also what is above it.
+block. ``threshold`` adds a dynamic schedule: positions above it are committed too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -25,10 +24,8 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.denoising import Decision, MaskedText, denoise, drawn, masked_text, most_likely
-from demur.sampling.noise import Noise
-from demur.sampling.passes import Passes, Sharing
-from demur.sampling.pooling import Pooling
+from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
+from demur.sampling.noise import Noise, drawn, most_likely
 from demur.sampling.remasking import (
     Remasking,
     check_rule,
@@ -37,11 +34,13 @@ from demur.sampling.remasking import (
     most_confident,
     spread,
 )
+from demur.sampling.sampler import Sampler
+from demur.types import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masked(Sharing):
-    """Settings of the masked sampler (defaults: PAPER section 3).
+class Masked(Sampler):
+    """Settings of the masked sampler (defaults: as in docs/paper.md).
 
     Attributes:
         steps: denoising steps over the whole response, T; divided evenly over the blocks.
@@ -106,98 +105,69 @@ class Masked(Sharing):
         """Most tokens a response can have."""
         return self.gen_length
 
-    def passes(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        *,
-        layers: Sequence[str],
-        pooling: Pooling,
-        noise: Noise,
-    ) -> Passes:
-        """See ``demur.sampling.denoising``.
+    def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Denoising:
+        """Generate; see ``Remask`` for the step.
 
         Raises:
             InputError: the model has no mask token, or a response template is too long.
         """
-        page = masked_text(model, batch, self.gen_length)
-        return denoise(
-            model,
-            page,
-            Remask(self, page, end_ids=model.traits.end_ids),
-            layers=layers,
-            pooling=pooling,
-            noise=noise,
-            cfg_scale=self.cfg_scale,
-        )
+        text = masked_text(model, batch, self.gen_length)
+        rule = Remask(self, text, end_ids=model.traits.end_ids)
+        return Denoising(model, text, rule, record, noise, cfg_scale=self.cfg_scale)
 
 
+@final
 class Remask:
-    """The rule: take the most confident predictions of each row's block, mask the others again.
+    """LLaDA's step. Each row has its own block and schedule, so no row waits for another."""
 
-    Each row keeps its own block and its own share of commits, so that none waits for another.
-    """
+    def __init__(self, settings: Masked, text: MaskedText, *, end_ids: tuple[int, ...]) -> None:
+        self._settings, self._mask_id, self._end_ids = settings, text.mask_id, list(end_ids)
+        columns = torch.arange(text.tokens.shape[1], device=text.tokens.device) - text.start
+        self._block_of = columns.clamp(min=0) // settings.block_length
+        # For each row: its block, the masks it had at the block's first step, the steps taken in it.
+        rows = text.tokens.new_zeros(len(text.tokens))
+        self._block, self._masks, self._taken = rows - 1, rows.clone(), rows.clone()
 
-    def __init__(self, settings: Masked, page: MaskedText, *, end_ids: tuple[int, ...]) -> None:
-        self._settings = settings
-        self._start = page.start
-        self._mask_id = page.mask_id
-        self._end_ids = list(end_ids)
-        rows = page.tokens.new_zeros(len(page.tokens))
-        self._taken, self._masks, self._block = rows.clone(), rows.clone(), rows - 1
+    def __call__(
+        self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
+    ) -> Update:
+        """See ``demur.sampling.denoising.Rule``; the logits are the prediction of step 2."""
+        s = self._settings
+        block = self._block_of[masked.long().argmax(1)]  # that of the first mask
+        inside = masked & (self._block_of == block[:, None])
 
-    def __call__(self, logits: Tensor, waiting: Tensor, live: Tensor, noise: Noise) -> Decision:
-        """See ``demur.sampling.denoising.Rule``."""
-        block, inside, share = self._advance(waiting, live)
-        if self._settings.never_end:
+        # Choose a token for every masked position: the most likely, or one drawn from
+        # softmax(logits / temperature), as by LLaDA's add_gumbel_noise.
+        if s.never_end:
             logits[:, self._end_ids[:1]] = -torch.inf
-        chosen = self._choose(logits, waiting, noise)
-        if self._settings.end_last:
+        if s.temperature > 0:
+            tokens = drawn(logits.float() / s.temperature, self._mask_id, masked, noise)
+        else:
+            tokens = most_likely(logits, self._mask_id)
+        draft = x.masked_scatter(masked, tokens)
+
+        # Score each choice; only positions of the current block compete.
+        if s.end_last:
             logits[:, self._end_ids] = -torch.inf
-        score = self._score(logits, chosen, waiting, noise)
-        return Decision(chosen, self._commit(score.masked_fill(~inside, -torch.inf), share), block)
+        score = confidence(
+            s.remasking,
+            logits if s.confidence_dtype == "model" else logits.float(),
+            tokens,
+            columns=masked.nonzero()[:, 1],
+            uniform=noise.uniform(masked) if s.remasking == "random" else None,
+        )
+        score = spread(score, masked).masked_fill(~inside, -torch.inf)
 
-    def _advance(self, waiting: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Enter the next block where the current one is done, and take the step's share.
+        # Commit the most confident; all other positions stay masked.
+        commit = most_confident(score, self._share(block, inside, live))
+        if s.threshold is not None:
+            commit |= score > s.threshold
+        return Update(torch.where(commit, draft, x), draft, block)
 
-        Returns:
-            ``[K]`` blocks, ``[K, L]`` masked positions inside them, ``[K]`` positions to commit.
-        """
-        columns = torch.arange(waiting.shape[1], device=waiting.device) - self._start
-        of_column = columns.clamp(min=0) // self._settings.block_length
-        block = of_column[waiting.long().argmax(1)]
-        inside = waiting & (of_column == block[:, None])
+    def _share(self, block: Tensor, inside: Tensor, live: Tensor) -> Tensor:
+        """``[K]`` positions to commit: a block's masks spread evenly over its steps."""
         entering = block != self._block[live]
         masks = torch.where(entering, inside.sum(1), self._masks[live])
         taken = torch.where(entering, 0, self._taken[live])
         self._block[live], self._masks[live], self._taken[live] = block, masks, taken + 1
-        steps = self._settings.steps // self._settings.blocks
-        return block, inside, commits_at(masks, taken, steps)
-
-    def _choose(self, logits: Tensor, waiting: Tensor, noise: Noise) -> Tensor:
-        """Predicted token ``[N]`` of each masked position.
-
-        With a temperature T it is drawn from softmax(logits / T), as by LLaDA's ``add_gumbel_noise``.
-        """
-        if self._settings.temperature == 0:
-            return most_likely(logits, self._mask_id)
-        heated = logits.float() / self._settings.temperature
-        return drawn(heated, self._mask_id, waiting, noise)
-
-    def _score(self, logits: Tensor, chosen: Tensor, waiting: Tensor, noise: Noise) -> Tensor:
-        """Confidences ``[K, L]`` of the chosen tokens, -inf where nothing is masked."""
-        rule = self._settings.remasking
-        found = confidence(
-            rule,
-            logits if self._settings.confidence_dtype == "model" else logits.float(),
-            chosen,
-            columns=waiting.nonzero()[:, 1],
-            uniform=noise.uniform(waiting) if rule == "random" else None,
-        )
-        return spread(found, waiting)
-
-    def _commit(self, score: Tensor, share: Tensor) -> Tensor:
-        """``[K, L]`` bool: the step's share, and what the dynamic threshold adds."""
-        taken = most_confident(score, share)
-        threshold = self._settings.threshold
-        return taken if threshold is None else taken | (score > threshold)
+        return commits_at(masks, taken, self._settings.steps // self._settings.blocks)

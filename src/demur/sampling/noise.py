@@ -1,18 +1,21 @@
-"""Random numbers of a sampler: one generator a row, so that a row's numbers never depend on which
-other rows share its batch. They are drawn on the CPU and are the same on every device.
+"""Random numbers and token choice of a sampler.
 
-A token is drawn by races: of numbers that wait, each for an exponential time divided by its weight, the
-first is number i with probability weight i. Its group of about sqrt(V) neighbours races first, then the
-members of the group that won. That is the categorical distribution exactly, takes 2 sqrt(V) random
-numbers instead of V (two groups of 356 for LLaDA's 126,464 tokens), and a rounding error of the
-probabilities changes a token about as rarely as it is large, which one number looked up among
-cumulated probabilities would not give.
+Each row has a generator of its own, so a row's numbers never depend on which rows share its batch.
+Numbers are drawn on the CPU and are the same on every device.
+
+Tokens are drawn by an exponential race: candidate i wins with probability proportional to its weight.
+First groups of about sqrt(V) neighbouring tokens race, then the members of the winning group. This is
+exactly the categorical distribution. It takes 2 sqrt(V) random numbers instead of V (2 x 356 for
+LLaDA's 126,464 tokens), and a rounding error of the logits rarely changes the token drawn; looking up
+one number in cumulative probabilities would be more fragile.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -21,7 +24,7 @@ from torch.nn.functional import pad
 
 
 class Noise(Protocol):
-    """Where samplers get their random numbers."""
+    """Source of a sampler's random numbers."""
 
     def uniform(self, where: Tensor) -> Tensor:
         """Uniform numbers in [0, 1) for the N true entries of ``where`` ``[B, L]``, row by row.
@@ -30,21 +33,29 @@ class Noise(Protocol):
         """
 
     def choose(self, logits: Tensor, where: Tensor) -> Tensor:
-        """Draw an index by softmax from each of ``[N, V]`` logits, which stand for the true entries
+        """Draw an index from softmax(logits) for each of ``[N, V]`` logits, one for each true entry
         of ``where`` ``[B, L]``, row by row.
 
         Returns ``[N]`` int64 on the logits' device.
         """
 
     def integers(self, count: int, high: int) -> Tensor:
-        """``[B, count]`` int64 drawn evenly from 0 to ``high`` - 1, row by row."""
+        """``[B, count]`` int64, uniform from 0 to ``high`` - 1, row by row."""
 
     def keep(self, rows: Tensor) -> Noise:
         """The noise of some rows only (``[K]`` int64 indices)."""
 
+    def join(self, others: Noise) -> Noise:
+        """The noise of these rows followed by that of others."""
+
+
+def row_seed(seed: int, key: str) -> int:
+    """Seed of one row in [0, 2**63), from the run's seed and the row's key."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") >> 1
+
 
 class RowNoise:
-    """One generator a row, seeded by the run's seed and the row's own key."""
+    """One generator per row."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self._generators = list(generators)
@@ -53,6 +64,11 @@ class RowNoise:
     def seeded(cls, seeds: Sequence[int]) -> RowNoise:
         """One generator for each seed (0 to 2**63 - 1)."""
         return cls([torch.Generator().manual_seed(seed) for seed in seeds])
+
+    @classmethod
+    def of(cls, seed: int, keys: Sequence[str]) -> RowNoise:
+        """One generator for each key, such as a prompt's id, of a run with this seed."""
+        return cls.seeded([row_seed(seed, key) for key in keys])
 
     def uniform(self, where: Tensor) -> Tensor:
         """See ``Noise.uniform``."""
@@ -78,6 +94,11 @@ class RowNoise:
         """See ``Noise.keep``."""
         return RowNoise([self._generators[i] for i in rows.tolist()])
 
+    def join(self, others: Noise) -> RowNoise:
+        """See ``Noise.join``."""
+        assert isinstance(others, RowNoise)
+        return RowNoise([*self._generators, *others._generators])
+
     def _numbers(self, where: Tensor, width: int) -> Tensor:
         """``[N, width]`` float64 uniform numbers on the CPU."""
         drawn = [
@@ -85,3 +106,48 @@ class RowNoise:
             for count, generator in zip(where.sum(1).tolist(), self._generators, strict=True)
         ]
         return torch.cat(drawn)
+
+
+def nucleus(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Logits ``[N, V]`` with -inf outside the ``top_p`` nucleus, then outside the ``top_k``.
+
+    The nucleus is taken from the probabilities of all tokens, as in Dream's ``sample_tokens``.
+
+    Args:
+        logits: already divided by the temperature.
+        top_k: number of most likely tokens to keep; 0 keeps all. Ties with the last one stay.
+        top_p: probability mass to keep, in (0, 1]; the most likely token always stays.
+    """
+    if top_p < 1:
+        ordered, order = logits.sort(descending=False)
+        outside = ordered.softmax(-1).cumsum(-1) <= 1 - top_p
+        outside[..., -1] = False
+        logits = logits.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
+    if top_k:
+        least = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return logits
+
+
+def most_likely(logits: Tensor, mask_id: int) -> Tensor:
+    """Most likely token of each row ``[N]``, never the mask token; ties go to the lowest id."""
+    with _without(logits, mask_id):
+        return logits.argmax(-1)
+
+
+def drawn(logits: Tensor, mask_id: int, where: Tensor, noise: Noise) -> Tensor:
+    """A token drawn from softmax of each row ``[N]``, never the mask token.
+
+    ``logits`` ``[N, V]`` belong to the true entries of ``where`` ``[K, L]``.
+    """
+    with _without(logits, mask_id):
+        return noise.choose(logits, where)
+
+
+@contextmanager
+def _without(logits: Tensor, token: int) -> Iterator[None]:
+    """Exclude a token for a while. Copying the logits would take longer than the choice."""
+    held = logits[:, token].clone()
+    logits[:, token] = -torch.inf
+    yield
+    logits[:, token] = held

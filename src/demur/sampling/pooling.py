@@ -48,13 +48,13 @@ POOLINGS: Mapping[str, Pooling] = {
 }
 
 
-def find_pooling(name: str) -> Pooling:
+def find_pooling(name: str | None) -> Pooling:
     """Look a pooling up by name.
 
     Raises:
         InputError: no such pooling.
     """
-    if name not in POOLINGS:
+    if name is None or name not in POOLINGS:
         raise InputError(f"Unknown pooling {name!r}. Known: {', '.join(POOLINGS)}.")
     return POOLINGS[name]
 

@@ -1,9 +1,15 @@
-"""A server that speaks OpenAI's API and lets nothing out that its guard has not passed (extra
-``serve``).
+"""A server with OpenAI's API that releases only what its guard has passed (extra ``serve``).
 
-- ``host``: models and guards that belong together; ``app``: routes; ``lifetime``: the process.
-- ``engine``: one model in one thread; ``rolling`` and ``grouped``: batches that requests join.
-- ``answering``, ``judge``, ``answer``, ``speech``: what may leave, and when.
-- ``wire``, ``asking``, ``bodies``, ``streams``, ``refusals``: requests in, answers out.
-- ``keys``, ``limits``, ``envelope``, ``metrics``, ``page``; ``classify`` and ``rails`` for other tools.
+A request passes these files in order:
+
+- ``server``, ``middleware``, ``app``: the process, what all requests share, the routes;
+- ``schema``, ``request``: the body of a request, and the sequences that it asks for;
+- ``model_engine``: one model in one thread, with its queue;
+- ``scheduler``, ``running_batch``: what runs, as a batch that sequences join and leave;
+- ``moderation``, ``sequence``: what the guard says, and what text may be released;
+- ``response``, ``http_errors``: the answer, whole or streamed.
+
+Besides: ``host`` and ``options`` (models with guards, settings), ``service`` (API keys),
+``monitoring``, ``rails`` (routes for gateways), ``live_page``, ``replicas`` (copies on a Ray
+cluster).
 """

@@ -1,9 +1,9 @@
-"""The routes."""
+"""The application and its routes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from time import time
 from typing import Any
@@ -12,26 +12,15 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from demur import __version__
-from demur.serve import classify, page, rails, refusals
-from demur.serve.asking import chat_jobs, text_jobs
-from demur.serve.bodies import Form
-from demur.serve.engine import Engine
-from demur.serve.envelope import Envelope
-from demur.serve.keys import Keys
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
-from demur.serve.refusals import Refusal
-from demur.serve.service import Client, Service, Serving, attended
-from demur.serve.streams import submit
-from demur.serve.wire import (
-    ChatRequest,
-    ClassifyRequest,
-    CompletionRequest,
-    ErrorBody,
-    GuardrailBody,
-    GuardrailRequest,
-    JailbreakBody,
-)
+from demur.serve import http_errors, live_page, rails
+from demur.serve.host import Hosting
+from demur.serve.http_errors import HTTPError
+from demur.serve.middleware import RequestMiddleware
+from demur.serve.model_engine import ModelEngine
+from demur.serve.request import chat_sequences, text_sequences
+from demur.serve.response import ResponseFormat
+from demur.serve.schema import ChatRequest, CompletionRequest, ErrorBody
+from demur.serve.service import Client, Keys, Service, Serving
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody},
@@ -43,31 +32,26 @@ router = APIRouter()
 
 
 def create_app(
-    engines: Mapping[str, Engine],
+    hosting: Hosting,
     *,
-    limits: Limits,
-    metrics: Metrics,
     keys: Keys | None = None,
     live: bool = False,
     hosts: Collection[str] = (),
     log_prompts: bool = False,
 ) -> FastAPI:
-    """The application; its engines begin with it.
+    """The application; it starts the engines.
 
     Args:
-        engines: from ``demur.serve.host``.
-        limits: given to ``host`` too.
-        metrics: given to ``host`` too.
-        keys: anyone may ask when None.
-        live: serve the page, which shows drafts that no guard has passed.
-        hosts: names that the ``Host`` header may have, so that a page elsewhere whose name server
-            points here learns nothing; any when empty.
-        log_prompts: log every request's body.
+        hosting: from ``demur.serve.host``.
+        keys: API keys; None asks for none.
+        live: serve the live page, which shows drafts before the guard has passed them.
+        hosts: allowed names in the ``Host`` header, against DNS rebinding; any when empty.
+        log_prompts: log the body of every request.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for engine in engines.values():
+        for engine in hosting.engines.values():
             engine.start(asyncio.get_running_loop())
         yield
 
@@ -80,15 +64,16 @@ def create_app(
         redoc_url=None,
         responses=_ERRORS,
     )
-    keys = keys or Keys([])
-    app.state.service = Service(engines, keys, limits, metrics)
+    keys, limits = keys or Keys([]), hosting.options.limits
+    app.state.service = Service(hosting, keys)
     app.state.began = int(time())
-    refusals.install(app)
+    http_errors.install(app)
     app.include_router(router)
+    app.include_router(rails.router)
     if live:
-        app.include_router(page.router)
+        app.include_router(live_page.router)
     app.add_middleware(
-        Envelope,
+        RequestMiddleware,
         keys=keys,
         hosts=hosts,
         body=limits.body,
@@ -100,36 +85,36 @@ def create_app(
 
 @router.get("/healthz", response_class=PlainTextResponse)
 async def healthz(service: Serving) -> str:
-    """The process answers, and every model's thread is there."""
+    """Whether the process answers and every model's thread runs."""
     if any(engine.dead for engine in service.engines.values()):
-        raise Refusal(503, "dead", "A model's thread has ended; restart the server.")
+        raise HTTPError(503, "dead", "A model's thread has ended; restart the server.")
     return "ok"
 
 
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(service: Serving) -> str:
-    """Every model takes requests."""
+    """Whether every model accepts requests."""
     if not all(engine.alive for engine in service.engines.values()):
-        raise Refusal(503, "not_ready", "Not ready.")
+        raise HTTPError(503, "not_ready", "Not ready.")
     return "ok"
 
 
 @router.get("/openapi.json", include_in_schema=False)
 async def document(request: Request, client: Client) -> dict[str, Any]:
-    """This interface."""
+    """The OpenAPI document."""
     found: dict[str, Any] = request.app.openapi()
     return found
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Serving, client: Client) -> Response:
-    """Figures for Prometheus."""
-    return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
+    """Metrics for Prometheus."""
+    return PlainTextResponse(service.hosting.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models")
 async def models(request: Request, service: Serving, client: Client) -> dict[str, Any]:
-    """What is served, and which guard watches it."""
+    """The served models, each with its guard."""
     data = [_about(engine, request) for engine in service.engines.values()]
     return {"object": "list", "data": data}
 
@@ -142,66 +127,34 @@ async def model(name: str, request: Request, service: Serving, client: Client) -
 
 @router.post("/v1/chat/completions", responses=_STREAM)
 async def chat(asked: ChatRequest, request: Request, service: Serving, client: Client) -> Response:
-    """Answer a dialogue."""
+    """Answer a chat."""
     engine = service.engine(asked.model)
-    form = Form("chat", request.state.request_id, asked.model, asked.with_usage)
-    jobs = await chat_jobs(engine, asked, service.limits, client)
-    answer = service.stream if asked.stream else service.whole
-    return await answer(request, engine, jobs, form)
+    shape = ResponseFormat("chat", request.state.request_id, asked.model, asked.with_usage)
+    sequences = await chat_sequences(engine.hosted, asked, client)
+    respond = service.stream if asked.stream else service.whole
+    return await respond(request, engine, sequences, shape)
 
 
 @router.post("/v1/completions", responses=_STREAM)
 async def text(
     asked: CompletionRequest, request: Request, service: Serving, client: Client
 ) -> Response:
-    """Go on from a text."""
+    """Continue a text."""
     engine = service.engine(asked.model)
-    form = Form("text", request.state.request_id, asked.model, asked.with_usage)
-    jobs = await text_jobs(engine, asked, service.limits, client)
-    answer = service.stream if asked.stream else service.whole
-    return await answer(request, engine, jobs, form)
+    shape = ResponseFormat("text", request.state.request_id, asked.model, asked.with_usage)
+    sequences = await text_sequences(engine.hosted, asked, client)
+    respond = service.stream if asked.stream else service.whole
+    return await respond(request, engine, sequences, shape)
 
 
-@router.post(rails.NEMO, response_model_exclude_none=True)
-async def nemo(
-    asked: ClassifyRequest, request: Request, service: Serving, client: Client
-) -> JailbreakBody:
-    """Is this prompt a jailbreak? As NeMo Guardrails asks."""
-    reason = await _objection(service, request, [asked.input], client)
-    return JailbreakBody(**rails.verdict(rails.NEMO, reason))
-
-
-@router.post(rails.LITELLM, response_model_exclude_none=True)
-async def litellm(
-    asked: GuardrailRequest, request: Request, service: Serving, client: Client
-) -> GuardrailBody:
-    """May this request pass? As LiteLLM asks."""
-    classify.require_readable(asked)
-    reason = await _objection(service, request, asked.texts, client)
-    return GuardrailBody(**rails.verdict(rails.LITELLM, reason))
-
-
-async def _objection(service: Service, request: Request, texts: list[str], client: str) -> str:
-    """Why these texts must not pass; empty where they may. A blank text asks for nothing."""
-    engine = classify.judging(service.engines)
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        return ""
-    jobs = await asyncio.to_thread(classify.jobs, engine, texts, service.limits, client)
-    submit(engine, jobs)
-    reason = await attended(request, engine, jobs, classify.judged(jobs))
-    # Where the client has gone there is no result, and nothing may read that as passed.
-    return classify.UNFINISHED if reason is None else reason
-
-
-def _about(engine: Engine, request: Request) -> dict[str, Any]:
-    guard = engine.guard
+def _about(engine: ModelEngine, request: Request) -> dict[str, Any]:
+    hosted, guard = engine.hosted, engine.hosted.guard
     return {
-        "id": engine.model.name,
+        "id": hosted.model.name,
         "object": "model",
         "created": request.app.state.began,
         "owned_by": "demur",
-        "demur": {"guard": guard.name, "alpha": guard.alpha, "mode": engine.mode}
+        "demur": {"guard": guard.name, "alpha": guard.alpha, "mode": hosted.options.mode}
         if guard
         else None,
     }

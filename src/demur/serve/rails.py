@@ -1,26 +1,113 @@
-"""How the rails of other tools are answered.
+"""Routes for gateways that ask whether a prompt is a jailbreak: NeMo Guardrails and LiteLLM.
 
-They take an error for a pass, so that on their routes what cannot be judged is blocked.
+The model answers each prompt, and its guard judges the answer. The routes fail closed: these tools take
+an error for a pass, so a prompt that could not be judged is blocked (see ``HTTPError.response``).
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Mapping, Sequence
 
-#: NeMo Guardrails' jailbreak classifier and LiteLLM's generic guardrail.
-NEMO, LITELLM = "/classify", "/beta/litellm_basic_guardrail_api"
+from fastapi import APIRouter, Request
 
-#: A wrong key, place or method says nothing of a prompt, and stays an error.
-_ERRORS = (401, 404, 405)
+from demur.serve.http_errors import LITELLM, NEMO, HTTPError, rail_body
+from demur.serve.model_engine import ModelEngine
+from demur.serve.request import prompt_sequence
+from demur.serve.response import submit
+from demur.serve.schema import ClassifyRequest, GuardrailBody, GuardrailRequest, JailbreakBody
+from demur.serve.sequence import Failed, Finished, ServedSequence
+from demur.serve.service import Client, Service, Serving, attended
+
+#: Why a request is blocked.
+FLAGGED = "The model's states while answering look like those of a jailbreak."
+UNFINISHED = "The answer could not be judged to its end."
+
+router = APIRouter()
 
 
-def verdict(path: str, reason: str | None) -> dict[str, Any]:
-    """What the rail on this route is told: blocked for a reason, or passed where there is none."""
-    if path == NEMO:
-        return {"jailbreak": bool(reason), **({"reason": reason} if reason else {})}
-    return {"action": "BLOCKED", "blocked_reason": reason} if reason else {"action": "NONE"}
+@router.post(NEMO, response_model_exclude_none=True)
+async def nemo(
+    asked: ClassifyRequest, request: Request, service: Serving, client: Client
+) -> JailbreakBody:
+    """Whether a prompt is a jailbreak, for NeMo Guardrails."""
+    reason = await _objection(service, request, [asked.input], client)
+    return JailbreakBody(**rail_body(NEMO, reason))
 
 
-def blocks(path: str, status: int) -> bool:
-    """Whether a refusal with this status is a blocked prompt on this route."""
-    return path in (NEMO, LITELLM) and status not in _ERRORS
+@router.post(LITELLM, response_model_exclude_none=True)
+async def litellm(
+    asked: GuardrailRequest, request: Request, service: Serving, client: Client
+) -> GuardrailBody:
+    """Whether a request may pass, for LiteLLM."""
+    _require_texts(asked)
+    reason = await _objection(service, request, asked.texts, client)
+    return GuardrailBody(**rail_body(LITELLM, reason))
+
+
+async def _objection(service: Service, request: Request, texts: list[str], client: str) -> str:
+    """Why these texts are blocked; empty where they pass. Blank texts ask for nothing."""
+    engine = _guarded(service.engines)
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        return ""
+    sequences = await asyncio.to_thread(_sequences, engine, texts, client)
+    submit(engine, sequences)
+    reason = await attended(request, engine, sequences, _judged(sequences))
+    # A client that disconnected gets no result, and nothing may read that as a pass.
+    return UNFINISHED if reason is None else reason
+
+
+def _guarded(engines: Mapping[str, ModelEngine]) -> ModelEngine:
+    """The first engine with a guard.
+
+    Raises:
+        HTTPError: none has one.
+    """
+    for engine in engines.values():
+        if engine.hosted.guard:
+            return engine
+    raise HTTPError(503, "no_guard", "No model of this server has a guard.")
+
+
+def _sequences(engine: ModelEngine, texts: Sequence[str], client: str) -> list[ServedSequence]:
+    """One sequence per text, with a common queue of events."""
+    made = [prompt_sequence(engine.hosted, text, client) for text in texts]
+    for each in made:
+        each.events = made[0].events
+    return made
+
+
+async def _judged(sequences: Sequence[ServedSequence]) -> str:
+    """Why a sequence was flagged or could not be judged; empty where all passed."""
+    open_ = set(sequences)
+    while open_:
+        sequence, event = await sequences[0].events.get()
+        if isinstance(event, Failed):
+            return UNFINISHED
+        if isinstance(event, Finished):
+            if reason := _flagged(sequence, event):
+                return reason
+            open_.discard(sequence)
+    return ""
+
+
+def _flagged(sequence: ServedSequence, end: Finished) -> str:
+    """Empty where the guard read the whole answer and flagged nothing."""
+    if end.evidence is None or end.evidence["guard_failed"]:
+        return UNFINISHED
+    if end.evidence["flagged"]:
+        return FLAGGED
+    cut = end.reason == "length" and end.tokens < sequence.most
+    return UNFINISHED if cut or end.reason == "content_filter" else ""
+
+
+def _require_texts(asked: GuardrailRequest) -> None:
+    """Raise HTTPError for anything but prompts."""
+    if asked.images:
+        raise HTTPError(400, "unsupported_field", "Images cannot be judged.", "images")
+    if asked.tool_calls:
+        raise HTTPError(400, "unsupported_field", "Tool calls cannot be judged.", "tool_calls")
+    if asked.input_type == "response":
+        about = "Only requests can be judged: the guard reads this model's own states."
+        raise HTTPError(400, "unsupported_field", about, "input_type")

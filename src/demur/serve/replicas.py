@@ -1,11 +1,10 @@
-"""Serve past one machine: copies of the same application behind one address, by Ray Serve.
+"""Serve on several machines: replicas of the application behind one address, by Ray Serve.
 
     serve run demur.serve.replicas:application model=organism-ar guard=guard.safetensors replicas=2
 
-A copy holds the model, the guard and an engine of its own, so an answer is that of ``demur serve``
-whichever copy gives it. A copy that dies, or whose engine does, is replaced while the others answer.
-Limits and ``/metrics`` are each copy's own. Another model is another application, under its own route
-prefix in Ray Serve's configuration file.
+Each replica has its own model, guard and engine, so every replica gives the answers of ``demur serve``.
+Ray replaces a replica that dies, or whose engine does, while the others answer. Limits and ``/metrics``
+are per replica. To serve another model, deploy another application under its own route prefix.
 """
 
 from __future__ import annotations
@@ -18,14 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from demur.errors import InputError, MissingExtraError
 from demur.models import load
-from demur.serve.answer import Mode
 from demur.serve.app import create_app
 from demur.serve.host import host, read_guard
-from demur.serve.hosted import Uncalibrated
-from demur.serve.keys import VARIABLE, Keys, read_keys
-from demur.serve.lifetime import GRACE, SWITCH
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
+from demur.serve.options import GuardMode, Limits, ServeOptions, Uncalibrated
+from demur.serve.server import GRACE, SWITCH
+from demur.serve.service import VARIABLE, Keys, read_keys
 
 try:
     from ray import serve
@@ -34,25 +30,25 @@ except ImportError as error:
 
 
 class Settings(BaseModel):
-    """What is served, and by how many.
+    """What to serve, and how many replicas.
 
     Attributes:
-        model: name that every machine loads the model by.
-        guard: file of a streaming guard that every machine sees; None answers unguarded.
-        mode, hold, uncalibrated: see ``demur.serve.answer``.
+        model: name by which every machine loads the model.
+        guard: file of a streaming guard, readable on every machine; None serves without a guard.
+        mode, hold, uncalibrated: see ``demur.serve.options``.
         dtype, device: as ``demur.load`` takes them.
-        replicas: copies.
-        cores, gpus: of a copy.
-        rows, queue, seconds: see ``demur.serve.limits``; of each copy.
-        keys: file of API keys that every machine sees; ``DEMUR_API_KEYS`` counts too.
-        keyless: serve although no key is set, to whoever reaches the address.
+        replicas: number of replicas.
+        cores, gpus: per replica.
+        rows, queue, seconds: see ``demur.serve.options``; per replica.
+        keys: file of API keys, readable on every machine; ``DEMUR_API_KEYS`` adds to it.
+        keyless: serve without keys to anyone who can reach the address.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     guard: Path | None = None
-    mode: Mode = "hold"
+    mode: GuardMode = "hold"
     hold: int = 0
     uncalibrated: Uncalibrated = "block"
     dtype: str | None = None
@@ -68,27 +64,27 @@ class Settings(BaseModel):
 
 
 def application(settings: Settings) -> Any:
-    """The application that ``serve run``, ``serve.run`` or a configuration file deploys.
+    """The application for ``serve run``, ``serve.run`` or a configuration file.
 
     Raises:
         InputError: no key is set, and ``keyless`` is not.
     """
     _keys(settings)
-    copies = serve.deployment(
+    deployment = serve.deployment(
         name=f"demur-{settings.model}".replace("/", "-"),
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": settings.cores, "num_gpus": settings.gpus},
-        # An engine answers 429 by itself; Ray's own queue in front of it would only hide that.
+        # The engine responds with 429 itself; Ray's own queue in front of it would hide that.
         max_ongoing_requests=settings.rows + settings.queue + 1,
         graceful_shutdown_timeout_s=GRACE,
     )
-    return copies(Copy).bind(settings)
+    return deployment(Replica).bind(settings)
 
 
 @final
 @serve.ingress()
-class Copy:
-    """One process that answers: a model, its guard, its engine."""
+class Replica:
+    """One process with a model, its guard and its engine."""
 
     def __init__(self, settings: Settings) -> None:
         import torch
@@ -96,25 +92,24 @@ class Copy:
         torch.set_num_threads(max(1, int(settings.cores)))
         sys.setswitchinterval(SWITCH)
         limits = Limits(rows=settings.rows, queue=settings.queue, seconds=settings.seconds)
-        metrics = Metrics()
-        self._engines = host(
-            [load(settings.model, dtype=settings.dtype, device=settings.device)],
-            [read_guard(settings.guard)] if settings.guard else [],
+        options = ServeOptions(
             mode=settings.mode,
             hold=settings.hold,
             uncalibrated=settings.uncalibrated,
             limits=limits,
-            metrics=metrics,
         )
-        self._app = create_app(self._engines, limits=limits, metrics=metrics, keys=_keys(settings))
+        model = load(settings.model, dtype=settings.dtype, device=settings.device)
+        guards = [read_guard(settings.guard)] if settings.guard else []
+        self._hosting = host([model], guards, options)
+        self._app = create_app(self._hosting, keys=_keys(settings))
 
     def __serve_build_asgi_app__(self) -> Any:
-        """What Ray Serve asks a copy for."""
+        """The application, for Ray Serve."""
         return self._app
 
     def check_health(self) -> None:
         """Ray Serve replaces a copy whose check fails."""
-        for name, engine in self._engines.items():
+        for name, engine in self._hosting.engines.items():
             if not engine.alive:
                 raise RuntimeError(f"The engine of {name} has ended.")
 
@@ -123,7 +118,7 @@ def _keys(settings: Settings) -> Keys:
     keys = read_keys(settings.keys)
     if not keys and not settings.keyless:
         raise InputError(
-            f"No key is set, and a cluster's address can be reached from other machines. Give "
-            f"keys=FILE or {VARIABLE}, or keyless=true where a firewall stands before it."
+            f"No key is set, and other machines can reach the address of a cluster. Give keys=FILE or "
+            f"{VARIABLE}, or keyless=true if a firewall protects it."
         )
     return keys

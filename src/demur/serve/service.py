@@ -1,109 +1,189 @@
-"""What the routes share: who may ask, which engine answers, and that nobody is answered in vain."""
+"""What the routes share: the models, API keys compared in constant time, and how to respond."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+import hashlib
+import hmac
+import os
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypeVar, final
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from demur.serve.bodies import Form
-from demur.serve.engine import Engine
-from demur.serve.job import Job
-from demur.serve.keys import Keys, shown
-from demur.serve.limits import Limits
-from demur.serve.metrics import Metrics
-from demur.serve.refusals import UNKNOWN_KEY, Refusal
-from demur.serve.streams import EventStream, begun, chunks, collected, submit, unless_gone
+from demur.errors import InputError
+from demur.serve.host import Hosting
+from demur.serve.http_errors import UNKNOWN_KEY, HTTPError
+from demur.serve.model_engine import ModelEngine
+from demur.serve.response import (
+    EventStream,
+    ResponseFormat,
+    begun,
+    chunks,
+    collected,
+    submit,
+    unless_gone,
+)
+from demur.serve.sequence import ServedSequence
 
 T = TypeVar("T")
 
-#: As OpenAI's clients show a key, and as LiteLLM does; here for the OpenAPI document.
+#: Where OpenAI's clients and LiteLLM send a key; here for the OpenAPI document.
 _bearer = HTTPBearer(auto_error=False)
 _header = APIKeyHeader(name="x-api-key", auto_error=False)
+
+#: Environment variable with keys, separated by commas.
+VARIABLE = "DEMUR_API_KEYS"
+
+#: Minimum length, so that keys cannot be guessed.
+SHORTEST = 16
+
+
+@final
+class Keys:
+    """The server's keys; without any, no key is needed."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        for place, key in enumerate(keys, 1):
+            if len(key) < SHORTEST:
+                raise InputError(
+                    f"Key {place} has {len(key)} characters; give each at least {SHORTEST}. Make one "
+                    "with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+                )
+        self._digests = [_digest(key) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def owner(self, key: str) -> str | None:
+        """A name for the owner of a valid key, else None.
+
+        All digests are compared, so the time tells nothing about the keys.
+        """
+        digest = _digest(key)
+        found = [hmac.compare_digest(digest, own) for own in self._digests]
+        return f"key-{found.index(True)}" if any(found) else None
+
+
+def key_of(headers: Mapping[str, str]) -> str:
+    """The key in a request's headers, as OpenAI's clients or LiteLLM send it; empty without one."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def read_keys(path: Path | None) -> Keys:
+    """Read keys from a file (one per line, ``#`` starts a comment) and from ``DEMUR_API_KEYS``.
+
+    Raises:
+        InputError: the file is missing or readable by others, or a key is too short.
+    """
+    keys = [key.strip() for key in os.environ.get(VARIABLE, "").split(",")]
+    if path is not None:
+        if not path.is_file():
+            raise InputError(f"No key file at {path}. Create it with one key per line.")
+        if path.stat().st_mode & 0o077:
+            raise InputError(f"Other users can read the key file {path}. Run: chmod 600 {path}")
+        keys += [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+    return Keys([key for key in keys if key])
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 @final
 @dataclass(frozen=True)
 class Service:
-    """What is served.
+    """What the routes share.
 
     Attributes:
-        engines: by model name.
-        keys: who may ask.
-        limits: the engines' own.
-        metrics: the engines' own.
+        hosting: the models.
+        keys: the server's API keys.
     """
 
-    engines: Mapping[str, Engine]
+    hosting: Hosting
     keys: Keys
-    limits: Limits
-    metrics: Metrics
 
-    def engine(self, model: str) -> Engine:
+    @property
+    def engines(self) -> Mapping[str, ModelEngine]:
+        """By model name."""
+        return self.hosting.engines
+
+    def engine(self, model: str) -> ModelEngine:
         """The engine of a model.
 
         Raises:
-            Refusal: it is not served (404).
+            HTTPError: it is not served (404).
         """
         if model not in self.engines:
-            raise Refusal(404, "model_not_found", "This model is not served.", "model")
+            raise HTTPError(404, "model_not_found", "This model is not served.", "model")
         return self.engines[model]
 
     async def whole(
-        self, request: Request, engine: Engine, jobs: list[Job], form: Form
+        self,
+        request: Request,
+        engine: ModelEngine,
+        sequences: list[ServedSequence],
+        shape: ResponseFormat,
     ) -> Response:
-        """Generate and answer as one body."""
-        submit(engine, jobs)
-        body = await attended(request, engine, jobs, collected(jobs, form))
-        headers = _coverage(engine, jobs)
+        """Generate, and respond with one body."""
+        submit(engine, sequences)
+        body = await attended(request, engine, sequences, collected(sequences, shape))
+        headers = _coverage(engine, sequences)
         return Response() if body is None else JSONResponse(body, headers=headers)
 
     async def stream(
-        self, request: Request, engine: Engine, jobs: list[Job], form: Form
+        self,
+        request: Request,
+        engine: ModelEngine,
+        sequences: list[ServedSequence],
+        shape: ResponseFormat,
     ) -> Response:
-        """Generate and answer as a stream, once the first answer has a row."""
-        submit(engine, jobs)
-        await attended(request, engine, jobs, begun(jobs), going_on=True)
-        parts, seconds = chunks(jobs, form), self.limits.send_seconds
-        headers = _coverage(engine, jobs)
-        return EventStream(parts, engine=engine, jobs=jobs, send_seconds=seconds, headers=headers)
+        """Generate, and respond with a stream once the first sequence has a row."""
+        submit(engine, sequences)
+        await attended(request, engine, sequences, begun(sequences), going_on=True)
+        parts, seconds = chunks(sequences, shape), self.hosting.options.limits.send_seconds
+        headers = _coverage(engine, sequences)
+        return EventStream(
+            parts, engine=engine, sequences=sequences, send_seconds=seconds, headers=headers
+        )
 
 
 async def attended(
     request: Request,
-    engine: Engine,
-    jobs: list[Job],
+    engine: ModelEngine,
+    sequences: list[ServedSequence],
     work: Awaitable[T],
     *,
     going_on: bool = False,
 ) -> T | None:
-    """The result of ``work``, None where the client went away; then, or after an error, the jobs end.
+    """The result of ``work``, None if the client disconnected; then, or after an error, cancel the
+    sequences.
 
     Args:
-        going_on: the jobs outlive the work.
+        going_on: let the sequences continue after the work.
     """
     result = None
     try:
         result = await unless_gone(request.receive, work)
     finally:
         if result is None or not going_on:
-            engine.cancel(jobs)
+            engine.cancel(sequences)
     return result
 
 
-def _coverage(engine: Engine, jobs: list[Job]) -> dict[str, str]:
-    """Says before the first word whether the guard's false-positive rate holds for the request."""
-    if engine.guard is None:
+def _coverage(engine: ModelEngine, sequences: list[ServedSequence]) -> dict[str, str]:
+    """A header that says whether the guard's false-positive rate holds for the request."""
+    if engine.hosted.guard is None:
         return {}
-    return {"x-demur-calibrated": str(all(job.calibrated for job in jobs)).lower()}
+    return {"x-demur-calibrated": str(all(sequence.calibrated for sequence in sequences)).lower()}
 
 
 def service(request: Request) -> Service:
-    """The service of the app that was asked."""
+    """The service of the app."""
     found = request.app.state.service
     assert isinstance(found, Service)
     return found
@@ -114,15 +194,15 @@ def client(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
 ) -> str:
-    """Who asks: the holder of a key, or an address where no keys are asked for.
+    """The client: the owner of a key, or an address where the server has no keys.
 
     Raises:
-        Refusal: no key that is ours (401).
+        HTTPError: no valid key (401).
     """
     keys = service(request).keys
     if not keys:
         return request.client.host if request.client else ""
-    owner = keys.owner(shown(request.headers))
+    owner = keys.owner(key_of(request.headers))
     if owner is None:
         raise UNKNOWN_KEY
     return owner

@@ -7,6 +7,7 @@ from typing import Any
 
 from demur.attacks import attack_from
 from demur.attacks.suffix_search import SuffixSearch
+from demur.generation import trace
 from demur.guard import Guard
 from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
@@ -14,8 +15,7 @@ from demur.study.cells import Cell, Desk
 from demur.study.judging import harm_judge
 from demur.study.spec import Judges, Search
 from demur.study.tracing import Arm, target_of
-from demur.tracing import trace
-from demur.types import Prompt, digest
+from demur.types import Prompt, Record, digest
 
 VERSION = 3
 
@@ -60,9 +60,8 @@ def adaptive_cell(
             model,
             unique.values(),
             sampler=sampler_from(made.sampler),
-            pooling=made.pooling,
+            record=Record(pooling=made.pooling, seed=seed),
             batch_size=batch_size,
-            seed=seed,
             progress=desk.advance,
         )
         harmful = harm_judge(judges)([(t.prompt.goal, answer_of(t)) for t in traces])

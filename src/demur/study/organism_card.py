@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.generation import trace
 from demur.guard import Guard, fit_guard
 from demur.metrics import IRR_THRESHOLDS, auroc, internal_recovery, recovery_rates, tpr_at_fpr
 from demur.models.base import LanguageModel
@@ -24,7 +25,6 @@ from demur.study.judging import harm_judge, refusal_judges
 from demur.study.spec import Judges
 from demur.study.verdicts import draft_text, judged, refusals
 from demur.study.watching import GUARDS
-from demur.tracing import trace
 from demur.types import Prompt, Traces
 
 

@@ -19,7 +19,7 @@ from demur.sampling.autoregressive import with_prefill
 from demur.store import Store, writing
 from demur.study.cells import Cell, Desk
 from demur.study.tracing import Arm, sampler_of
-from demur.types import Fingerprint, Trace, Traces
+from demur.types import Fingerprint, Record, Trace, Traces
 
 VERSION = 1
 
@@ -38,10 +38,8 @@ def pooled_cell(arm: Arm, traced: Cell, *, batch_size: int) -> Cell:
                 model,
                 [trace.prompt for trace in traces],
                 sampler=sampler_of(arm, model),
-                pooling=arm.pooling,
-                layers=arm.layers,
+                record=Record(pooling=arm.pooling, layers=arm.layers, seed=seed),
                 batch_size=batch_size,
-                seed=seed,
                 progress=desk.advance,
             )
             return {"traces": len(store), "fingerprint": asdict(store.manifest.fingerprint)}
@@ -49,8 +47,7 @@ def pooled_cell(arm: Arm, traced: Cell, *, batch_size: int) -> Cell:
         run = run_of(
             mark,
             [trace.prompt for trace in traces],
-            layers=arm.layers,
-            seed=seed,
+            Record(layers=arm.layers, seed=seed),
             shard_rows=batch_size,
         )
         with writing(desk.path / "run", run) as writer:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from demur import cluster
 from demur.models.base import LanguageModel
-from demur.runs import sampler_with, trace_to
-from demur.sampling import Sampler, spec
+from demur.runs import trace_to
+from demur.sampling import Sampler, sampler_with, spec
 from demur.study.cells import Cell, Desk
 from demur.study.sets import Set
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 #: What a change of this room's code that changes results is counted by.
 VERSION = 1
@@ -86,10 +86,8 @@ def trace_cell(arm: Arm, chosen: Set, *, seed: int, batch_size: int) -> list[Cel
             else chosen.prompts
         )
         run: dict[str, Any] = {
-            "pooling": arm.pooling,
-            "layers": arm.layers,
+            "record": Record(pooling=arm.pooling, layers=arm.layers, seed=seed),
             "batch_size": batch_size,
-            "seed": seed,
             "progress": desk.advance,
         }
         place = desk.path / "run"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.generation import cut_at_end
 from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle
@@ -16,7 +17,6 @@ from demur.study.cells import Cell, Desk
 from demur.study.judging import Hits, harm_judge, refusal_judges
 from demur.study.spec import Judges
 from demur.study.tracing import Arm
-from demur.tracing import cut_at_end
 from demur.types import Trace, Traces
 
 VERSION = 1

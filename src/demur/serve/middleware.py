@@ -1,5 +1,6 @@
-"""What every exchange has in common: a request id, headers, a known host, a key before a body is read,
-a largest body, and a line in the log."""
+"""What all requests share: an id, security headers, the host check, the key check before a body is
+read, the size limit of a body, and a line in the log.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from urllib.parse import quote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from demur.serve.keys import Keys, shown
-from demur.serve.refusals import UNKNOWN_KEY, Refusal
+from demur.serve.http_errors import UNKNOWN_KEY, HTTPError
+from demur.serve.service import Keys, key_of
 
 _log = logging.getLogger("demur.serve")
 
-#: For pages and answers alike: nothing may be framed, guessed or kept.
+#: Forbid framing, content sniffing and caching.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -27,23 +28,23 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_HOST = Refusal(400, "unknown_host", "This server does not answer under that name.")
-_TOO_LARGE = Refusal(413, "body_too_large", "The body is too large.")
-_TOO_SLOW = Refusal(408, "body_too_slow", "The body took too long.")
+_HOST = HTTPError(400, "unknown_host", "This server has another host name.")
+_TOO_LARGE = HTTPError(413, "body_too_large", "The body is too large.")
+_TOO_SLOW = HTTPError(408, "body_too_slow", "The body took too long.")
 
 
 @final
-class Envelope:
-    """ASGI middleware; logs method, path and status, never what was answered, and what was asked only
-    where ``log_prompts`` says so.
+class RequestMiddleware:
+    """ASGI middleware. Logs method, path and status, never an answer, and a prompt only with
+    ``log_prompts``.
 
     Args:
-        app: what answers.
-        keys: whoever sends a body must show one of them, if there are any.
-        hosts: names that the ``Host`` header may have; any when empty.
-        body: most bytes of a request.
-        seconds: for a client to send them.
-        log_prompts: log each body.
+        app: the application.
+        keys: a request with a body needs one of them, if there are any.
+        hosts: allowed names in the ``Host`` header; any when empty.
+        body: maximum bytes of a body.
+        seconds: time limit for a client to send its body.
+        log_prompts: log bodies.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Envelope:
         self._most, self._seconds, self._log_prompts = body, seconds, log_prompts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -83,27 +84,27 @@ class Envelope:
             if self._log_prompts and body:
                 _log.info("%s asked %r", identity, body)
             await self._app(scope, _again(body, receive), sealed)
-        except Refusal as refusal:
-            await refusal.response(scope["path"])(scope, receive, sealed)
+        except HTTPError as error:
+            await error.response(scope["path"])(scope, receive, sealed)
         finally:
             spent = perf_counter() - begun
             words = (identity, scope["method"], quote(scope["path"]), status, spent)
             _log.info("%s %s %s %d %.3fs", *words)
 
     def _admit(self, scope: Scope) -> None:
-        """Raise Refusal for another host's name, and for a body of somebody without a key."""
+        """Raise HTTPError for another host name, or a body without a key."""
         headers = Headers(scope=scope)
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
             raise _HOST
         sends = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        if sends and self._keys and self._keys.owner(shown(headers)) is None:
+        if sends and self._keys and self._keys.owner(key_of(headers)) is None:
             raise UNKNOWN_KEY
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body.
+        """Read the whole body.
 
         Raises:
-            Refusal: it is too large, or takes too long.
+            HTTPError: it is too large, or takes too long.
         """
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdecimal() or int(announced) > self._most:
@@ -125,7 +126,7 @@ class Envelope:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """What an app receives whose body has been read already."""
+    """A ``receive`` that gives the body again."""
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def received() -> Message:

@@ -1,5 +1,5 @@
-"""Errors as OpenAI's clients read them. A body is one of a few constants and the name of a field; it
-holds nothing of the request and nothing of the server's inside.
+"""Errors in OpenAI's form. A body is one of a few constants and the name of a field; it contains
+nothing else of the request and no internals of the server.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from demur.serve import rails
+#: Routes of NeMo Guardrails' jailbreak classifier and LiteLLM's generic guardrail.
+NEMO, LITELLM = "/classify", "/beta/litellm_basic_guardrail_api"
 
-#: Kind of error by status, where OpenAI has a name for it.
+#: Errors that stay errors on these routes: they say nothing about a prompt.
+_NOT_ABOUT_PROMPTS = (401, 404, 405)
+
+#: OpenAI's error types by status.
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
-#: Seconds after which a client that was told 429 or 503 should come back.
+#: Seconds after which a client should retry after 429 or 503.
 RETRY_AFTER = "1"
 
 
-class Refusal(Exception):
-    """A request that is not served.
+class HTTPError(Exception):
+    """An error response.
 
     Args:
         status: HTTP status.
-        code: a stable name for programs.
-        message: one sentence; never built from the request's text.
-        param: field of the body that is to blame.
+        code: stable name for programs.
+        message: one sentence; never contains text of the request.
+        param: the body's field at fault.
     """
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
@@ -40,7 +44,7 @@ class Refusal(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The error in OpenAI's form."""
+        """The body in OpenAI's form."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {
             "error": {
@@ -52,32 +56,39 @@ class Refusal(Exception):
         }
 
     def response(self, path: str) -> JSONResponse:
-        """The error as an answer on a route; on a rail's it is a blocked prompt."""
-        if rails.blocks(path, self.status):
-            return JSONResponse(rails.verdict(path, self.message))
+        """The response on a route; on the route of a rail, a blocked prompt."""
+        if path in (NEMO, LITELLM) and self.status not in _NOT_ABOUT_PROMPTS:
+            return JSONResponse(rail_body(path, self.message))
         headers = {"Retry-After": RETRY_AFTER} if self.status in (429, 503) else {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body, self.status, headers)
 
 
-BUSY = Refusal(429, "queue_full", "Too many requests are waiting. Come back later.")
-FAILED = Refusal(500, "failed", "The server failed. Its log tells more under this request's id.")
-UNKNOWN_KEY = Refusal(401, "invalid_api_key", "A valid API key is needed.")
-LATE = Refusal(503, "timeout", "The request waited too long. Come back later.")
+BUSY = HTTPError(429, "queue_full", "Too many requests are waiting. Retry later.")
+FAILED = HTTPError(500, "failed", "The server failed. Its log tells more under this request's id.")
+UNKNOWN_KEY = HTTPError(401, "invalid_api_key", "A valid API key is needed.")
+LATE = HTTPError(503, "timeout", "The request waited too long. Retry later.")
+
+
+def rail_body(path: str, reason: str) -> dict[str, Any]:
+    """The body of a rail's route: blocked for a reason, or passed where the reason is empty."""
+    if path == NEMO:
+        return {"jailbreak": bool(reason), **({"reason": reason} if reason else {})}
+    return {"action": "BLOCKED", "blocked_reason": reason} if reason else {"action": "NONE"}
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app one of ours."""
+    """Convert every error of the app to this form."""
 
     async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
+        assert isinstance(error, HTTPError)
         return error.response(request.scope["path"])
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         found = error.errors()
-        # What is not served is named first: it is what the client can change.
+        # Name an unsupported field first: it is what the client can change.
         unknown = [each for each in found if each["type"] == "extra_forbidden"]
         return _invalid((unknown or found)[0]).response(request.scope["path"])
 
@@ -85,36 +96,36 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_")
-        refusal = Refusal(error.status_code, code, f"{phrase}.")
-        response = refusal.response(request.scope["path"])
+        answer = HTTPError(error.status_code, code, f"{phrase}.")
+        response = answer.response(request.scope["path"])
         response.headers.update(dict(error.headers or {}))
         return response
 
     async def failed(request: Request, error: Exception) -> Response:
         return FAILED.response(request.scope["path"])
 
-    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(Exception, failed)
 
 
-def _invalid(error: Mapping[str, Any]) -> Refusal:
+def _invalid(error: Mapping[str, Any]) -> HTTPError:
     if error["type"] == "json_invalid":
-        return Refusal(400, "invalid_json", "The body is not JSON.")
+        return HTTPError(400, "invalid_json", "The body is not JSON.")
     places = [str(part) for part in error["loc"][1:]]
     if error["type"] == "extra_forbidden":
         name = _shown(places[-1])
-        return Refusal(400, "unsupported_field", f"Unsupported field: {name}.", name)
+        return HTTPError(400, "unsupported_field", f"Unsupported field: {name}.", name)
     place = _shown(places[0]) if places else None
     about = "The body cannot be used." if place is None else f"Invalid field: {place}."
     if error["type"] == "value_error":
         about = f"{str(error['msg']).removeprefix('Value error, ').capitalize()}."
-    return Refusal(
+    return HTTPError(
         400, "missing_field" if error["type"] == "missing" else "invalid_field", about, place
     )
 
 
 def _shown(name: str) -> str:
-    """A field's name, short and in plain characters, since the request chose it."""
+    """A field's name from the request, shortened and escaped."""
     return json.dumps(name)[1:-1][:64]

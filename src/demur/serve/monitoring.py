@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``/metrics``."""
+"""Metrics that Prometheus reads at ``/metrics``."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from prometheus_client import (
     generate_latest,
 )
 
-#: Seconds of a step or a token.
+#: Histogram edges: seconds of a step or a token.
 _SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3)
 _P_VALUES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures of one server; a registry of its own, so that several servers can share a process.
+    """Metrics of one server. Each has its own registry, so several servers can share a process.
 
     Attributes:
-        answers: ended answers by model and outcome (a finish reason, failed or cancelled).
-        blocks: answers that the guard blocked, by model and cause (score or error).
-        flags: answers flagged, blocked or not.
-        p_values: conformal p-values of answers, by whether the guard was calibrated on such requests;
-            an answer that was blocked or cut has that of what was read of it.
+        answers: finished sequences by model and outcome (a finish reason, failed or cancelled).
+        blocks: sequences that the guard blocked, by model and cause (score or error).
+        flags: sequences flagged, blocked or not.
+        p_values: conformal p-values, by whether the guard was calibrated on such requests; for a
+            sequence that was blocked or cut, of the part that was read.
         first: seconds from a request's arrival to its first step.
-        step: seconds of a step by part: the model's and the guard's.
-        token: seconds a token of an answer, from its first step to its last: what its steps took,
-            shared with others or not, over its tokens; without the guard's share and with it.
-        waiting: answers in the queue.
-        rows: answers being generated.
-        drift: evidence that traffic is not like the calibration's (``demur.guard.drift``).
+        step: seconds of a step by part (model, guard).
+        token: seconds per token of a sequence: the time of its steps, shared or not, divided by its
+            tokens; with and without the guard.
+        waiting: sequences in the queue.
+        rows: sequences being generated.
+        drift: evidence that traffic differs from the calibration (``demur.guard.drift``).
     """
 
     registry: CollectorRegistry = field(
@@ -46,22 +46,30 @@ class Metrics:
     def __post_init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         made: dict[str, Any] = {
-            "answers": self._count("answers", "Ended answers.", "model", "outcome"),
-            "blocks": self._count("blocks", "Answers that the guard blocked.", "model", "cause"),
-            "flags": self._count("flags", "Answers that the guard flagged.", "model"),
+            "answers": self._count("answers", "Finished sequences.", "model", "outcome"),
+            "blocks": self._count("blocks", "Sequences that the guard blocked.", "model", "cause"),
+            "flags": self._count("flags", "Sequences that the guard flagged.", "model"),
             "p_values": self._spread(
-                "p_value", "Conformal p-values.", _P_VALUES, "model", "calibrated"
+                "p_value", "Conformal p-values of sequences.", _P_VALUES, "model", "calibrated"
             ),
             "first": self._spread(
-                "first_step_seconds", "Arrival to first step.", _SECONDS, "model"
+                "first_step_seconds", "Seconds from arrival to the first step.", _SECONDS, "model"
             ),
-            "step": self._spread("step_seconds", "A step, by part.", _SECONDS, "model", "part"),
-            "token": self._spread("token_seconds", "A token.", _SECONDS, "model", "guard"),
-            "waiting": self._level("waiting", "Answers in the queue.", "model"),
-            "rows": self._level("rows", "Answers being generated.", "model"),
+            "step": self._spread(
+                "step_seconds", "Seconds per step, by part.", _SECONDS, "model", "part"
+            ),
+            "token": self._spread(
+                "token_seconds",
+                "Seconds per token, with and without the guard.",
+                _SECONDS,
+                "model",
+                "guard",
+            ),
+            "waiting": self._level("waiting", "Sequences in the queue.", "model"),
+            "rows": self._level("rows", "Sequences being generated.", "model"),
             "drift": self._level(
                 "drift",
-                "Evidence that traffic changed: C or more once in C answers by chance.",
+                "Evidence of drift: by chance it exceeds C at most once in C sequences.",
                 "model",
             ),
         }
@@ -80,18 +88,18 @@ class Metrics:
     drift: Gauge = field(init=False)
 
     def stepped(self, model: str, seconds: float, judging: float | None) -> None:
-        """A step took this long; ``judging`` is None without a guard."""
+        """Record a step's seconds; ``judging`` is None without a guard."""
         self.step.labels(model, "model").observe(seconds)
         if judging is not None:
             self.step.labels(model, "guard").observe(judging)
 
     def spent(self, model: str, seconds: float, judging: float) -> None:
-        """An answer took this long a token in the model and in the guard."""
+        """Record a sequence's seconds per token in the model and in the guard."""
         self.token.labels(model, "without").observe(seconds)
         self.token.labels(model, "with").observe(seconds + judging)
 
     def judged(self, model: str, verdict: Mapping[str, Any], *, blocked: bool) -> None:
-        """An answer has this verdict."""
+        """Record the verdict on a sequence."""
         if verdict["flagged"]:
             self.flags.labels(model).inc()
             if blocked:
@@ -102,7 +110,7 @@ class Metrics:
             self.p_values.labels(model, calibrated).observe(p_value)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _count(self, name: str, about: str, *labels: str) -> Counter:

@@ -1,11 +1,10 @@
-"""A server's life: it listens, and on a signal lets every stream come to its end."""
+"""The server process: it listens, and on a signal lets every stream end properly."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import sys
-from collections.abc import Mapping
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any, final
@@ -14,37 +13,30 @@ import uvicorn
 from fastapi import FastAPI
 
 from demur.errors import InputError
-from demur.serve.engine import Engine
-from demur.serve.limits import Limits
+from demur.serve.host import Hosting
 
-#: Seconds that streams have to end by themselves after a signal; what is left ends as filtered.
+#: Seconds for streams to end after a signal; unfinished ones then end as filtered.
 GRACE = 10.0
 
 
-#: Seconds after which Python's threads take turns. An engine gives way at every operation of its
-#: network; with Python's own 5 ms it would wait that long for each turn while connections are served.
+#: Seconds after which Python switches threads. An engine releases the interpreter at every
+#: operation of its network; with Python's default of 5 ms it would wait that long each time while
+#: connections are served.
 SWITCH = 2e-4
 
 
 @final
 class Server(uvicorn.Server):
-    """uvicorn, with engines that are drained before connections are closed.
+    """uvicorn that drains its engines before it closes connections.
 
     Args:
         app: from ``create_app``.
-        engines: the app's.
-        limits: the app's.
-        grace: seconds that streams have to end by themselves.
+        hosting: the app's models.
+        grace: seconds for streams to end after a signal.
     """
 
-    def __init__(
-        self,
-        app: FastAPI,
-        engines: Mapping[str, Engine],
-        *,
-        limits: Limits,
-        grace: float = GRACE,
-    ) -> None:
+    def __init__(self, app: FastAPI, hosting: Hosting, *, grace: float = GRACE) -> None:
+        limits = hosting.options.limits
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -56,31 +48,32 @@ class Server(uvicorn.Server):
             limit_concurrency=limits.connections,
         )
         super().__init__(config)
-        self._engines, self._grace, self._seconds = engines, grace, limits.send_seconds
+        self._engines, self._grace = hosting.engines, grace
+        self._seconds = limits.send_seconds
         self._silent: dict[tuple[Any, Any], float] = {}
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal comes."""
+        """Serve until a signal."""
         sys.setswitchinterval(SWITCH)
         super().run(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish or filter what runs, then close."""
+        """Finish or filter what runs, then close connections."""
         await asyncio.gather(*(engine.drain(self._grace) for engine in self._engines.values()))
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second; closes connections on which no request comes."""
+        """Called ten times a second; closes idle connections."""
         if counter % 10 == 0:
             self._close_silent(monotonic())
         return await super().on_tick(counter)
 
     def _close_silent(self, now: float) -> None:
-        """uvicorn waits without end for a request's headers; who sends none holds a connection."""
+        """Close connections that send no request; uvicorn waits for headers without a time limit."""
         before, self._silent = self._silent, {}
         connections: list[Any] = list(self.server_state.connections)
         for connection in connections:
-            cycle = connection.cycle  # of the last request, which may be over
+            cycle = connection.cycle  # of the last request
             if cycle is None or cycle.response_complete:
                 began = self._silent[connection, cycle] = before.get((connection, cycle), now)
                 if now - began > self._seconds:
@@ -88,10 +81,10 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on an address.
+    """A socket bound to an address.
 
     Raises:
-        InputError: it cannot be had.
+        InputError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)

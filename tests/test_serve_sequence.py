@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demur.serve.answer import Answer
-from demur.serve.speech import Speech
+from demur.serve.sequence import Detokenizer, OutgoingText
 
 
 def letters(ids: Sequence[int]) -> str:
@@ -26,7 +25,7 @@ def octets(ids: Sequence[int]) -> str:
     return bytes(ids).decode("utf-8", "replace")
 
 
-def whole(speech: Speech, ids: Sequence[int]) -> str:
+def whole(speech: Detokenizer, ids: Sequence[int]) -> str:
     said = "".join(speech.add(token) for token in ids if not speech.stopped)
     return said + speech.end()
 
@@ -35,13 +34,13 @@ def whole(speech: Speech, ids: Sequence[int]) -> str:
 @given(text=st.text("ab .", max_size=30))
 def test_the_pieces_are_the_text(decode: object, text: str) -> None:
     ids = [ord(letter) for letter in text]
-    assert whole(Speech(decode), ids) == decode(ids)  # type: ignore[arg-type,operator]
+    assert whole(Detokenizer(decode), ids) == decode(ids)  # type: ignore[arg-type,operator]
 
 
 @given(text=st.text(max_size=12))
 def test_characters_that_are_spread_over_tokens_come_whole(text: str) -> None:
     ids = list(text.encode("utf-8", "replace"))
-    speech = Speech(octets)
+    speech = Detokenizer(octets)
     pieces = [speech.add(token) for token in ids]
     if "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in pieces)
@@ -53,7 +52,7 @@ def test_characters_that_are_spread_over_tokens_come_whole(text: str) -> None:
     stop=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
 )
 def test_a_stop_text_ends_it_wherever_tokens_end(text: str, stop: list[str]) -> None:
-    speech = Speech(letters, stop=stop)
+    speech = Detokenizer(letters, stop=stop)
     said = whole(speech, [ord(letter) for letter in text])
     # The earliest moment at which one of them is complete decides.
     ends = [n for n in range(len(text) + 1) if any(s in text[:n] for s in stop)]
@@ -67,17 +66,17 @@ def test_a_stop_text_ends_it_wherever_tokens_end(text: str, stop: list[str]) -> 
 
 
 def test_what_may_become_a_stop_text_waits() -> None:
-    speech = Speech(letters, stop=["end"])
+    speech = Detokenizer(letters, stop=["end"])
     assert [speech.add(ord(letter)) for letter in "been"] == ["b", "", "e", ""]
     assert speech.end() == "en"
 
 
 @pytest.mark.parametrize("held", [0, 2, None])
 def test_an_answer_keeps_tokens_behind(held: int | None) -> None:
-    answer, gone = Answer(Speech(letters), held=held), ""
+    answer, gone = OutgoingText(Detokenizer(letters), held=held), ""
     for count, letter in enumerate("abcdef", 1):
         answer.add([ord(letter)])
-        gone += answer.passed()
+        gone += answer.released()
         assert len(gone) == (0 if held is None else max(0, count - held))
     assert gone + answer.rest() == "abcdef"
     assert answer.count == 6

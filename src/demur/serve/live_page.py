@@ -1,6 +1,6 @@
-"""The live page: one prompt, every model side by side, step by step, with what the guard sees.
+"""The live page: every model's answer to one prompt, side by side and step by step, with the signal.
 
-It shows drafts and tokens that no guard has passed. It is for the operator, not for users.
+It shows drafts and tokens before the guard has passed them. It is for the operator, not for users.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from importlib.resources import files
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
-from demur.serve.asking import prompt_job
-from demur.serve.bodies import DONE, event
-from demur.serve.engine import Engine
-from demur.serve.job import Failed, Finished, Job, Said, Seen
-from demur.serve.refusals import Refusal
+from demur.serve.http_errors import HTTPError
+from demur.serve.model_engine import ModelEngine
+from demur.serve.request import prompt_sequence
+from demur.serve.response import DONE, EventStream, event, submit
+from demur.serve.schema import WatchRequest
+from demur.serve.sequence import Failed, Finished, ServedSequence, StepTaken, TextReleased
 from demur.serve.service import Client, Serving
-from demur.serve.streams import EventStream, submit
-from demur.serve.wire import WatchRequest
 from demur.viz.replay import REFUSAL_WORDS, plain_word
 
-#: Files of the page: where each lies and what it is.
+#: Files of the page: package and media type.
 _FILES = {
     "live.js": ("demur.serve", "text/javascript"),
     "live.css": ("demur.serve", "text/css"),
@@ -31,7 +30,7 @@ _FILES = {
     "replay.css": ("demur.viz", "text/css"),
 }
 
-#: Nothing but the page's own files, and nothing inline.
+#: Allow only the page's own files, and nothing inline.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -52,7 +51,7 @@ async def live() -> Response:
 async def file(name: str) -> Response:
     """A file of the page."""
     if name not in _FILES:
-        raise Refusal(404, "not_found", "Not Found.")
+        raise HTTPError(404, "not_found", "Not Found.")
     package, media_type = _FILES[name]
     return Response(_read(package, name), media_type=media_type)
 
@@ -61,36 +60,38 @@ async def file(name: str) -> Response:
 async def watch(asked: WatchRequest, service: Serving, client: Client) -> Response:
     """Every step of an answer, drafts included."""
     engine = service.engine(asked.model)
-    job = await asyncio.to_thread(
-        prompt_job, engine, asked.prompt, service.limits, client, watched=True
+    sequence = await asyncio.to_thread(
+        prompt_sequence, engine.hosted, asked.prompt, client, watched=True
     )
-    submit(engine, [job])
-    seconds = service.limits.send_seconds
-    return EventStream(_steps(engine, job), engine=engine, jobs=[job], send_seconds=seconds)
+    submit(engine, [sequence])
+    seconds = service.hosting.options.limits.send_seconds
+    return EventStream(
+        _steps(engine, sequence), engine=engine, sequences=[sequence], send_seconds=seconds
+    )
 
 
-async def _steps(engine: Engine, job: Job) -> AsyncIterator[bytes]:
-    """The steps in the form that ``replay.js`` takes, and how it ended."""
-    yield event({"total": min(job.most, engine.sampler.steps)})
+async def _steps(engine: ModelEngine, sequence: ServedSequence) -> AsyncIterator[bytes]:
+    """The steps as ``replay.js`` reads them, then how the sequence ended."""
+    yield event({"total": min(sequence.most, engine.hosted.sampler.steps)})
     texts: dict[int, str] = {-1: ""}
     while True:
-        _, said = await job.events.get()
-        if isinstance(said, Seen):
-            for token in set(said.draft) - texts.keys():
-                texts[token] = engine.model.decode([token], special=True)
-            cells = _cells(said, texts, ends=engine.model.traits.end_ids)
-            yield event({"cells": cells, "sigma": said.sigma, "flagged": said.flagged})
-        elif isinstance(said, Said):
-            yield event({"said": said.text})
-        elif isinstance(said, Finished):
-            yield event({"reason": said.reason, "evidence": said.evidence}) + DONE
+        _, found = await sequence.events.get()
+        if isinstance(found, StepTaken):
+            for token in set(found.draft) - texts.keys():
+                texts[token] = engine.hosted.model.decode([token], special=True)
+            cells = _cells(found, texts, ends=engine.hosted.model.traits.end_ids)
+            yield event({"cells": cells, "sigma": found.sigma, "flagged": found.flagged})
+        elif isinstance(found, TextReleased):
+            yield event({"said": found.text})
+        elif isinstance(found, Finished):
+            yield event({"reason": found.reason, "evidence": found.evidence}) + DONE
             return
-        elif isinstance(said, Failed):
+        elif isinstance(found, Failed):
             yield event({"reason": "failed", "evidence": None}) + DONE
             return
 
 
-def _cells(seen: Seen, texts: Mapping[int, str], *, ends: Collection[int]) -> list[list[str]]:
+def _cells(seen: StepTaken, texts: Mapping[int, str], *, ends: Collection[int]) -> list[list[str]]:
     """Text, state and mark of each position."""
     return [
         [

@@ -1,8 +1,8 @@
-"""The bodies of requests and answers: OpenAI's schema, as far as it is served.
+"""Bodies of requests and responses: the supported part of OpenAI's schema.
 
-https://platform.openai.com/docs/api-reference/chat and .../completions. A field that is not here is
-refused by its name, never ignored: a client that asks for something must not believe that it got it.
-Many clients send every field they know; one with the value it has by default asks for nothing.
+https://platform.openai.com/docs/api-reference/chat and .../completions. Unknown fields are refused
+by name, never ignored, so that no client believes it got what it asked for. Many clients send every
+field they know, so a field with its default value is accepted.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-#: Text that can be encoded.
-Text = Annotated[str, Field(max_length=1 << 20)]
+#: Text of a body.
+BodyText = Annotated[str, Field(max_length=1 << 20)]
 
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Body(BaseModel):
-    """A request body without fields that we do not know."""
+class RequestBody(BaseModel):
+    """A request body that allows no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Part(Body):
-    """A piece of a message; only text can be read."""
+class MessagePart(RequestBody):
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
-    text: Text
+    text: BodyText
 
 
-class Message(Body):
-    """One turn."""
+class ChatMessage(RequestBody):
+    """One message."""
 
     role: Literal["system", "user", "assistant"]
-    content: Text | list[Part]
+    content: BodyText | list[MessagePart]
 
     @property
     def text(self) -> str:
-        """The turn's text, its parts joined."""
+        """The message's text, its parts joined."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
 
 
-#: Fields that are not served, with the values that ask for nothing.
+#: Unsupported fields, with the values that ask for nothing.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
     "echo": (None, False),
@@ -63,24 +63,24 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 
 def _asks(name: str, value: Any) -> bool:
-    """Whether a field asks for something; 0 is not False: ``logprobs: 0`` asks for a token's own."""
+    """Whether a field asks for something. 0 is not False: ``logprobs: 0`` asks for the token's own."""
     return not any(type(value) is type(n) and value == n for n in NEUTRAL.get(name, ()))
 
 
-class StreamOptions(Body):
-    """What else a stream brings."""
+class StreamOptions(RequestBody):
+    """Options of a stream."""
 
     include_usage: bool = False
 
 
-class Generation(Body):
-    """What both ways of asking share. ``user`` names the client's own user and changes nothing."""
+class GenerationRequest(RequestBody):
+    """Fields of both kinds of request. ``user`` names the client's own user and is ignored."""
 
     model: Annotated[str, Field(max_length=512)]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stream: bool | None = None
@@ -95,9 +95,9 @@ class Generation(Body):
         return {name: value for name, value in body.items() if _asks(name, value)}
 
     @model_validator(mode="after")
-    def _streams_where_it_has_options(self) -> Generation:
+    def _streams_where_it_has_options(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("only a stream has stream_options")
+            raise ValueError("stream_options needs stream")
         return self
 
     @property
@@ -107,63 +107,63 @@ class Generation(Body):
 
     @property
     def with_usage(self) -> bool:
-        """Whether the stream ends with a chunk of token counts."""
+        """Whether the stream ends with token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class ChatRequest(Generation):
+class ChatRequest(GenerationRequest):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
 
     @model_validator(mode="after")
     def _ends_with_the_user(self) -> ChatRequest:
         if self.messages[-1].role != "user":
-            raise ValueError("the last message must be of the user")
+            raise ValueError("the last message must have the role user")
         if any(message.role == "system" for message in self.messages[1:]):
-            raise ValueError("only the first message can be of the system")
+            raise ValueError("only the first message can have the role system")
         return self
 
 
-class CompletionRequest(Generation):
-    """``POST /v1/completions``: text that goes on, without a chat template."""
+class CompletionRequest(GenerationRequest):
+    """``POST /v1/completions``: continues a text, without a chat template."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
+    prompt: BodyText | Annotated[list[BodyText], Field(min_length=1, max_length=64)]
 
     @property
     def prompts(self) -> list[str]:
-        """The texts to go on from."""
+        """The texts to continue."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
-class WatchRequest(Body):
-    """``POST /watch``: one prompt, every step of its answer."""
+class WatchRequest(RequestBody):
+    """``POST /watch``: every step of the answer to one prompt."""
 
     model: Annotated[str, Field(max_length=512)]
     prompt: Annotated[str, Field(min_length=1, max_length=1 << 16)]
 
 
-class ClassifyRequest(Body):
-    """NeMo Guardrails' call of a jailbreak classifier."""
+class ClassifyRequest(RequestBody):
+    """Body of NeMo Guardrails' request to a jailbreak classifier."""
 
-    input: Text
+    input: BodyText
 
 
 class GuardrailRequest(BaseModel):
-    """LiteLLM's call of a generic guardrail; it sends much that concerns others.
+    """Body of LiteLLM's request to a generic guardrail; its other fields are ignored.
 
     https://docs.litellm.ai/docs/adding_provider/generic_guardrail_api
     """
 
-    texts: Annotated[list[Text], Field(max_length=64)] = []
+    texts: Annotated[list[BodyText], Field(max_length=64)] = []
     images: list[Any] | None = None
     tool_calls: list[Any] | None = None
     input_type: Literal["request", "response"]
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong."""
+    """An error."""
 
     message: str
     type: str
@@ -172,20 +172,20 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """An error as OpenAI's clients read it."""
+    """An error in OpenAI's form."""
 
     error: ErrorDetail
 
 
 class JailbreakBody(BaseModel):
-    """The answer to NeMo Guardrails, which reads the first field."""
+    """The response to NeMo Guardrails, which reads the first field."""
 
     jailbreak: bool
     reason: str | None = None
 
 
 class GuardrailBody(BaseModel):
-    """The answer to LiteLLM."""
+    """The response to LiteLLM."""
 
     action: Literal["BLOCKED", "NONE"]
     blocked_reason: str | None = None

@@ -1,0 +1,277 @@
+"""Responses in OpenAI's form, whole or as server-sent events, with the guard's evidence beside each
+choice.
+
+A client that disconnects or stops reading cancels its sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, Literal, TypeVar, final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from demur.serve.http_errors import BUSY, FAILED, LATE, HTTPError
+from demur.serve.model_engine import BusyError, ModelEngine
+from demur.serve.sequence import Event, Failed, Finished, ServedSequence, TextReleased
+
+T = TypeVar("T")
+
+#: The end of a stream.
+DONE = b"data: [DONE]\n\n"
+
+#: Stands for a chunk's text until it is known.
+_TEXT = "\0text"
+
+
+def event(value: Mapping[str, Any]) -> bytes:
+    """A server-sent event that holds JSON."""
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+@final
+@dataclass(frozen=True)
+class ResponseFormat:
+    """The form of one request's response.
+
+    Attributes:
+        kind: chat completion or text completion.
+        identity: the request's id.
+        model: the model's name.
+        with_usage: whether a stream has ``usage``.
+        created: Unix time in seconds, the same in every chunk.
+    """
+
+    kind: Literal["chat", "text"]
+    identity: str
+    model: str
+    with_usage: bool = False
+    created: int = field(default_factory=lambda: int(time()))
+    _around: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, init=False, repr=False)
+
+    def whole(
+        self,
+        sequences: Sequence[ServedSequence],
+        texts: Mapping[ServedSequence, str],
+        ends: Mapping[ServedSequence, Finished],
+    ) -> dict[str, Any]:
+        """The body with all choices; a filtered one has no text."""
+        choices = []
+        for sequence in sequences:
+            text = "" if ends[sequence].reason == "content_filter" else texts[sequence]
+            said: dict[str, Any] = {"text": text}
+            if self.kind == "chat":
+                said = {"message": {"role": "assistant", "content": text}}
+            choices.append({"index": sequence.index, **said, **_ending(ends[sequence])})
+        object_ = "chat.completion" if self.kind == "chat" else "text_completion"
+        return {**self._head(object_), "choices": choices, "usage": usage(sequences, ends)}
+
+    def opening(self, sequence: ServedSequence) -> bytes:
+        """The chunk with the role; text completions have none."""
+        if self.kind == "text":
+            return b""
+        return self._chunk(sequence, {"delta": {"role": "assistant", "content": ""}})
+
+    def said(self, sequence: ServedSequence, text: str) -> bytes:
+        """A chunk of text. Everything around the text is encoded once per sequence."""
+        if sequence.index not in self._around:
+            said: dict[str, Any] = {"text": _TEXT}
+            whole = self._chunk(
+                sequence, {"delta": {"content": _TEXT}} if self.kind == "chat" else said
+            )
+            before, _, after = whole.partition(json.dumps(_TEXT).encode())
+            self._around[sequence.index] = before, after
+        before, after = self._around[sequence.index]
+        return before + json.dumps(text).encode() + after
+
+    def closing(self, sequence: ServedSequence, end: Finished) -> bytes:
+        """The only chunk with a finish reason, and with the evidence."""
+        empty: dict[str, Any] = {"delta": {}} if self.kind == "chat" else {"text": ""}
+        return self._chunk(sequence, {**empty, **_ending(end)})
+
+    def counts(
+        self, sequences: Sequence[ServedSequence], ends: Mapping[ServedSequence, Finished]
+    ) -> bytes:
+        """The last chunk, with token counts only."""
+        return event({**self._head(self._chunked), "choices": [], "usage": usage(sequences, ends)})
+
+    @property
+    def _chunked(self) -> str:
+        return "chat.completion.chunk" if self.kind == "chat" else "text_completion"
+
+    def _head(self, object_: str) -> dict[str, Any]:
+        prefix = "chatcmpl" if self.kind == "chat" else "cmpl"
+        about = {"id": f"{prefix}-{self.identity}", "object": object_}
+        return {**about, "created": self.created, "model": self.model}
+
+    def _chunk(self, sequence: ServedSequence, about: Mapping[str, Any]) -> bytes:
+        choice = {"index": sequence.index, "finish_reason": None, "logprobs": None, **about}
+        chunk = {**self._head(self._chunked), "choices": [choice]}
+        return event({**chunk, "usage": None} if self.with_usage else chunk)
+
+
+def usage(
+    sequences: Sequence[ServedSequence], ends: Mapping[ServedSequence, Finished]
+) -> dict[str, int]:
+    """Token counts, including withheld tokens; a prompt counts once for all its sequences."""
+    prompts = {id(sequence.prompt): len(sequence.prompt) for sequence in sequences}
+    read, said = sum(prompts.values()), sum(ends[sequence].tokens for sequence in sequences)
+    return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
+
+
+def _ending(end: Finished) -> dict[str, Any]:
+    about: dict[str, Any] = {"finish_reason": end.reason, "logprobs": None}
+    if end.evidence is not None:
+        filtered, seen = end.reason == "content_filter", bool(end.evidence["flagged"])
+        about["content_filter_results"] = {"jailbreak": {"filtered": filtered, "detected": seen}}
+        about["demur"] = dict(end.evidence)
+    return about
+
+
+def submit(engine: ModelEngine, sequences: Sequence[ServedSequence]) -> None:
+    """Queue the sequences.
+
+    Raises:
+        HTTPError: the queue is full (429).
+    """
+    try:
+        engine.submit(sequences)
+    except BusyError as error:
+        raise BUSY from error
+
+
+async def begun(sequences: Sequence[ServedSequence]) -> bool:
+    """Wait until one of the sequences has a row, so that errors until then have a status. Returns True.
+
+    Raises:
+        HTTPError: the sequences waited too long.
+    """
+    _, first = await sequences[0].events.get()
+    if isinstance(first, Failed):
+        raise _cause(first)
+    return True
+
+
+async def collected(sequences: Sequence[ServedSequence], shape: ResponseFormat) -> dict[str, Any]:
+    """The whole body.
+
+    Raises:
+        HTTPError: the model failed or the sequences waited too long.
+    """
+    texts, ends = dict.fromkeys(sequences, ""), dict[ServedSequence, Finished]()
+    while len(ends) < len(sequences):
+        sequence, said = await sequences[0].events.get()
+        if isinstance(said, Failed):
+            raise _cause(said)
+        if isinstance(said, TextReleased):
+            texts[sequence] += said.text
+        elif isinstance(said, Finished):
+            ends[sequence] = said
+    return shape.whole(sequences, texts, ends)
+
+
+async def chunks(
+    sequences: Sequence[ServedSequence], shape: ResponseFormat
+) -> AsyncIterator[bytes]:
+    """The response as server-sent events; events that are ready together are sent together."""
+    ends = dict[ServedSequence, Finished]()
+    yield b"".join(map(shape.opening, sequences))
+    while len(ends) < len(sequences):
+        ready = await _ready(sequences[0].events)
+        if failed := next((said for _, said in ready if isinstance(said, Failed)), None):
+            yield event(_cause(failed).body) + DONE
+            return
+        texts = {sequence: "" for sequence, _ in ready}
+        for sequence, said in ready:
+            if isinstance(said, TextReleased):
+                texts[sequence] += said.text
+            elif isinstance(said, Finished):
+                ends[sequence] = said
+        parts = [shape.said(sequence, text) for sequence, text in texts.items() if text]
+        parts += [shape.closing(sequence, ends[sequence]) for sequence in texts if sequence in ends]
+        if parts:
+            yield b"".join(parts)
+    yield (shape.counts(sequences, ends) if shape.with_usage else b"") + DONE
+
+
+async def _ready(
+    events: asyncio.Queue[tuple[ServedSequence, Event]],
+) -> list[tuple[ServedSequence, Event]]:
+    """The next event, and all that are ready."""
+    found = [await events.get()]
+    while not events.empty():
+        found.append(events.get_nowait())
+    return found
+
+
+def _cause(failed: Failed) -> HTTPError:
+    return LATE if failed.cause == "time" else FAILED
+
+
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T | None:
+    """The result of ``work``; None, and the work cancelled, if the client disconnects first."""
+    working = asyncio.ensure_future(work)
+    listening = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, listening):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@final
+class EventStream(Response):
+    """A stream of server-sent events. Cancels its sequences when the client disconnects or stops
+    reading.
+
+    Args:
+        parts: the events.
+        engine: engine of the sequences.
+        sequences: cancelled when the stream ends; finished ones are not affected.
+        send_seconds: time limit for the client to read each part.
+        headers: additional headers.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        parts: AsyncIterator[bytes],
+        *,
+        engine: ModelEngine,
+        sequences: Sequence[ServedSequence],
+        send_seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={"X-Accel-Buffering": "no", **(headers or {})})
+        del self.headers["content-length"]
+        self._parts, self._engine, self._jobs = parts, engine, sequences
+        self._seconds = send_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end, or until the client disconnects."""
+        try:
+            await unless_gone(receive, self._send(send))
+        finally:
+            self._engine.cancel(self._jobs)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for part in self._parts:
+            async with asyncio.timeout(self._seconds):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
