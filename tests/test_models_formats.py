@@ -36,7 +36,7 @@ def need(module: str) -> Any:
 
 
 def save_gguf(file: Path, folder: Path, *, kind: str = "llama", quantized: bool = False) -> Path:
-    """A checkpoint of ``save_llama`` as llama.cpp's converter writes it, with a byte-level tokenizer."""
+    """A checkpoint of ``save_llama`` as llama.cpp converts it, with a byte-level tokenizer."""
     gguf = need("gguf")
     need("accelerate")
     config = json.loads((folder / "config.json").read_text())
@@ -141,7 +141,9 @@ def test_gguf_files_that_cannot_be_read(original: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cut\.gguf is no GGUF file, or damaged"):
         demur.load(tmp_path / "cut.gguf")
     (tmp_path / "big-00001-of-00002.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match=r"llama-gguf-split --merge big-00001-of-00002\.gguf big\.gguf"):
+    with pytest.raises(
+        ModelError, match=r"llama-gguf-split --merge big-00001-of-00002\.gguf big\.gguf"
+    ):
         demur.load(tmp_path / "big-00001-of-00002.gguf")
     with pytest.raises(ModelError, match="there is no such file"):
         demur.load(tmp_path / "absent.gguf")
@@ -157,7 +159,9 @@ def test_a_missing_reader_names_its_extra(tmp_path: Path, monkeypatch: pytest.Mo
     folder = save_llama(tmp_path / "base")
     adapter = tmp_path / "lora"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(folder)})
+    )
     save_file({}, adapter / "adapter_model.safetensors")
     for options in ({"name": adapter}, {"name": folder, "adapter": adapter}):
         with pytest.raises(MissingExtraError, match=r"adapter.*demur\[peft\]"):
@@ -165,6 +169,7 @@ def test_a_missing_reader_names_its_extra(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # ------------------------------------------------------------------------------------ adapters
+
 
 def save_lora(folder: Path, base: Path, *, seed: int = 1, **settings: Any) -> Path:
     """A random LoRA of all linear layers, saved by PEFT."""
@@ -316,7 +321,9 @@ def test_a_system_prompt_and_the_template_s_arguments(base: Path, tmp_path: Path
     assert mark.revision == f'{plain.revision}?enable_thinking=false&mood="w6"'
     bare = demur.load(folder, system="")
     assert bare.decode(bare.encode([Prompt(TEXT)]).ids[0].tolist()).split()[0] == "w1"
-    with pytest.raises(InputError, match=r"no argument 'thinking'.*It takes: enable_thinking, mood"):
+    with pytest.raises(
+        InputError, match=r"no argument 'thinking'.*It takes: enable_thinking, mood"
+    ):
         demur.load(folder, template={"thinking": False})
     again = dataclasses.replace(model, template={})
     assert again.chat.options == {}

@@ -254,8 +254,9 @@ class LanguageModel:
             attention = None if attention is None else attention[:, -ids.shape[1] :]
         elif positions is None and attention is None and cache is not None:
             # Some native classes (Bamba) count from 0 whatever the cache holds.
-            if begun := cache.get_seq_length():
-                positions = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
+            begun = cache.get_seq_length()
+            new = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
+            positions = new if begun else None
         caching = {cache_keyword(type(self.body).forward): cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
             output = self.body(

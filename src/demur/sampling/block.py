@@ -35,7 +35,7 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling.layout import Page, Reader, Window, lay_out
-from demur.sampling.noise import Noise, drawn, most_likely, nucleus
+from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.remasking import (
     Remasking,
@@ -293,5 +293,5 @@ class BlockRule:
         if s.temperature == 0:
             return logits, most_likely(logits, self._mask_id)
         # SDAR takes the nucleus of what top_k left.
-        logits = nucleus(nucleus(logits / s.temperature, top_k=s.top_k), top_p=s.top_p)
+        logits = nucleus(nucleus(heated(logits, s.temperature), top_k=s.top_k), top_p=s.top_p)
         return logits, drawn(logits, self._mask_id, asked, noise)
