@@ -1,4 +1,4 @@
-"""What watching costs: a step's guard work alone, and beside a token of a model of 500M parameters."""
+"""Cost of watching: a step's guard work alone, and beside a token of a model of 500M parameters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.models import CONFIGS, batch, random_model
-from demur.guard import StreamingGuard
-from demur.guard.streaming import Group
+from demur.detectors.log_ratio import LogRatio
+from demur.guard import CalibratedGroup, StreamingGuard
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise
 from demur.sri import Anchors
@@ -35,9 +35,14 @@ def random_guard(width: int) -> StreamingGuard:
     harmless, harmful = np.random.default_rng(0).normal(size=(2, STEPS, width)).astype(np.float32)
     mark = Fingerprint("random-llama", "0", {"name": "autoregressive"}, "running", "", "float32")
     level = np.ones(STEPS, dtype=np.float32)
-    group = Group(1e9, np.zeros(100, dtype=np.float32))
     return StreamingGuard(
-        Anchors(harmless, harmful), level, level, {"all": group}, 0.01, "conformal", mark
+        detector=LogRatio(name="sri-step", anchors=Anchors(harmless, harmful)),
+        groups={"all": CalibratedGroup(1e9, np.zeros(100, dtype=np.float32))},
+        alpha=0.01,
+        method="conformal",
+        fingerprint=mark,
+        middle=-level,
+        spread=level,
     )
 
 

@@ -25,7 +25,7 @@ import demur
 from benchmarks.guarding import STEPS, random_guard
 from benchmarks.models import CONFIGS
 from demur.generation import fingerprint
-from demur.guard import Group, StreamingGuard, fit_streaming_guard
+from demur.guard import CalibratedGroup, StreamingGuard, fit_streaming_guard
 from demur.organism import world
 from demur.sampling import Autoregressive
 from demur.types import Record, Traces
@@ -52,7 +52,7 @@ def a_guard() -> StreamingGuard:
     anchors = demur.fit_anchors(known, ["cannot" in t.response for t in known])
     benign = traced("guard", "harmless", 40), traced("calibration", "harmless", 40)
     fitted = fit_streaming_guard(*benign, anchors=anchors, alpha=0.05)
-    return replace(fitted, groups={"all": Group(1e9, fitted.groups["all"].calibration)})
+    return replace(fitted, groups={"all": CalibratedGroup(1e9, fitted.groups["all"].calibration)})
 
 
 def a_large_model(folder: Path) -> tuple[str, Path]:

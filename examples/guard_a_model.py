@@ -20,7 +20,7 @@ guard = demur.fit_guard(
     traced("calibration", "harmless", n=100),
     anchors=anchors,
     alpha=0.01,
-    standardise=True,
+    detector="sri-standardised",
 )
 for kind, attack in (("harmless", "none"), ("harmful", "none"), ("harmful", "role_play")):
     flagged = guard.flag(traced("test", kind, attack))

@@ -29,7 +29,7 @@ PREPARED.set_forkserver_preload(
         "demur.guard",
         "demur.attacks",
         "demur.defenses",
-        "demur.study.report",
+        "demur.study.report.study_page",
         "demur.serve.app",
     ]
 )
@@ -68,13 +68,13 @@ class Desk:
     def __exit__(self, *_: object) -> None:
         for server in self.servers:
             server.terminate()
-            server.join(30)
+            server.join()
 
     def shell(self, text: str) -> None:
         """Every line of a shell fence; each has to end well. ``demur serve`` runs on until the end."""
         for line in re.sub(r"\\\n\s*", "", text).strip().splitlines():
             line, comment = line.replace(WRITTEN, self.address), line.startswith("#")
-            if line.startswith("demur serve "):
+            if re.match(r"demur (--\S+ \S+ )*serve ", line):
                 self._serve(shlex.split(line)[1:])
             elif line and not comment:
                 code = self._run(line)
@@ -99,15 +99,13 @@ class Desk:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                timeout=300,
             ).returncode
 
     def _fork(self, program: list[str] | str) -> int:
         child = PREPARED.Process(target=_child, args=(str(self.folder), str(self.log), program))
         child.start()
-        child.join(300)
-        assert child.exitcode is not None, f"{program} did not end"
-        return child.exitcode
+        child.join()
+        return child.exitcode or 0
 
     def _serve(self, words: list[str]) -> None:
         with socket.socket() as free:
@@ -118,10 +116,8 @@ class Desk:
         child = PREPARED.Process(target=_child, args=(str(self.folder), str(log), words))
         child.start()
         self.servers.append(child)
-        end = time.monotonic() + 120
         while not (log.exists() and "startup complete" in log.read_text()):
             said = log.read_text() if log.exists() else ""
             assert child.is_alive(), f"{words}: {said}"
-            assert time.monotonic() < end, f"{words} did not come up: {said}"
             time.sleep(0.05)
         self.address = f"127.0.0.1:{port}"

@@ -21,13 +21,13 @@ def model() -> LanguageModel:
     return demur.load("organism-ar")
 
 
-def traced(split: world.Split, kind: world.Kind, n: int, *, attack: str = "none") -> Traces:
+def traced(split: world.Split, kind: world.TaskKind, n: int, *, attack: str = "none") -> Traces:
     """Traces of the first n prompts of a set."""
     prompts = world.prompts(split, kind, attack=attack, n=n)
     return demur.trace(model(), prompts, sampler=SAMPLER, batch_size=64)
 
 
-def every_attack(split: world.Split, kind: world.Kind, n: int) -> Traces:
+def every_attack(split: world.Split, kind: world.TaskKind, n: int) -> Traces:
     """Traces of n prompts of a set under each attack and without."""
     return Traces(tuple(t for a in world.ATTACKS for t in traced(split, kind, n, attack=a)))
 

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 
 from demur.metrics import Estimate
-from demur.study.cells import Outcome
-from demur.study.evidence import Evidence, Scores
-from demur.study.results import Measured, Results
+from demur.study.engine.cells import Cell, Subject
+from demur.study.engine.provenance import StudyManifest
+from demur.study.plan.arms import Arm
+from demur.study.plan.spec import Study
+from demur.study.report.evidence import Evidence, Scores
+from demur.study.report.results import Measured, Results
+from demur.study.work.verdicts import Verdicts
+from demur.types import Fingerprint
 from demur.viz.tables import Value
 
 STEPS = 8
@@ -55,26 +60,34 @@ def evidence(
     rows = [kind for kind in kinds for _ in range(kind.n)]
     noise = np.random.default_rng(0).normal(0, 0.02, size=(len(rows), STEPS))
     last = [kind.sigma if kind.ends is None else kind.ends for kind in rows]
-    refuses = np.array([kind.refuses for kind in rows])
+    sigma = np.c_[[[kind.sigma] * (STEPS - 1) for kind in rows], last] + noise
     return Evidence(
         name=name,
         model=name.split(",")[0],
         group=group,
-        fingerprint={"sampler": sampler or {"name": "autoregressive"}, "pooling": "running"},
-        columns={
-            "ids": [f"p{i}" for i in range(len(rows))],
-            "goals": [f"goal {i % 60}" for i in range(len(rows))],
-            "attacks": [kind.attack for kind in rows],
-            "labels": [kind.label for kind in rows],
-            "lengths": [kind.words + i % 3 for i, kind in enumerate(rows)],
-            "tokens": [6] * len(rows),
-            "drafts": [kind.drafts for kind in rows],
-            "refusing": [str(int(kind.refuses)) * STEPS for kind in rows],
-        },
-        refused={"paper": refuses, "strict": np.zeros(len(rows), dtype=np.bool_)},
-        sigma=np.clip(np.c_[[[kind.sigma] * (STEPS - 1) for kind in rows], last] + noise, 0, 1),
+        fingerprint=fingerprint(sampler),
+        rows=Verdicts(
+            ids=tuple(f"p{i}" for i in range(len(rows))),
+            goals=tuple(f"goal {i % 60}" for i in range(len(rows))),
+            attacks=tuple(kind.attack for kind in rows),
+            labels=tuple(kind.label for kind in rows),
+            words=tuple(kind.words + i % 3 for i, kind in enumerate(rows)),
+            tokens=(6,) * len(rows),
+            right=(False,) * len(rows),
+            refused={
+                "paper": tuple(kind.refuses for kind in rows),
+                "strict": (False,) * len(rows),
+            },
+            drafts=tuple(kind.drafts for kind in rows),
+            refusing=tuple(str(int(kind.refuses)) * STEPS for kind in rows),
+            sigma=tuple(map(tuple, np.clip(sigma, 0, 1).tolist())),
+        ),
         sets={"test": len(rows)},
     )
+
+
+def fingerprint(sampler: Mapping[str, Any] | None = None) -> Fingerprint:
+    return Fingerprint("toy", "", sampler or {"name": "autoregressive"}, "running", "", "float32")
 
 
 def scored(one: Evidence, scores: Mapping[str, Scores]) -> Evidence:
@@ -92,20 +105,29 @@ def perfect(one: Evidence) -> Any:
 
 
 def results(
-    *arms: Evidence, measured: Mapping[str, Sequence[Measured]] | None = None, **kwargs: Any
+    *arms: Evidence,
+    measured: Mapping[type[Cell[Any]], Sequence[Measured[Any]]] | None = None,
+    study: Mapping[str, Any] | None = None,
+    **kwargs: Any,
 ) -> Results:
-    manifest = {
-        "arms": [
-            {"name": one.name, "group": one.group, "sampler": one.fingerprint["sampler"]}
+    """Results of some arms; ``study`` are fields of the study file."""
+    fields = {"title": "toy", "models": [{"name": "toy", "model": "toy"}], "sets": {}}
+    manifest = StudyManifest(
+        study=Study.model_validate({**fields, **(study or {})}),
+        command="",
+        arms=tuple(
+            Arm(one.name, one.model, "", "", one.fingerprint.sampler, group=one.group)
             for one in arms
-        ],
-        "study": {"alpha": 0.01, "detectors": []},
-    }
-    return Results(manifest=manifest, evidence=arms, measured=measured or {}, **kwargs)
+        ),
+        cells=(),
+        made_with={},
+    )
+    kinds = {kind.kind: found for kind, found in (measured or {}).items()}
+    return Results(manifest=manifest, evidence=arms, measured=kinds, **kwargs)
 
 
-def cell(value: Mapping[str, Any], **about: Any) -> Measured:
-    return Measured(about, Outcome("done", value))
+def cell(result: Any, error: str = "", **about: Any) -> Measured[Any]:
+    return Measured(Subject(**about), result, error)
 
 
 def value(cell: Value) -> float:

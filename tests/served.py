@@ -8,16 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import httpx
 
 import demur
-from demur.guard import Group, StreamingGuard, fit_streaming_guard
+from demur.generation import default_sampler, fingerprint
+from demur.guard import CalibratedGroup, StreamingGuard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Sampler
@@ -28,7 +28,8 @@ from demur.serve.monitoring import Metrics
 from demur.serve.options import Limits, ServeOptions
 from demur.serve.server import Server, listen
 from demur.serve.service import Keys
-from demur.types import Traces
+from demur.types import Record, Traces, digest
+from waiting import until as until
 
 QUESTION = "how can i share a puzzle ?"
 
@@ -96,8 +97,7 @@ def serving(
         yield Served(f"http://127.0.0.1:{found.getsockname()[1]}", hosting.engines, hosting.metrics)
     finally:
         server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive(), "the server did not come down"
+        thread.join()
         found.close()
 
 
@@ -126,33 +126,32 @@ def without_end(model: LanguageModel) -> LanguageModel:
     return replace(model, traits=replace(model.traits, end_ids=()))
 
 
-def until(true: Any, *, seconds: float = 30.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.005)
+GUARDS: dict[object, StreamingGuard] = {}
 
 
 def a_guard(model: LanguageModel, *, sampler: Sampler | None = None) -> StreamingGuard:
-    """A guard at alpha 0.1, fitted on few prompts of the built-in world."""
+    """A guard at alpha 0.1, fitted on few prompts of the built-in world; once per model and process."""
 
     def traced(split: str, kind: str, n: int) -> Traces:
         return demur.trace(model, world.prompts(split, kind, n=n), batch_size=n, sampler=sampler)
 
-    known = Traces((*traced("anchors", "harmless", 12), *traced("anchors", "harmful", 12)))
-    anchors = demur.fit_anchors(
-        known, ["sorry" in t.response or "cannot" in t.response for t in known]
-    )
-    return fit_streaming_guard(
-        traced("guard", "harmless", 20),
-        traced("calibration", "harmless", 12),
-        anchors=anchors,
-        alpha=0.1,
-    )
+    mark = fingerprint(model, sampler or default_sampler(model), Record())
+    key = digest([asdict(mark), model.traits.end_ids])
+    if key not in GUARDS:
+        known = Traces((*traced("anchors", "harmless", 12), *traced("anchors", "harmful", 12)))
+        refused = ["sorry" in t.response or "cannot" in t.response for t in known]
+        GUARDS[key] = fit_streaming_guard(
+            traced("guard", "harmless", 20),
+            traced("calibration", "harmless", 12),
+            anchors=demur.fit_anchors(known, refused),
+            alpha=0.1,
+        )
+    return GUARDS[key]
 
 
 def at_threshold(guard: StreamingGuard, threshold: float) -> StreamingGuard:
     """The guard with another threshold."""
-    groups = {name: Group(threshold, group.calibration) for name, group in guard.groups.items()}
+    groups = {
+        name: CalibratedGroup(threshold, group.calibration) for name, group in guard.groups.items()
+    }
     return replace(guard, groups=groups)

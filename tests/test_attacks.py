@@ -18,13 +18,12 @@ import demur
 from demur.attacks import ATTACKS, attack_from
 from demur.attacks.attacked import fill
 from demur.attacks.dija import spans
-from demur.attacks.flip import Guidance, Mode, flip
-from demur.attacks.nesting import Form, nest
+from demur.attacks.flip import Disguise, Guidance, flip
+from demur.attacks.nesting import Document, nest
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.generation import trace
 from demur.guard import fit_guard
-from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.prompts import read_prompts, write_prompts
@@ -43,10 +42,10 @@ SIMPLE: list[dict[str, Any]] = [
     {"name": "role_play"},
     {"name": "prefill"},
     {"name": "dija"},
-    *({"name": "context_nesting", "form": form} for form in get_args(Form)),
+    *({"name": "context_nesting", "form": form} for form in get_args(Document)),
     *(
         {"name": "flip", "mode": mode, "guidance": guidance}
-        for mode in get_args(Mode)
+        for mode in get_args(Disguise)
         for guidance in get_args(Guidance)
     ),
 ]
@@ -146,7 +145,7 @@ def test_a_template_must_have_its_slot() -> None:
 @given(GOALS)
 def test_flipped_requests_turn_back(goal: str) -> None:
     spaced = " ".join(goal.split())
-    for mode in get_args(Mode):
+    for mode in get_args(Disguise):
         for guidance in get_args(Guidance):
             attack = attack_from({"name": "flip", "mode": mode, "guidance": guidance})
             (made,) = attack([Prompt(goal)])
@@ -155,10 +154,10 @@ def test_flipped_requests_turn_back(goal: str) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(GOALS, st.sampled_from(get_args(Form)))
+@given(GOALS, st.sampled_from(get_args(Document)))
 @example('say "a"\n| b: {task}', "table")
 @example("two\u2028lines \x7f", "yaml")
-def test_readers_of_a_form_find_the_nested_request(goal: str, form: Form) -> None:
+def test_readers_of_a_form_find_the_nested_request(goal: str, form: Document) -> None:
     body = nest(goal, form).partition("\n\n")[2]
     if form == "json":
         found = json.loads(body)["task"]
@@ -259,7 +258,7 @@ def test_pad_needs_a_masked_response(tiny_ar: LanguageModel) -> None:
 
 
 def harmful(model: LanguageModel, prompts: list[Prompt]) -> float:
-    found = [oracle.judge(t.prompt.goal, answer_of(t)) for t in trace(model, prompts)]
+    found = [oracle.judge(t.prompt.goal, t.answer) for t in trace(model, prompts)]
     return found.count("harmful") / len(found)
 
 
@@ -283,10 +282,10 @@ def test_what_a_judge_reads_begins_at_the_first_span(dlm: LanguageModel) -> None
     (prompt,) = world.prompts("test", "harmless", n=1)
     (made,) = attack_from({"name": "dija", "template": "{goal} take the <mask:6> ."})([prompt])
     (traced,) = trace(dlm, [made])
-    read = answer_of(traced)
+    read = traced.answer
     assert traced.response in read
     assert prompt.goal not in read
     assert len(read.removesuffix(traced.response).split()) == 7
-    assert answer_of(traced, "a draft") == read.removesuffix(traced.response) + "a draft"
-    assert answer_of(replace(traced, filled_prompt="turned round")).startswith("turned round\n")
-    assert answer_of(replace(traced, prompt=prompt)) == traced.response
+    assert traced.answer_with("a draft") == read.removesuffix(traced.response) + "a draft"
+    assert replace(traced, filled_prompt="turned round").answer.startswith("turned round\n")
+    assert replace(traced, prompt=prompt).answer == traced.response

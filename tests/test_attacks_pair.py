@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import demur
-from demur.attacks.pair import PAIR, Cost, Proposal, proposal, rating_of
+from demur.attacks.pair import PAIR, Calls, Proposal, proposal, rating_of
 from demur.attacks.pair_prompts import opening_turns
 from demur.endpoint import Message
 from demur.judges import LocalAssistant
@@ -94,7 +94,7 @@ def test_unread_answers_are_never_hits() -> None:
     garbled = PAIR(attacker=Rewriter(prompt.goal, garbled=1), judge=judge, streams=2, rounds=1)
     (found,) = garbled.attempts([prompt], target=model)
     assert (found.text, found.rating) == (prompt.text, 0)
-    assert found.cost == Cost(attacker=10, unparsed=10)
+    assert found.cost == Calls(attacker=10, unparsed=10)
 
 
 def test_streams_of_one_strategy_are_told_apart_by_their_seeds() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +22,7 @@ from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.sri import fit_anchors
 from demur.types import Prompt, Traces
+from waiting import child, until
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +130,8 @@ search.search(demur.read_prompts("organism:test/harmful", limit=2), target=model
 
 def test_a_killed_search_goes_on_to_the_same_end(organism: LanguageModel, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(state)])
-    deadline = time.monotonic() + 120
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert state.exists()
+    with child(sys.executable, "-c", KILLED, state) as process:
+        until(state.exists, alive=process)
     prompts = demur.read_prompts("organism:test/harmful", limit=2)
     settings = {"opening": "sure", "length": 4, "queries": 32, "candidates": 4, "stop_at": 1.0}
     whole = RandomSearch(**settings).search(prompts, target=organism, seed=5)
@@ -171,9 +164,9 @@ def test_who_knows_the_guard_gets_lower_scores(
 
 
 def test_settings_that_make_no_sense_are_refused(guard: Guard, tiny_ar: LanguageModel) -> None:
-    bare = Guard(**{**vars(guard), "anchors": None})
+    bare = replace(guard, fingerprint=None)
     for values, said in (
-        ({"guard": bare}, "no anchors"),
+        ({"guard": bare}, "bare signals"),
         ({"guard": guard, "likelihood": 0, "penalty": 0}, "one above 0"),
     ):
         with pytest.raises(InputError, match=said):

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,13 @@ from unittest import mock
 import pytest
 
 from demur.cli import main
+from waiting import child, until
 
 COMMANDS = (
     (),
     ("demo",),
+    ("watch",),
+    ("plugins",),
     ("trace",),
     ("anchors",),
     ("signal",),
@@ -80,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         + "".join(f"b{i},how can i conceal a fumber {i} ?,harmful\n" for i in range(3))
     )
     done = demur(
-        *("trace", "prompts.csv", "--model", "organism-ar", "--steps", "24", "--out", "run"),
+        *("trace", "prompts.csv", "--model", "organism-ar", "--set", "steps=24", "--out", "run"),
         "--json",
         cwd=place,
     )
@@ -98,7 +100,8 @@ def test_help_has_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_mistyped_commands_say_what_is_known(tmp_path: Path) -> None:
-    for command in (("trase",), ("trace",), ("ls", "--jsn")):
+    trace = ("trace", "p.csv", "--model", "organism-ar", "--out", "o")
+    for command in (("trase",), ("trace",), ("ls", "--jsn"), (*trace, "--label", "nice")):
         done = demur(*command, cwd=tmp_path)
         assert done.returncode == 2
         assert "Usage: demur" in done.stderr
@@ -126,7 +129,16 @@ def test_the_whole_path(folder: Path) -> None:
     done = demur("signal", "run", "--anchors", "a.safetensors", "--out", "s.csv", cwd=folder)
     assert done.stdout == "6 signals of 24 steps in s.csv\n"
     (folder / "benign.txt").write_text("".join(f"how do i bake a cake {i} ?\n" for i in range(90)))
-    trace = ("trace", "benign.txt", "--model", "organism-ar", "--steps", "24", "--batch-size", "45")
+    trace = (
+        "trace",
+        "benign.txt",
+        "--model",
+        "organism-ar",
+        "--set",
+        "steps=24",
+        "--batch-size",
+        "45",
+    )
     assert demur(*trace, "--label", "harmless", "--out", "benign", cwd=folder).returncode == 0
     fit = ("guard", "fit", "benign", "--anchors", "a.safetensors", "--out", "g.safetensors")
     done = demur(*fit, "--alpha", "0.1", cwd=folder)
@@ -141,7 +153,7 @@ def test_the_whole_path(folder: Path) -> None:
 
 
 def test_stdin_and_resume(folder: Path) -> None:
-    command = ("trace", "-", "--model", "organism-ar", "--steps", "4", "--out", "piped")
+    command = ("trace", "-", "--model", "organism-ar", "--set", "steps=4", "--out", "piped")
     for _ in range(2):
         done = demur(*command, cwd=folder, stdin="hello\nhow are you ?\n")
         assert done.returncode == 0, done.stderr
@@ -159,25 +171,17 @@ WRONG = {
     ),
     "unknown model": (("trace", "prompts.csv", "--model", "no-such-model"), "no-such-model"),
     "unknown rule": (
-        ("trace", "prompts.csv", "--model", "organism-dlm", "--remasking", "best"),
+        ("trace", "prompts.csv", "--model", "organism-dlm", "--set", "remasking=best"),
         "should be 'low_confidence'",
     ),
     "setting of another sampler": (
-        ("trace", "prompts.csv", "--model", "organism-ar", "--remasking", "random"),
+        ("trace", "prompts.csv", "--model", "organism-ar", "--set", "remasking=random"),
         "no setting remasking",
     ),
     "steps that do not divide": (
-        *(
-            (
-                "trace",
-                "prompts.csv",
-                "--model",
-                "organism-dlm",
-                "--block-length",
-                "16",
-                "--steps",
-                "7",
-            ),
+        (
+            *("trace", "prompts.csv", "--model", "organism-dlm"),
+            *("--set", "block_length=16", "--set", "steps=7"),
         ),
         "multiple of 4",
     ),
@@ -185,13 +189,17 @@ WRONG = {
         ("trace", "prompts.csv", "--model", "organism-ar", "--sampler", "masked"),
         "no mask token",
     ),
-    "unknown label": (
-        ("trace", "prompts.csv", "--model", "organism-ar", "--label", "nice"),
-        "Unknown label 'nice'",
+    "misspelt sampler": (
+        ("trace", "prompts.csv", "--model", "organism-dlm", "--sampler", "maskd"),
+        "Unknown sampler 'maskd'. Did you mean 'masked'?",
+    ),
+    "misspelt model": (
+        ("trace", "prompts.csv", "--model", "organism-dml"),
+        "Did you mean 'organism-dlm'?",
     ),
     "setting without a value": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--set", "steps"),
-        "name=value",
+        "NAME=VALUE",
     ),
     "setting of a wrong kind": (
         ("trace", "prompts.csv", "--model", "organism-ar", "--set", "temperature=warm"),
@@ -255,7 +263,7 @@ def test_any_setting_can_be_set(folder: Path, tmp_path: Path) -> None:
 
 def test_special_token_text_is_text(tmp_path: Path) -> None:
     text = "how do i bake a cake ? <|eos|> <|assistant|> sure"
-    command = ("trace", "-", "--model", "organism-ar", "--steps", "4", "--out", "o")
+    command = ("trace", "-", "--model", "organism-ar", "--set", "steps=4", "--out", "o")
     assert demur(*command, cwd=tmp_path, stdin=text).returncode == 0
 
 
@@ -263,26 +271,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("".join(f"how do i bake a cake {i} ?\n" for i in range(400)))
     # Where the tests run in the background of a shell, the signal would be ignored.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    process = subprocess.Popen(
-        [
-            *(
-                sys.executable,
-                "-c",
-                f"{heard}; from demur.cli import main; main()",
-                "trace",
-                "p.txt",
-            ),
-            *("--model", "organism-dlm", "--out", "o", "--batch-size", "2"),
-        ],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
+    command = (
+        *(sys.executable, "-c", f"{heard}; from demur.cli import main; main()", "trace", "p.txt"),
+        *("--model", "organism-dlm", "--out", "o", "--batch-size", "2"),
     )
-    while not list(tmp_path.glob("o/parts/*.parquet")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with child(*command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        until(lambda: list(tmp_path.glob("o/parts/*.parquet")), alive=process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert "Interrupted" in errors
     assert "Traceback" not in errors
@@ -293,7 +289,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_folder(folder: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    command = ("trace", "prompts.csv", "--model", "organism-ar", "--steps", "2")
+    command = ("trace", "prompts.csv", "--model", "organism-ar", "--set", "steps=2")
     done = demur(*command, "--out", tmp_path / "x", cwd=folder)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr

@@ -27,19 +27,18 @@ from demur.defenses import (
     defense_from,
 )
 from demur.defenses.annealing import Annealing
-from demur.defenses.generation import counted
+from demur.defenses.defended import counted
 from demur.defenses.self_examine import verdict
 from demur.defenses.smooth_llm import perturb
 from demur.errors import FingerprintError, InputError
 from demur.generation import trace
 from demur.judges import refusal_judge
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
-from demur.judges.reading import answer_of
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.organism.world import examination
 from demur.sampling import Autoregressive, Block, Masked, Sampler
-from demur.types import Prompt
+from demur.types import Prompt, Record
 
 SHORT = Masked(steps=4, gen_length=8, block_length=8)
 
@@ -75,7 +74,10 @@ def guard(ar: LanguageModel) -> demur.Guard:
         *world.prompts("guard", "harmless", attack="wild", n=30),
     ]
     return demur.fit_guard(
-        demur.trace(ar, benign, batch_size=64), anchors=anchors, alpha=0.2, standardise=True
+        demur.trace(ar, benign, batch_size=64),
+        detector="sri-standardised",
+        anchors=anchors,
+        alpha=0.2,
     )
 
 
@@ -127,7 +129,7 @@ def test_what_fills_masked_slots_is_what_defenses_see(dlm: LanguageModel) -> Non
     prompts = attack(world.prompts("calibration", "harmful", n=12))
     said = trace(dlm, prompts)
     found = SelfExamine()(dlm, prompts)
-    assert [one.undefended for one in found.outcomes] == [answer_of(one) for one in said]
+    assert [one.undefended for one in found.outcomes] == [one.answer for one in said]
     harmful = [oracle.judge(o.prompt.goal, o.undefended) == "harmful" for o in found.outcomes]
     assert sum(harmful) > sum(oracle.judge(t.prompt.goal, t.response) == "harmful" for t in said)
     examined = Prompt(examination(found.outcomes[0].undefended))
@@ -401,7 +403,8 @@ def test_a_batch_of_one_equals_a_batch_of_many(
     sampler = Masked(steps=8, gen_length=16, block_length=8) if name == "diffuguard" else None
     prompts = [questions[i] for i in (0, 3, 6, 13)]
     alone, together = (
-        defense(model, prompts, sampler=sampler, seed=1, batch_size=size) for size in (1, 4)
+        defense(model, prompts, sampler=sampler, record=Record(seed=1), batch_size=size)
+        for size in (1, 4)
     )
     check(together, prompts)
     for one, other in zip(alone.outcomes, together.outcomes, strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 from demur.cli import pages
-from demur.study.spec_file import read_study
+from demur.study.plan.spec_file import read_study
 
 
 def test_the_demo_is_the_quick_study(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 import demur
 from demur.attacks import attack_from
 from demur.detectors import DETECTORS, Detector, detection_method, known_detectors
-from demur.detectors.autoencoder import fit as fit_autoencoder
+from demur.detectors.autoencoder import fit_autoencoder
+from demur.detectors.distance import fit_mahalanobis, fit_static
+from demur.detectors.one_class import fit_isolation_forest, fit_one_class_svm
 from demur.detectors.perplexity import surprisal
 from demur.errors import FingerprintError, InputError
 from demur.metrics import auroc
@@ -87,7 +89,7 @@ class World:
         )
 
 
-def prompts(split: world.Split, kind: world.Kind, attacks: Mapping[str, int]) -> list[Prompt]:
+def prompts(split: world.Split, kind: world.TaskKind, attacks: Mapping[str, int]) -> list[Prompt]:
     return [p for a, n in attacks.items() for p in world.prompts(split, kind, attack=a, n=n)]
 
 
@@ -148,10 +150,11 @@ def test_it_beats_chance_on_a_diffusion_model_or_says_that_it_does_not(
     if name in DIFFUSION_FLOOR:
         assert found >= DIFFUSION_FLOOR[name]
         return
-    module = sys.modules[type(diffusion.fitted[name]).__module__]
-    says = r"On ``organism-dlm``.*does not\s+beat\s+chance.*AUROC (0\.\d+)"
-    said = re.search(says, module.__doc__ or "", re.DOTALL)
-    assert said, f"{module.__name__} says nothing of diffusion models"
+    kind = type(diffusion.fitted[name])
+    says = r"On ``organism-dlm``.*?does not\s+beat\s+chance.*?AUROC (0\.\d+)"
+    documents = f"{kind.__doc__}\n{sys.modules[kind.__module__].__doc__}"
+    said = re.search(says, documents, re.DOTALL)
+    assert said, f"{kind.__name__} says nothing of diffusion models"
     assert found == pytest.approx(float(said[1]), abs=0.1)
 
 
@@ -241,7 +244,13 @@ def test_what_is_missing_is_named(built_in: World) -> None:
 
 def test_what_reads_a_finished_response_is_no_streaming_method() -> None:
     streaming = {n for n, m in known_detectors().items() if m.streaming}
-    assert streaming == {"static", "refusal-direction", "linear-probe", "hesitation"}
+    assert streaming == {
+        "sri-step",
+        "static",
+        "refusal-direction",
+        "linear-probe",
+        "hesitation",
+    }
 
 
 def test_supervised_methods_are_marked() -> None:
@@ -266,14 +275,12 @@ def test_surprisal_is_the_networks_own_loss(built_in: World, tiny_dlm: LanguageM
 
 
 def test_a_step_that_never_varies_does_no_harm() -> None:
-    from demur.detectors import isolation_forest, mahalanobis, one_class_svm, static
-
     flat = np.ones((20, 6), np.float32)
     for fitted in (
         fit_autoencoder(flat, standardise=True),
-        mahalanobis.fit(flat),
-        one_class_svm.fit(flat),
-        isolation_forest.fit(flat),
-        static.fit(flat),
+        fit_mahalanobis(flat),
+        fit_one_class_svm(flat),
+        fit_isolation_forest(flat),
+        fit_static(flat),
     ):
-        assert np.isfinite(fitted.score(flat * 0.5)).all()
+        assert np.isfinite(fitted.score_signals(flat * 0.5)).all()

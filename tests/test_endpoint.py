@@ -20,8 +20,8 @@ from demur.errors import EndpointError, InputError
 from demur.judges import find_judge, judge_all
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.study.judging import harm_judge, refusal_judges
-from demur.study.spec import Judges
+from demur.study.plan.spec import Judges
+from demur.study.work.verdicts import harm_judge, refusal_judges
 
 KEY = "sk-not-a-real-key-0123456789"
 
@@ -276,7 +276,7 @@ def test_a_study_loads_its_judge_once(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(name)
         return load(name)
 
-    monkeypatch.setattr("demur.study.judging.load", counted)
+    monkeypatch.setattr("demur.study.work.verdicts.load", counted)
     judges = Judges(harm="asked-harm", refusal=("asked-refusal",), model="organism-ar-small")
     for _ in range(2):
         harm_judge(judges)([("bake a cake", "no")])
@@ -290,8 +290,8 @@ def test_demur_attack_says_what_asking_cost(
     monkeypatch.setenv("DEMUR_TEST_KEY", KEY)
     out, cache = tmp_path / "p.jsonl", tmp_path / "answers"
     words = ["attack", "pair", "organism:test/harmful", "--limit", "1", "--out", str(out)]
-    words += ["--model", "organism-ar-small", "--sampler-set", "steps=4", "--set", "rounds=1"]
-    words += ["--ask", f"attacker=a@{url}", "--ask", f"judge=j@{url}", "--set", "tries=1"]
+    words += ["--model", "organism-ar-small", "--set", "steps=4", "--attack-set", "rounds=1"]
+    words += ["--ask", f"attacker=a@{url}", "--ask", f"judge=j@{url}", "--attack-set", "tries=1"]
     words += ["--key-variable", "DEMUR_TEST_KEY", "--cache", str(cache), "--reasoning-tokens", "9"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 import guarded
-from demur.guard.delay import detection_delay
+from demur.guard import detection_delay
 from demur.types import Traces
 
 
@@ -33,9 +33,7 @@ def test_delay_of_jailbreaks_and_of_passed_generations() -> None:
 def test_a_diffusion_block_is_out_when_the_next_one_began() -> None:
     guard, traces = guarded.guard(), guarded.traced("test", "harmful", 4, attack="flip")
     mark = dataclasses.replace(guard.fingerprint, sampler={"name": "masked", "steps": 24})
-    guard = dataclasses.replace(
-        guard, anchors=dataclasses.replace(guard.anchors, fingerprint=mark), fingerprint=mark
-    )
+    guard = dataclasses.replace(guard, fingerprint=mark)
     blocks = [np.arange(t.n_steps, dtype=np.int32) // 8 for t in traces]
     by_block = Traces(
         tuple(

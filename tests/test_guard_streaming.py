@@ -108,7 +108,9 @@ def test_rate_at_every_length_on_thousands_of_built_in_generations() -> None:
     a known distribution at every T."""
     small, sampler = demur.load("organism-ar-small"), Autoregressive(steps=128)
 
-    def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -> list[Trace]:
+    def traced(
+        split: world.Split, kind: world.TaskKind, n: int, attack: str = "none"
+    ) -> list[Trace]:
         prompts = world.prompts(split, kind, attack=attack, n=n)
         return list(demur.trace(small, prompts, sampler=sampler, batch_size=128))
 
@@ -253,7 +255,7 @@ def test_finds_answered_jailbreaks_by_half_of_the_steps() -> None:
         guarded.every_attack("guard", "harmless", 60),
         guarded.every_attack("calibration", "harmless", 20),
         anchors=guarded.anchors(),
-        standardise=True,
+        detector="sri-standardised",
     )
     jailbreaks = finished.score(Traces(tuple(harmful)))
     offline = auroc(finished.score(guarded.every_attack("test", "harmless", 12)), jailbreaks).value

@@ -18,6 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import demur
 from demur.errors import InputError
 from demur.guard import Guard, fit_guard
+from demur.integrations import register_display
 from demur.integrations.notebook import show
 from demur.integrations.tracking import report
 from demur.judges import Verdict, refusal_judge
@@ -83,7 +84,6 @@ def test_inspect_eval(guard: Guard, tmp_path: Path) -> None:
         [sys.executable, str(script), asked, model_args, str(tmp_path / "logs")],
         capture_output=True,
         text=True,
-        timeout=200,
         cwd=tmp_path,
     )
     assert done.stdout.strip() == "success None", done.stdout + done.stderr
@@ -110,24 +110,26 @@ def test_inspect_eval(guard: Guard, tmp_path: Path) -> None:
 def test_any_max_tokens_runs(guard: Guard, tmp_path: Path) -> None:
     path = guard.save(tmp_path / "guard.safetensors")
     asked_of = world_prompts("guard", "harmless", n=1)[0].text
-    asked = {
-        ("organism-ar", 8): {"guard": str(path)},
-        ("organism-ar", 500): {"guard": str(path)},
-        ("organism-dlm", 32): {},
-    }
+    asked = [
+        ("organism-ar", 8, {"guard": str(path)}),
+        ("organism-ar", 500, {"guard": str(path)}),
+        ("organism-dlm", 32, {}),
+    ]
     code = """
 import asyncio, json, sys
 from inspect_ai.model import GenerateConfig, get_model
-name, tokens, args = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-model = get_model(f"demur/{name}", config=GenerateConfig(max_tokens=tokens), memoize=False, **args)
-output = asyncio.run(model.generate(sys.argv[4]))
-print(json.dumps([output.completion, output.stop_reason, output.metadata["demur"]]))
+for name, tokens, args in json.loads(sys.argv[1]):
+    settings = GenerateConfig(max_tokens=tokens)
+    model = get_model(f"demur/{name}", config=settings, memoize=False, **args)
+    output = asyncio.run(model.generate(sys.argv[2]))
+    print("said", json.dumps([output.completion, output.stop_reason, output.metadata["demur"]]))
 """
-    for (name, tokens), args in asked.items():
-        command = [sys.executable, "-c", code, name, str(tokens), json.dumps(args), asked_of]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        completion, reason, known = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-c", code, json.dumps(asked), asked_of]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = [line[5:] for line in done.stdout.splitlines() if line.startswith("said ")]
+    for (name, tokens, _), line in zip(asked, said, strict=True):
+        completion, reason, known = json.loads(line)
         assert 0 < len(completion.split()) <= tokens
         assert (reason == "max_tokens") or tokens > 8
         assert ("sigma" in known) == (name == "organism-ar")
@@ -160,15 +162,17 @@ def test_what_a_notebook_shows_by_itself(benign: Traces, anchors: Anchors) -> No
         return str(data.get("text/html", ""))
 
     table = Table("Rates", ("a", "b"), (("x", 1.0),))
-    for value in (benign[0], benign[:2], table, Figure("f", "<svg></svg>", table), Verdict("miss")):
-        assert shown(value).startswith("<iframe sandbox")
+    values = (benign[0], benign[:2], table, Figure("f", "<svg></svg>", table), Verdict("miss"))
+    assert not any(map(shown, values))
+    register_display(shell, demur.show)
+    assert all(shown(value).startswith("<iframe sandbox") for value in values)
     sigma = signal(anchors.states(benign), anchors)
     assert not shown(sigma)
     shell.run_line_magic("load_ext", "demur.integrations.notebook")
     assert shown(sigma).startswith("<iframe sandbox")
     for other in (np.arange(3), np.ones((2, 2, 2), np.float32), sigma - 2, sigma[:0]):
         assert not shown(other)
-    replayed = benign[0].show(sigma[0], tokenizer=demur.load("organism-ar").tokenizer)
+    replayed = show(benign[0], sigma[0], tokenizer=demur.load("organism-ar").tokenizer)
     assert "data-replay" in replayed.html
     assert "<svg" in show(sigma).html
     assert "<svg" in show(sigma[0]).html
@@ -176,6 +180,20 @@ def test_what_a_notebook_shows_by_itself(benign: Traces, anchors: Anchors) -> No
         show(3)
     with pytest.raises(InputError, match="40 signals for 1 traces"):
         show(benign[0], sigma, tokenizer=demur.load("organism-ar").tokenizer)
+
+
+def test_import_in_a_notebook_registers_the_display(tmp_path: Path) -> None:
+    code = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("import demur, sys; assert 'numpy' not in sys.modules or 'torch' not in sys.modules")
+shell.run_cell("from demur.judges import Verdict; value = Verdict('miss')")
+print(shell.display_formatter.format(shell.user_ns["value"])[0]["text/html"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.startswith("<iframe sandbox"), done.stderr
 
 
 def test_metrics_for_a_tracker(benign: Traces, anchors: Anchors, guard: Guard) -> None:

@@ -82,7 +82,7 @@ def test_a_loaded_model_is_asked(folder: str) -> None:
     ("words", "says"),
     [
         (["--judge", "asked-harm"], "--judge-model"),
-        (["--judge", "asked-harm", "--endpoint", "http://localhost:1/v1"], "add --judge-model"),
+        (["--judge", "asked-harm", "--judge-model", "x@localhost"], "http://localhost:8000/v1"),
         (["--judge", "nobody"], "demur judges"),
     ],
 )

@@ -327,3 +327,27 @@ def test_a_system_prompt_and_the_template_s_arguments(base: Path, tmp_path: Path
         demur.load(folder, template={"thinking": False})
     again = dataclasses.replace(model, template={})
     assert again.chat.options == {}
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*", "ignore::UserWarning:peft.*")
+def test_a_network_in_memory_with_an_adapter(base: Path, lora: Path) -> None:
+    peft = need("peft")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    whole = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), lora).eval()
+    model = demur.load(whole, tokenizer=tokenizer, system="w9")
+    ids = model.encode([Prompt(TEXT)]).ids
+    found = model.logits(model.states(ids, None)["last"])
+    torch.testing.assert_close(found, whole(ids).logits, rtol=0, atol=1e-5)
+    plain = demur.load(AutoModelForCausalLM.from_pretrained(base), tokenizer=tokenizer)
+    assert plain.revision != model.revision
+    with pytest.raises(ModelError, match="adapter cannot be set here"):
+        demur.load(whole, tokenizer=tokenizer, adapter=lora)
+    prompted = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(ModelError, match=r"PROMPT_TUNING.*such as LoRA"):
+        demur.load(
+            peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), prompted),
+            tokenizer=tokenizer,
+        )

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demur.organism import grammar, oracle, world
-from demur.organism.grammar import Length, Task
+from demur.organism.grammar import AnswerLength, Task
 
-LENGTHS: tuple[Length, ...] = ("short", "medium", "long")
+LENGTHS: tuple[AnswerLength, ...] = ("short", "medium", "long")
 REFUSALS = (grammar.refusal, grammar.hesitant, grammar.partial, grammar.self_correcting)
 
 
-def _tasks(kind: world.Kind, seed: int = 0) -> list[Task]:
+def _tasks(kind: world.TaskKind, seed: int = 0) -> list[Task]:
     return random.Random(seed).sample(world.tasks("test", kind), 60)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_harmful_answers_are_harmful(length: Length) -> None:
+def test_harmful_answers_are_harmful(length: AnswerLength) -> None:
     rng = random.Random(1)
     for task in _tasks("harmful"):
         said = grammar.answer(task, length, rng)
@@ -41,7 +41,7 @@ def test_refusals_are_refusals_and_not_harmful(form) -> None:
 
 
 @pytest.mark.parametrize("kind", ["harmless", "borderline"])
-def test_other_answers_are_right_but_not_harmful(kind: world.Kind) -> None:
+def test_other_answers_are_right_but_not_harmful(kind: world.TaskKind) -> None:
     rng = random.Random(3)
     for task in _tasks(kind):
         said = grammar.answer(task, "medium", rng)

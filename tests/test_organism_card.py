@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import demur
 from demur import organism
-from demur.organism import manifest, world
-from demur.study.organism_card import Sizes, measure, prompt_sets
+from demur.organism import model_folder, world
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+
+from organism_card import Sizes, measure, prompt_sets
 
 FEW = Sizes(anchors=10, plain=60, wrapped=30, test=4)
 
@@ -36,6 +41,6 @@ def test_a_card_is_plain_data_and_agrees_with_the_oracle() -> None:
 
 def test_shipped_weights_are_the_ones_their_manifest_names() -> None:
     for name in organism.NAMES:
-        assert manifest.intact(organism.path(name))
-        figures = manifest.read(organism.path(name))["figures"]
+        assert model_folder.intact(organism.path(name))
+        figures = model_folder.read(organism.path(name))["figures"]
         assert figures, f"{name} ships without its measured figures"

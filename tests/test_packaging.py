@@ -20,9 +20,7 @@ MEGABYTES = 30
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=200
-    )
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from commanded import Desk
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -25,32 +26,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_python(folder: Path) -> None:
-    for number, code in enumerate(blocks("python")):
-        done = subprocess.run(
-            [sys.executable, "-c", code + "\nprint(sigma.shape)"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        if not number:
-            assert done.stdout == "(2, 32)\n"
+    with Desk(folder) as desk:
+        for number, code in enumerate(blocks("python")):
+            desk.python(code if number else f"{code}\nassert sigma.shape == (2, 32)")
 
 
 def test_commands(folder: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in "".join(blocks("sh")).strip().splitlines():
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=folder,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+    with Desk(folder) as desk:
+        desk.shell("".join(blocks("sh")))
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "sigma.csv").read_text().startswith("id,step_1,")
 

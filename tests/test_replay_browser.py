@@ -22,7 +22,7 @@ from demur.sri import Anchors
 from demur.types import Traces
 from demur.viz.figures import trajectories
 from demur.viz.replay import Scene, replay_html, scene
-from demur.viz.report import Report, Section, write_report
+from demur.viz.report_page import Report, Section, write_report
 from demur.viz.tables import Table
 
 HOSTILE = "w1 <script>window.broken = 1</script> <img src=x onerror='window.broken = 2'>"

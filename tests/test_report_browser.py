@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demur.metrics import Estimate
-from demur.viz.report import Report, Section, write_report
+from demur.viz.report_page import Report, Section, write_report
 from demur.viz.tables import Table
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -15,7 +15,7 @@ from demur.guard import AnyGuard, StreamingGuard, fit_guard
 from demur.organism import world
 from demur.runs import trace_to
 from demur.store import Store
-from demur.study.run_report import write_run_report
+from demur.study.report.run_report import write_run_report
 from demur.types import Traces
 
 

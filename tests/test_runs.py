@@ -40,7 +40,6 @@ def program(*arguments: object) -> Any:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

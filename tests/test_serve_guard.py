@@ -17,8 +17,7 @@ import pytest
 
 import demur
 from demur.errors import FingerprintError, InputError
-from demur.guard import Group, StreamingGuard
-from demur.guard.watcher import Reading, Watcher
+from demur.guard import CalibratedGroup, GuardReading, StreamingGuard, Watcher
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
@@ -245,7 +244,7 @@ def test_the_client_reads_a_block(
         assert found.choices[0].finish_reason == "content_filter"
         evidence = found.choices[0].model_extra
         assert evidence
-        assert evidence["demur"]["guard"] == "sri"
+        assert evidence["demur"]["guard"] == "sri-step"
         assert json.dumps(evidence)
 
 
@@ -286,7 +285,7 @@ def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
 ) -> None:
     """The first passage is no maximum: of scores above the threshold the bet knows nothing more."""
     scores = np.random.default_rng(0).normal(size=2000).astype(np.float32)
-    group = Group(float(np.quantile(scores, 0.8)), np.sort(scores[:500]))
+    group = CalibratedGroup(float(np.quantile(scores, 0.8)), np.sort(scores[:500]))
     judge = Moderator(replace(usual, groups={"all": group}), rows=1)
     for score in scores[500:]:
         # Blocked at the first passage, somewhere between the threshold and the maximum.
@@ -308,7 +307,10 @@ def test_what_was_asked_before_changes_no_bit(usual: StreamingGuard, model: Lang
 def test_the_p_value_that_is_told_is_the_guard_s(usual: StreamingGuard) -> None:
     generator = np.random.default_rng(0)
     first, second = (np.sort(generator.normal(size=n)).astype(np.float32) for n in (40, 60))
-    groups = {"plain": Group(1.5, first), "wrapped": Group(2.0, second, np.full(60, 0.5))}
+    groups = {
+        "plain": CalibratedGroup(1.5, first),
+        "wrapped": CalibratedGroup(2.0, second, np.full(60, 0.5)),
+    }
     guard = replace(usual, groups=groups)
     judge, places = (
         Moderator(guard, rows=1),
@@ -316,7 +318,7 @@ def test_the_p_value_that_is_told_is_the_guard_s(usual: StreamingGuard) -> None:
     )
     for statistic in places:
         job = ServedSequence(prompt=[1], sampler=Masked(), seed=0, most=1, events=asyncio.Queue())
-        judge._readings[job] = Reading(step=1, statistic=statistic)
+        judge._readings[job] = GuardReading(step=1, statistic=statistic)
         told = judge.verdict(job, whole=False)["p_value"]
         assert told == guard.p_value([statistic])[0]
 

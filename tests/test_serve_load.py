@@ -79,8 +79,8 @@ def test_many_streams_equal_single_ones(name: str, streams: int, guarded: bool) 
     guards = [a_guard(model)] if guarded else []
     with serving([model], guards, limits=Limits(rows=64, queue=STREAMS)) as server:
         found = asyncio.run(together(server.url, asked))
-        alone = [asyncio.run(together(server.url, [body]))[0] for body in asked]
-        assert found == alone
+        for place in range(0, streams, 5):  # of each kind: the kinds repeat after 12
+            assert asyncio.run(together(server.url, [asked[place]])) == [found[place]]
         reasons = {reason for _, reason in found}
         assert reasons == {"stop", "length", *(["content_filter"] if guarded else [])}
         if not guarded:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 import demur
 from demur.models.base import LanguageModel
 from demur.organism import world
-from served import Served, a_guard, at_threshold, serving
+from served import Served, a_guard, at_threshold, serving, until
 
 KEY = "a-key-that-is-long-enough"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -159,8 +159,7 @@ def test_stop_ends_the_asking(page: Page, server: Served, monkeypatch: pytest.Mo
     expect(page.get_by_role("button", name="Ask")).to_be_enabled()
     expect(page.locator(".outcome .verdict").first).to_have_text("stopped by you")
     for name in server.engines:
-        page.wait_for_timeout(300)
-        assert server.figure("rows", model=name) == 0
+        until(lambda: server.figure("rows", model=name) == 0)  # noqa: B023
 
 
 def test_the_policy_allows_nothing_else(server: Served) -> None:

@@ -119,7 +119,7 @@ def test_a_copy_that_is_killed_is_not_missed(cluster: Served, alone: Served) -> 
     os.kill(killed, signal.SIGKILL)
     for _ in range(30):
         assert answer(cluster, QUESTION) == expected
-    until(lambda: len(copies() - {killed}) == 2, seconds=120)
+    until(lambda: len(copies() - {killed}) == 2)
     assert answer(cluster, QUESTION) == expected
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,10 @@ from demur.errors import FingerprintError, InputError, SignalError
 from demur.judges import Verdict
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive
-from demur.sri import Anchors, distances
+from demur.sri import Anchors
 from demur.types import Trace, Traces
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def some_anchors(steps: int = 5, width: int = 7, seed: int = 0) -> Anchors:
@@ -29,7 +31,7 @@ def some_anchors(steps: int = 5, width: int = 7, seed: int = 0) -> Anchors:
 
 
 def sigma_by_hand(phi: NDArray[np.float32], anchors: Anchors) -> list[float]:
-    """PAPER section 3, one step at a time."""
+    """arXiv:2602.02600, section 3, one step at a time."""
     out = []
     for state, good, bad in zip(phi, anchors.harmless, anchors.harmful, strict=True):
 
@@ -197,13 +199,17 @@ def test_malicious_anchors_file_runs_nothing(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["llada", "llama_3"])
-def test_the_papers_own_anchors(name: str) -> None:
-    path = SHARED / f"sri_signal_centers_{name}.pt"
-    if not path.is_file():
-        pytest.skip("the released anchors are not beside the project")
-    anchors = demur.import_anchors(path)
-    assert anchors.harmless.shape == (32, 4096)
-    harmless, _ = distances(anchors.harmful, anchors)
-    assert (harmless > 1e-4).all()
-    assert (demur.signal(anchors.harmless, anchors) > 0.9).all()
+@pytest.mark.parametrize("equal_at", [None, 3])
+def test_the_check_of_released_anchors(equal_at: int | None, tmp_path: Path) -> None:
+    import torch
+
+    harmless, harmful = torch.randn(2, 32, 64, dtype=torch.bfloat16)
+    if equal_at is not None:
+        harmful[equal_at] = harmless[equal_at]
+    torch.save((harmless, harmful), tmp_path / "centers.pt")
+    command = [sys.executable, str(SCRIPTS / "check_released_anchors.py"), tmp_path / "centers.pt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if equal_at is None:
+        assert "32 steps of width 64" in done.stdout, done.stderr
+    else:
+        assert "equal at some step" in done.stderr

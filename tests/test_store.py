@@ -153,7 +153,7 @@ def test_where_filters_rows_and_columns_can_be_chosen(run: Path, traces: list[Tr
     assert store.read(columns=["id", "n_steps"]).column_names == ["id", "n_steps"]
     with pytest.raises(InputError, match=r"No column nope .* It has: row, id"):
         list(store.traces(where={"nope": "x"}))
-    with pytest.raises(InputError, match="Column draft holds"):
+    with pytest.raises(InputError, match="Column draft has"):
         list(store.traces(where={"draft": "x"}))
 
 
@@ -361,7 +361,7 @@ def test_newer_damaged_and_missing_manifests_are_refused(tmp_path: Path) -> None
         Store.open(tmp_path / "nowhere")
     with writing(tmp_path, a_manifest(1)):
         pass
-    with pytest.raises(StoreError, match="holds no rows yet"):
+    with pytest.raises(StoreError, match="has no rows yet"):
         Store.open(tmp_path).read()
     path = tmp_path / "manifest.json"
     good = json.loads(path.read_bytes())
@@ -376,7 +376,7 @@ def test_newer_damaged_and_missing_manifests_are_refused(tmp_path: Path) -> None
 
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"holds thesis\.txt and no manifest"):
+    with pytest.raises(StoreError, match=r"has thesis\.txt and no manifest"):
         write(tmp_path, [a_trace(0)])
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(StoreError, match="is a file, not a folder"):

@@ -7,7 +7,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +20,11 @@ from demur.models.base import LanguageModel
 from demur.runs import list_runs, trace_to
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
-from demur.store.local import this_process
+from demur.store.local_folder import this_process
 from demur.types import Trace
 from interrupted import SETTINGS, some_prompts
 from test_store import a_manifest, a_trace, data, same, write
+from waiting import child, until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -35,24 +35,19 @@ def s3() -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with pytest.MonkeyPatch.context() as patch:
+
+    def listening() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with child(*command, **quiet) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}).items():
             patch.setenv(name, value)
-        for _ in range(300):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None
-            time.sleep(0.1)
+        until(listening, alive=server)
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
         yield
-    server.kill()
-    server.wait()
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -225,8 +220,8 @@ def test_a_second_writer_is_told_who_holds_it(place: str) -> None:
 
 
 def test_the_lock_of_a_process_that_died_here_is_replaced(place: str) -> None:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
+    with child(sys.executable, "-c", "") as done:
+        done.wait()
     here = this_process().replace(str(os.getpid()), str(done.pid))
     folder_at(place).write(".lock", here.encode())
     with writing(place, a_manifest(1)):
@@ -240,7 +235,7 @@ def test_the_lock_of_a_process_that_died_here_is_replaced(place: str) -> None:
 
 def test_of_two_that_begin_at_once_one_writes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_at(place)
-    from demur.store.remote import RemoteFolder
+    from demur.store.remote_folder import RemoteFolder
 
     holder = RemoteFolder._holder
     looked: list[str] = []
@@ -269,7 +264,7 @@ def test_settings_and_foreign_folders_are_refused(place: str, traces: list[Trace
         pass
     foreign = folder_at(f"{place}-other")
     foreign.write("thesis.txt", b"mine")
-    with pytest.raises(StoreError, match=r"holds thesis\.txt and no manifest"):
+    with pytest.raises(StoreError, match=r"has thesis\.txt and no manifest"):
         write(str(foreign), traces)
     with pytest.raises(StoreError, match=r"No run in .*demur trace"):
         Store.open(f"{place}-nowhere")
@@ -293,7 +288,7 @@ def test_what_cannot_be_reached_is_told(
 ) -> None:
     with pytest.raises(StoreError, match=r"s3://no-bucket/x cannot be written"):
         write("s3://no-bucket/x", traces)
-    with pytest.raises(InputError, match=r"no runs at sftp://.*s3://"):
+    with pytest.raises(InputError, match=r"cannot store runs at sftp://.*s3://"):
         Store.open("sftp://host/x")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"gs:// needs a package\. Run: pip install gcsfs"):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,23 @@ import yaml
 
 from demur import organism
 from demur.attacks import attack_from
+from demur.errors import StoreError
 from demur.models import load
 from demur.sampling import sampler_from
-from demur.study.cells import Cell, Desk, Folder
-from demur.study.estimates import estimate
-from demur.study.graph import arms_of, cells_of
-from demur.study.locating import locate_all
-from demur.study.report import write_study_report
-from demur.study.results import read_results
-from demur.study.results_file import schema
+from demur.study.engine.cells import WANTED, Cell, Subject
+from demur.study.engine.folder import CellFolder, Workspace, costs
+from demur.study.engine.runner import run_cells
+from demur.study.plan.arms import Arm, arms_of, locate_all
+from demur.study.plan.prompt_sets import StudySet
+from demur.study.plan.spec_file import read_study
+from demur.study.report.results import read_results
+from demur.study.report.results_file import schema
+from demur.study.report.study_page import write_study_report
 from demur.study.run import failures, plan_study, run_study
-from demur.study.running import run_cells
-from demur.study.sets import Set
-from demur.study.spec_file import read_study
-from demur.study.tracing import Arm, sampler_of, target_of, trace_cell
+from demur.study.work.graph import cells_of
+from demur.study.work.traces import AttackCell, TraceCell, sampler_of, target_of
 from demur.types import Prompt
+from waiting import child, until
 
 RUN = "import sys; from demur.cli import main; sys.argv[0] = 'demur'; main()"
 
@@ -108,7 +109,7 @@ def test_results_fit_the_schema_that_ships(made: tuple[Path, Path]) -> None:
     shipped = json.loads(
         (Path(organism.__file__).parents[1] / "study/results.schema.json").read_text()
     )
-    assert shipped == schema(), "write it again: python -m demur.study.results_file"
+    assert shipped == schema(), "write it again: python -m demur.study.report.results_file"
     jsonschema.validate(json.loads((made[1] / "results.json").read_text()), shipped)
 
 
@@ -117,13 +118,10 @@ def test_a_second_run_elsewhere_gives_the_same_tables_after_kills(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", RUN, "study", "run", str(made[0]), "--out", str(out)]
-    kills = 0
-    for pause in (6.0, 9.0):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(pause)
-        os.kill(process.pid, signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-    assert kills, "killed nothing: the study is too small"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for cells in (3, 6):  # killed when so many are done
+        with child(*command, **quiet) as process:
+            until(lambda: len([*out.rglob("cell.json")]) >= cells, alive=process)  # noqa: B023
     study, folder = read_study(made[0])
     before = {p: p.stat().st_mtime_ns for p in out.rglob("cell.json")}
     run_study(study, folder, out)
@@ -134,7 +132,7 @@ def test_a_second_run_elsewhere_gives_the_same_tables_after_kills(
 
 def test_the_report_is_remade_without_models(made: tuple[Path, Path], tmp_path: Path) -> None:
     code = (
-        "import sys; from demur.study.report import write_study_report as w;"
+        "import sys; from demur.study.report.study_page import write_study_report as w;"
         "import demur.models; demur.models.load = None;"
         f"w({str(made[1])!r}, {str(tmp_path)!r})"
     )
@@ -215,36 +213,102 @@ def test_cells_follow_what_they_need(made: tuple[Path, Path]) -> None:
         seen.add(cell.key)
 
 
+@dataclass(frozen=True)
+class Number:
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragile(Cell[Number]):
+    """Fails while the file is there."""
+
+    kind = "a"
+    broken: Path
+    arm: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm=self.arm)
+
+    @property
+    def name(self) -> str:
+        return "fragile"
+
+    def run(self, workspace: Workspace) -> Number:
+        if self.broken.exists():
+            raise ValueError("not yet")
+        return Number(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class User(Cell[Number]):
+    """Counts those of the wanted cells that are done."""
+
+    kind = "b"
+    used: tuple[Fragile, ...] = field(metadata=WANTED)
+
+    def run(self, workspace: Workspace) -> Number:
+        return Number(sum(workspace.result(cell).n for cell in workspace.done(self.used)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needer(Cell[Number]):
+    kind = "c"
+    needed: Fragile
+
+    def run(self, workspace: Workspace) -> Number:
+        return workspace.result(self.needed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Cell[Number]):
+    kind = "a"
+    count: int
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm="m")
+
+    @property
+    def units(self) -> int:
+        return self.count
+
+    def run(self, workspace: Workspace) -> Number:
+        time.sleep(0.2)
+        return Number(self.count)
+
+
 def test_a_result_made_without_a_wanted_cell_is_made_again_once_it_is_there(
     tmp_path: Path,
 ) -> None:
-    broken = [True]
-
-    def fragile(desk: Desk) -> dict[str, Any]:
-        if broken[0]:
-            raise ValueError("not yet")
-        return {"n": 1}
-
-    first = Cell("a", "fragile", {}, fragile)
-    second = Cell("b", "user", {}, lambda desk: {"seen": len(desk.there([first]))}, wants=(first,))
-    third = Cell("c", "needer", {}, lambda desk: {}, needs=(first,))
-    cells = [first, second, third]
-    states = [one.state for one in run_cells(cells, Folder(tmp_path), tick=lambda *_: None)]
+    first = Fragile(broken=tmp_path / "broken")
+    first.broken.touch()
+    cells = [first, User(used=(first,)), Needer(needed=first)]
+    folder = CellFolder(tmp_path)
+    states = [one.state for one in run_cells(cells, folder, progress=lambda *_: None)]
     assert states == ["failed", "done", "failed"]
-    assert (
-        "a of fragile, which failed: ValueError: not yet" in Folder(tmp_path).outcome(third).error
-    )
-    broken[0] = False
-    outcomes = run_cells(cells, Folder(tmp_path), tick=lambda *_: None)
+    error = folder.outcome(cells[2]).error
+    assert "a of fragile, which failed: ValueError: not yet" in error
+    first.broken.unlink()
+    outcomes = run_cells(cells, folder, progress=lambda *_: None)
     assert [one.state for one in outcomes] == ["done"] * 3
-    assert outcomes[1].value == {"seen": 1}
+    assert outcomes[1].result(User) == outcomes[2].result(Needer) == Number(1)
 
 
-def test_estimates_take_measured_rates(tmp_path: Path) -> None:
-    slow = Cell("a", "slow", {"x": 1}, lambda desk: time.sleep(0.2) or {}, units=2, arm="m")
-    run_cells([slow], Folder(tmp_path), tick=lambda *_: None)
-    more = Cell("a", "more", {"x": 2}, lambda desk: {}, units=20, arm="m")
-    there, ahead = estimate([slow, more], tmp_path)
+def test_a_result_of_another_type_is_damage(tmp_path: Path) -> None:
+    first = Fragile(broken=tmp_path / "broken")
+    folder = CellFolder(tmp_path)
+    run_cells([first], folder, progress=lambda *_: None)
+    file = folder.path(first) / "cell.json"
+    file.write_text(file.read_text().replace('"n": 1', '"n": "many"'))
+    with pytest.raises(StoreError, match=r"is damaged\. Remove that folder"):
+        run_cells([Needer(needed=first)], folder, progress=lambda *_: None)
+
+
+def test_costs_take_measured_rates(tmp_path: Path) -> None:
+    slow = Slow(count=2)
+    run_cells([slow], CellFolder(tmp_path), progress=lambda *_: None)
+    there, ahead = costs([slow, Slow(count=20)], tmp_path)
     assert (there.state, ahead.state, ahead.measured) == ("done", "waiting", True)
     assert ahead.seconds == pytest.approx(10 * there.seconds)
 
@@ -262,12 +326,8 @@ def test_models_are_loaded_as_the_study_says(tmp_path: Path) -> None:
     for path in (plain, half, moved):
         study, folder = read_study(path)
         arms[path] = arms_of(study, locate_all(study, folder))[0]
-    assert (
-        Desk(Folder(tmp_path), lambda units: None)
-        .model(arms[half].location, arms[half].options)
-        .dtype
-        == "bfloat16"
-    )
+    workspace = Workspace(CellFolder(tmp_path), lambda units: None)
+    assert workspace.model(arms[half]).dtype == "bfloat16"
     assert arms[plain].inputs == arms[moved].inputs != arms[half].inputs
 
 
@@ -282,6 +342,11 @@ def test_attacks_meet_the_model_under_the_arm_s_sampler() -> None:
     # floor(floor(R / 3) / 1.5) positions from anchor to anchor
     assert (whole.response, short.response) == ((14, "sure", 13, "then"), (6, "sure", 5, "then"))
     plain = Arm("whole", "DLM", "organism-dlm", model.revision)
-    chosen = Set("test", "test", (Prompt("bake"),), {"name": "pad"})
-    first, second = (trace_cell(one, chosen, seed=0, batch_size=1)[0] for one in (arm, plain))
+    chosen = StudySet("test", "test", (Prompt("bake"),), {"name": "pad"})
+    first, second = (AttackCell(arm=one, chosen=chosen, seed=0) for one in (arm, plain))
     assert first.key != second.key
+    batches = [
+        TraceCell(arm=arm, chosen=chosen, attack=first, seed=0, batch_size=size) for size in (1, 2)
+    ]
+    assert batches[0].key == batches[1].key, "the batch size changes no result"
+    assert batches[0].needs == (first,)

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,24 @@ import yaml
 
 import demur
 from demur import organism
-from demur.defenses import defense_from
-from demur.defenses.generation import counted, generate
+from demur.defenses import Setup, defense_from
+from demur.defenses.defended import counted
 from demur.errors import DemurError, InputError
 from demur.generation import trace
 from demur.models.checkpoint import find
 from demur.sampling import sampler_from
-from demur.study.cells import Cell, Desk, Folder
-from demur.study.estimates import estimate
-from demur.study.graph import cells_of
-from demur.study.locating import locate_all
-from demur.study.pooling import pooled_again
-from demur.study.run import plan_study, run_study, together
-from demur.study.running import run_cells, run_cells_at_once
-from demur.study.sets import missing_files, one_a_goal, prompt_sets
-from demur.study.spec_file import read_study
+from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
+from demur.study.engine.folder import CellFolder, Workspace, costs
+from demur.study.engine.provenance import together
+from demur.study.engine.runner import run_cells, run_in_processes
+from demur.study.plan.arms import locate_all
+from demur.study.plan.prompt_sets import missing_files, one_a_goal, prompt_sets
+from demur.study.plan.spec_file import read_study
+from demur.study.run import plan_study, run_study
+from demur.study.work.graph import cells_of
+from demur.study.work.traces import pooled_again
 from demur.types import Prompt, Record
+from waiting import child, until
 
 SMALL = {
     "title": "small",
@@ -117,54 +118,79 @@ def test_processes_give_what_one_gives_and_die_with_the_one_that_started_them(
 ) -> None:
     code = (
         "import sys; from demur.study.run import run_study;"
-        "from demur.study.spec_file import read_study;"
+        "from demur.study.plan.spec_file import read_study;"
         f"run_study(*read_study({str(made / 'study.yaml')!r}), {str(tmp_path / 'out')!r}, workers=2)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    while not list((tmp_path / "out").rglob("cell.json")):
-        assert process.poll() is None
-        time.sleep(0.2)
-    workers = children(process.pid)
-    assert len(workers) >= 2
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 5
-    while any(alive(pid) for pid in workers):
-        assert time.monotonic() < deadline, "a worker outlived the run"
-        time.sleep(0.05)
+    with child(sys.executable, "-c", code) as process:
+        until(lambda: list((tmp_path / "out").rglob("cell.json")), alive=process)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+    until(lambda: not any(alive(pid) for pid in workers))
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("cell.json")}
     run_study(*read_study(made / "study.yaml"), tmp_path / "out", workers=2)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert values(tmp_path / "out") == values(made / "out")
 
 
-def chain(folder: Path) -> list[Cell]:
-    """Cells that fail, that kill their process while a file is there, and that need another."""
+@dataclass(frozen=True)
+class Number:
+    n: int
 
-    def deadly(desk: Desk) -> dict[str, Any]:
-        if (folder / "deadly").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {"n": 1}
 
-    def broken(desk: Desk) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Broken(Cell[Number]):
+    kind, name = "a", "broken"
+
+    def run(self, workspace: Workspace) -> Number:
         raise ValueError("not today")
 
-    first = Cell("a", "broken", {}, broken)
-    second = Cell("b", "needer", {}, lambda desk: {}, needs=(first,))
-    third = Cell("c", "deadly", {}, deadly, wants=(first,))
-    again = replace(third, name="the same, of another arm")
-    return [first, second, third, again]
+
+@dataclass(frozen=True, kw_only=True)
+class Needer(Cell[Number]):
+    kind, name = "b", "needer"
+    needed: Broken
+
+    def run(self, workspace: Workspace) -> Number:
+        return Number(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadly(Cell[Number]):
+    """Kills its process while the file is there."""
+
+    kind, name = "c", "deadly"
+    file: Path = field(metadata=keyed_by(str))
+    used: Broken = field(metadata=WANTED)
+    arm: str = field(metadata=UNKEYED)
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm=self.arm)
+
+    def run(self, workspace: Workspace) -> Number:
+        if self.file.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Number(1)
 
 
 def test_failures_are_told_as_in_one_process_and_a_killed_one_ends_the_run(tmp_path: Path) -> None:
-    make, folder = partial(chain, tmp_path), Folder(tmp_path / "out")
-    (tmp_path / "deadly").touch()
+    first, file = Broken(), tmp_path / "deadly"
+    cells = [
+        first,
+        Needer(needed=first),
+        Deadly(file=file, used=first, arm="one"),
+        Deadly(file=file, used=first, arm="two"),
+    ]
+    folder = CellFolder(tmp_path / "out")
+    file.touch()
     with pytest.raises(DemurError, match=r"exit code -9.*deadly.*--workers 1"):
-        run_cells_at_once(make, folder, workers=2, tick=lambda *_: None)
-    (tmp_path / "deadly").unlink()
+        run_in_processes(cells, folder, workers=2, progress=lambda *_: None)
+    file.unlink()
     ticks: list[int] = []
-    found = run_cells_at_once(make, folder, workers=2, tick=lambda _, done, of: ticks.append(done))
-    one = run_cells(make(), Folder(tmp_path / "one"), tick=lambda *_: None)
+    found = run_in_processes(
+        cells, folder, workers=2, progress=lambda _, done, of: ticks.append(done)
+    )
+    one = run_cells(cells, CellFolder(tmp_path / "one"), progress=lambda *_: None)
     assert [(o.state, o.error) for o in found] == [(o.state, o.error) for o in one]
     assert [o.state for o in found] == ["failed", "failed", "done", "done"]
     assert ticks == sorted(ticks)
@@ -219,7 +245,7 @@ def test_every_missing_file_is_named_at_once_and_the_plan_goes_without(tmp_path:
 def test_a_plan_asks_no_hub() -> None:
     code = (
         "import socket; socket.socket.connect = None; from demur.study.run import plan_study;"
-        "from demur.study.spec_file import read_study;"
+        "from demur.study.plan.spec_file import read_study;"
         "print(len(plan_study(*read_study('paper'), 'x')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -257,7 +283,7 @@ def test_anchors_depend_on_who_judges_refusals(tmp_path: Path) -> None:
 
 def test_what_cells_were_made_with_is_told_together(made: Path) -> None:
     manifest = json.loads((made / "out" / "study.json").read_text())
-    assert manifest["made with"]["packages"]["torch"]
+    assert manifest["made_with"]["packages"]["torch"]
     cells = [json.loads(p.read_text()) for p in (made / "out").rglob("cell.json")]
     assert all(one["made"]["demur"] == demur.__version__ for one in cells)
     other = {"demur": "9", "packages": {"torch": "1"}}
@@ -268,16 +294,37 @@ def test_what_cells_were_made_with_is_told_together(made: Path) -> None:
 
 
 def test_searches_begin_with_the_prompt_as_it_is(made: Path) -> None:
-    tries = next(v["tries"] for v in values(made / "out").values() if "tries" in v)
-    assert [place for place, queries, *_ in tries if queries == 0] == [0, 1]
+    sent = next(v["attempts"] for v in values(made / "out").values() if "attempts" in v)
+    assert [one["goal"] for one in sent if one["queries"] == 0] == [0, 1]
 
 
-def test_estimates_take_the_rates_of_stale_cells_too(tmp_path: Path) -> None:
-    old = Cell("a", "x", {"n": 1}, lambda desk: time.sleep(0.1) or {}, units=2, arm="m")
-    run_cells([old], Folder(tmp_path), tick=lambda *_: None)
-    new, other = replace(old, inputs={"n": 2}, units=20), replace(old, inputs={}, arm="n", pace=3.0)
-    ahead, unknown = estimate([new, other], tmp_path)
-    assert ahead.seconds == pytest.approx(1.0, rel=0.5)
+@dataclass(frozen=True, kw_only=True)
+class Slow(Cell[Number]):
+    kind, name = "a", "slow"
+    n: int
+    count: int
+    arm: str = "m"
+    pace: float = field(default=0.002, metadata=UNKEYED)
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm=self.arm)
+
+    @property
+    def units(self) -> int:
+        return self.count
+
+    def run(self, workspace: Workspace) -> Number:
+        time.sleep(0.1)
+        return Number(self.n)
+
+
+def test_costs_take_the_rates_of_stale_cells_too(tmp_path: Path) -> None:
+    run_cells([Slow(n=1, count=2)], CellFolder(tmp_path), progress=lambda *_: None)
+    new, other = Slow(n=2, count=20), Slow(n=0, count=2, arm="n", pace=3.0)
+    (done,) = costs([Slow(n=1, count=2)], tmp_path)
+    ahead, unknown = costs([new, other], tmp_path)
+    assert ahead.seconds == pytest.approx(10 * done.seconds)
     assert (ahead.measured, unknown.measured, unknown.seconds) == (True, False, 6.0)
 
 
@@ -287,7 +334,7 @@ def test_arms_of_one_sampler_share_their_generations() -> None:
     places: dict[str, set[str]] = {}
     for cell in cells:
         if cell.kind == "traces":
-            places.setdefault(cell.arm, set()).add(cell.place)
+            places.setdefault(cell.subject.arm, set()).add(cell.place)
     assert places["diffusion, AR order"] == places["diffusion, blocks of 1"]
 
 
@@ -307,7 +354,7 @@ def test_defenses_take_the_generation_they_are_compared_with(
     prompts, sampler = organism_prompts(5), sampler_from(model.traits.sampler)
     defense = defense_from({"name": name, **settings})
     alone = defense(model, prompts, sampler=sampler)
-    shared = generate(model, prompts, sampler=sampler, seed=0, batch_size=8)
+    shared = Setup(model=model, sampler=sampler).answer(prompts)
     with counted(model) as spent:
         found = defense(model, prompts, sampler=sampler, undefended=shared)
     with counted(model) as whole:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from demur.errors import InputError
-from demur.study.sets import prompt_sets
-from demur.study.spec import Judges, Study
-from demur.study.spec_file import read_study, shipped_names
+from demur.study.plan.prompt_sets import prompt_sets
+from demur.study.plan.spec import Judges, Study
+from demur.study.plan.spec_file import read_study, shipped_names
 
 GOOD = """\
 title: a study
@@ -60,7 +60,7 @@ def test_sets_are_cut_to_the_share_and_to_few(tmp_path: Path) -> None:
         (("models:", "judges: {refusal: [asked-refusal]}\nmodels:"), "asked-refusal needs a model"),
         (
             ("models:", "judges: {endpoint: 'http://x/v1'}\nmodels:"),
-            "no model of it is named",
+            "judges.model is empty",
         ),
         (
             ("models:", "judges: {harm: wildguard, model: m, endpoint: 'http://x/v1'}\nmodels:"),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from demur.metrics import Estimate
-from demur.study.evidence import Evidence, Scores
-from demur.study.finding import SAID, Finding, agreement
-from demur.study.results import Results
-from demur.study.summary import findings
+from demur.study.report.evidence import Evidence, Scores
+from demur.study.report.findings import SAID, Finding, agreement, findings
+from demur.study.work.verdicts import Verdicts
+from hand_made import fingerprint, results
 
 N = 40
 
@@ -21,28 +21,27 @@ def arm(
 ) -> Evidence:
     """``N`` attacked and ``N`` harmless rows; a share of the first ends harmful, the rest refused."""
     bad = int(harmful * N)
-    drafts = ["01"] * bad + ["00"] * (2 * N - bad)
-    refused = np.array([False] * bad + [True] * (N - bad) + [False] * N)
+    refused = (False,) * bad + (True,) * (N - bad) + (False,) * N
     return Evidence(
         name=name,
         model=name.split(",")[0],
         group=group,
-        fingerprint={"sampler": sampler or {"name": "autoregressive"}},
-        columns={
-            "ids": [str(i) for i in range(2 * N)],
-            "goals": [str(i) for i in range(2 * N)],
-            "labels": ["harmful"] * N + ["harmless"] * N,
-            "attacks": ["flip"] * N + ["none"] * N,
-            "drafts": drafts,
-        },
-        refused={"paper": refused},
-        sigma=np.where(refused, 0.1, 0.9)[:, None].repeat(2, axis=1),
+        fingerprint=fingerprint(sampler),
+        rows=Verdicts(
+            ids=tuple(str(i) for i in range(2 * N)),
+            goals=tuple(str(i) for i in range(2 * N)),
+            labels=("harmful",) * N + ("harmless",) * N,
+            attacks=("flip",) * N + ("none",) * N,
+            words=(5,) * 2 * N,
+            tokens=(5,) * 2 * N,
+            right=(False,) * 2 * N,
+            refused={"paper": refused},
+            drafts=("01",) * bad + ("00",) * (2 * N - bad),
+            refusing=("00",) * 2 * N,
+            sigma=tuple((0.1, 0.1) if one else (0.9, 0.9) for one in refused),
+        ),
         sets={"test": 2 * N},
     )
-
-
-def results(*arms: Evidence) -> Results:
-    return Results({"study": {"alpha": 0.01}, "arms": []}, arms)
 
 
 def about(found: list[Finding], word: str) -> Finding:
@@ -109,7 +108,7 @@ def test_kinds_that_differ_within_chance_are_not_told_apart() -> None:
     both = arm("AR", harmful=0.5), arm("DLM", harmful=0.45, sampler=MASKED)
     one = about(findings(results(*both)), "attack success rate")
     assert one.agreement == "cannot be told"
-    assert "cannot be told apart from chance in 1" in one.text
+    assert "1 are not significant" in one.text
 
 
 def test_the_detector_says_what_it_has_seen_and_where_it_was_measured() -> None:
@@ -125,7 +124,9 @@ def test_the_detector_says_what_it_has_seen_and_where_it_was_measured() -> None:
 
 def test_false_alarms_are_said_of_plain_prompts_too() -> None:
     one = arm("AR", harmful=0.5)
-    flagged = one.rows("harmless") & (np.arange(2 * N) % 4 == 0)
+    flagged = one.where("harmless") & (np.arange(2 * N) % 4 == 0)
     one.scores["sri"] = Scores("sri", "detector", False, 0.5, flagged.astype(float))  # type: ignore[index]
-    found = about(findings(results(one)), "aimed at .01")
-    assert "plain ones at .25 (above that beyond chance on 1 of 1 arms)" in found.text
+    found = about(findings(results(one)), "target false-positive rate of .01")
+    assert (
+        "flags .25 of plain ones (significantly more than the target on 1 of 1 arms)" in found.text
+    )

@@ -12,26 +12,16 @@ import numpy as np
 import pytest
 
 from demur.metrics import Estimate
-from demur.study import paper
-from demur.study.cells import Outcome
-from demur.study.evidence import FEWEST, IMPOSSIBLE, Evidence
-from demur.study.figures import budget, causality, delay, dynamics, plane, recovery, trajectories
-from demur.study.results import Measured, Results, read_results
+from demur.study.engine.cells import CellOutcome
+from demur.study.plan.arms import Arm, ArmGroup
+from demur.study.plan.spec_file import read_study
+from demur.study.report import detection, protection, rates, recovery, rows, samplers
+from demur.study.report.evidence import FEWEST, IMPOSSIBLE, Evidence
+from demur.study.report.results import Measured, Results, read_results
 from demur.study.run import failures, run_study
-from demur.study.spec_file import read_study
-from demur.study.tables import (
-    ablation,
-    defenses,
-    detection,
-    failed,
-    false_positives,
-    judges,
-    rates,
-    same_weights,
-    second_opinion,
-)
-from demur.study.tables import delay as delays
-from demur.study.tables import recovery as recovered
+from demur.study.work.defense import Cost, DefendedRow, DefenseCell, DefenseResult, Ending
+from demur.study.work.guards import DelayCell, Delays, SetDelay
+from demur.study.work.suffix_attack import Attempt, SearchResult, SuffixAttackCell
 from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 from hand_made import (
     ATTACKED,
@@ -42,6 +32,7 @@ from hand_made import (
     Kind,
     cell,
     evidence,
+    fingerprint,
     pair,
     perfect,
     results,
@@ -58,18 +49,18 @@ def column(table: Table, name: str, first: str) -> list[Value]:
 
 
 def test_recovery_counts_drafts_that_were_taken_back() -> None:
-    table = recovered.recovery_table(results(evidence()))
+    table = recovery.recovery_table(results(evidence()))
     entered = BROKEN.n + REVISED.n
     assert column(table, "generations with a harmful draft", "toy") == [entered]
     assert value(column(table, "HRR", "toy")[0]) == pytest.approx(REVISED.n / entered)
-    assert column(table, "HRR", f"Dream{paper.MARK}") == [0.96]
+    assert column(table, "HRR", f"Dream{rows.MARK}") == [0.96]
 
 
 def test_few_successes_are_no_figure() -> None:
     few = evidence(kinds=(*HARMLESS, replace(BROKEN, n=9), replace(ATTACKED[0], n=20)))
     few = scored(few, {"sri": scores("sri", perfect(few))})
     of = results(few)
-    assert column(recovered.recovery_table(of), "HRR", "toy") == [TOO_FEW]
+    assert column(recovery.recovery_table(of), "HRR", "toy") == [TOO_FEW]
     assert column(detection.detection_table(of), "AUROC", "toy") == [TOO_FEW]
     assert column(detection.detectors_table(of), "mean AUROC", "sri") == [TOO_FEW]
 
@@ -83,9 +74,9 @@ def test_detectors_are_summed_up_over_models() -> None:
     table = detection.detectors_table(results(*arms))
     assert column(table, "mean AUROC", "sri") == [0.75]
     assert column(table, "standard deviation", "sri")[0] == pytest.approx(np.std([1, 0.5], ddof=1))
-    assert column(table, "mean AUROC", f"sri{paper.MARK}") == [0.920]
-    rows = detection.detection_table(results(*arms))
-    assert [value(cell) for cell in column(rows, "AUROC", "two")] == [0.5]
+    assert column(table, "mean AUROC", f"sri{rows.MARK}") == [0.920]
+    table = detection.detection_table(results(*arms))
+    assert [value(cell) for cell in column(table, "AUROC", "two")] == [0.5]
 
 
 def test_rates_that_so_few_harmless_prompts_cannot_show_are_not_shown() -> None:
@@ -114,10 +105,10 @@ def test_outcomes_part_the_attacked_prompts() -> None:
 
 def test_false_positives_are_counted_where_they_are() -> None:
     one = evidence()
-    flips = one.rows("harmless", "flip").astype(float)
+    flips = one.where("harmless", "flip").astype(float)
     twin = "sri, fitted on plain"
     both = {"sri": scores("sri", np.zeros(len(flips))), twin: scores(twin, flips)}
-    table = false_positives.false_positives_table(results(scored(one, both)))
+    table = detection.false_positives_table(results(scored(one, both)))
     assert [value(cell) for cell in column(table, "plain", "toy")] == [0, 0]
     for wrapped in ("in wrappers", "flip"):
         assert [value(cell) for cell in column(table, wrapped, "toy")] == [0, 1]
@@ -126,18 +117,18 @@ def test_false_positives_are_counted_where_they_are() -> None:
 
 def test_prompts_that_no_detector_saw_are_not_called_harmless() -> None:
     one = evidence()
-    unseen = np.where(one.rows("borderline"), np.nan, 0.0)
-    table = false_positives.false_positives_table(
-        results(scored(one, {"sri": scores("sri", unseen)}))
-    )
+    unseen = np.where(one.where("borderline"), np.nan, 0.0)
+    table = detection.false_positives_table(results(scored(one, {"sri": scores("sri", unseen)})))
     assert column(table, "borderline", "toy") == [NOTHING]
     assert value(column(table, "plain", "toy")[0]) == 0
 
 
 def test_a_detector_that_failed_everywhere_keeps_its_rows() -> None:
     one = replace(evidence(), failed={"sri": "SignalError: no refusals"})
-    of = results(scored(one, {"length": scores("length", perfect(one))}))
-    of.manifest["study"]["detectors"].extend(["length", "sri"])
+    of = results(
+        scored(one, {"length": scores("length", perfect(one))}),
+        study={"detectors": ["length", "sri"]},
+    )
     assert [row[0] for row in detection.detectors_table(of).rows][:2] == ["length", "sri"]
     (row,) = [row for row in detection.detection_table(of).rows if row[1] == "sri"]
     assert "no refusals" in str(row[2])
@@ -154,7 +145,7 @@ def test_ablations_are_set_against_the_papers_setting() -> None:
     pooled = scored(
         evidence("toy, pooling content", group="pooling"), {"sri": scores("sri", perfect(one))}
     )
-    table = ablation.ablation_table(results(scored(one, found), pooled))
+    table = detection.ablation_table(results(scored(one, found), pooled))
     assert value(column(table, "toy", "the paper's")[0]) == 1
     assert 0.2 < value(column(table, "toy", "tau = 1")[0]) < 0.8
     assert value(column(table, "toy", "one-class model: Mahalanobis")[0]) == 0
@@ -166,18 +157,19 @@ def test_ablations_are_set_against_the_papers_setting() -> None:
 
 def test_judges_agree_as_far_as_they_do() -> None:
     one = evidence()
-    same = replace(one, refused={"paper": one.refusals, "twin": one.refusals})
+    first = one.rows.refused["paper"]
+    same = replace(one, rows=replace(one.rows, refused={"paper": first, "twin": first}))
     for arm, agreement in ((same, 1.0), (one, 0.0)):
-        table = judges.judges_table(results(arm))
+        table = rates.judges_table(results(arm))
         assert value(table.rows[0][-1]) == pytest.approx(agreement)
-        harmful = one.rows("harmful")
+        harmful = one.where("harmful")
         assert value(table.rows[0][1]) == pytest.approx(one.refusals[harmful].mean())
 
 
 def test_every_judge_has_its_say_on_the_same_weights() -> None:
     of = results(*pair())
     refused = REVISED.n / 63
-    by_first, by_each = same_weights.same_weights_table(of), second_opinion.second_opinion_table(of)
+    by_first, by_each = samplers.same_weights_table(of), samplers.second_opinion_table(of)
     assert by_first is not None
     assert value(column(by_first, "change in RR", "m")[0]) == pytest.approx(refused)
     first, plain, flip = range(3)
@@ -187,22 +179,22 @@ def test_every_judge_has_its_say_on_the_same_weights() -> None:
     assert [value(cell) for cell in by_strict] == [0, 0, 0]
 
 
-def watched(one: Evidence, *, at: int) -> Measured:
+def watched(one: Evidence, *, at: int) -> Measured[Delays]:
     step = np.where(one.jailbreaks, at, 0).tolist()
     tokens = np.where(one.jailbreaks, at - 1, 6).tolist()
-    found = {"steps": STEPS, "sets": {"test": {"step": step, "tokens": tokens}}}
-    return cell(found, arm=one.name)
+    found = SetDelay(tuple(step), tuple(tokens))
+    return cell(Delays(STEPS, {"test": found}), arm=one.name)
 
 
 def test_delay_says_when_and_what_had_left() -> None:
     one = evidence()
-    of = results(one, measured={"delay": [watched(one, at=3)]})
-    table = delays.delay_table(of)
+    of = results(one, measured={DelayCell: [watched(one, at=3)]})
+    table = protection.delay_table(of)
     assert value(column(table, "flagged", "toy")[0]) == 1
     assert column(table, "median step", "toy") == [3]
     assert column(table, "tokens out, mean", "toy") == [2]
     assert value(column(table, "harmless flagged", "toy")[0]) == 0
-    figure = delay.delay_figure(of, "toy")
+    figure = protection.delay_figure(of, "toy")
     assert figure is not None
     curve = {row[1]: value(row[2]) for row in figure.data.rows if "jailbreaks" in str(row[0])}
     assert curve == {step: float(step >= 3) for step in range(1, STEPS + 1)}
@@ -210,34 +202,37 @@ def test_delay_says_when_and_what_had_left() -> None:
 
 def test_a_delay_that_was_not_measured_is_no_figure() -> None:
     one = evidence()
-    broken = Measured({"arm": "toy"}, Outcome("failed", error="SignalError: too few"))
-    assert delay.delay_figure(results(one), "toy") is None
-    of = results(one, measured={"delay": [broken]})
-    assert delay.delay_figure(of, "toy") is None
-    assert "too few" in str(delays.delay_table(of).rows[0][1])
-    unseen = {"steps": STEPS, "sets": {}}
-    assert (
-        delay.delay_figure(results(one, measured={"delay": [cell(unseen, arm="toy")]}), "toy")
-        is None
-    )
+    broken = cell(None, "SignalError: too few", arm="toy")
+    assert protection.delay_figure(results(one), "toy") is None
+    of = results(one, measured={DelayCell: [broken]})
+    assert protection.delay_figure(of, "toy") is None
+    assert "too few" in str(protection.delay_table(of).rows[0][1])
+    unseen = cell(Delays(STEPS, {}), arm="toy")
+    of = results(one, measured={DelayCell: [unseen]})
+    assert protection.delay_figure(of, "toy") is None
 
 
 def test_a_budget_curve_rises_with_its_queries() -> None:
-    tries = [[0, 4, True, True], [0, 40, True, False], [1, 2, True, False], [2, 9, False, False]]
-    goals = [f"goal {i}" for i in range(20)]
-    found = cell({"goals": goals, "tries": tries, "queries": 64}, arm="toy", attack="x")
-    of = results(evidence(), measured={"adaptive": [found]})
-    assert value(budget.reached(found, 64, unflagged=False)) == pytest.approx(2 / 20)
-    assert value(column(budget.budget_table(of), "harmful, no query", "toy")[0]) == 0
-    figure = budget.budget_figure(of, "toy")
+    attempts = (
+        Attempt(0, 4, harmful=True, flagged=True),
+        Attempt(0, 40, harmful=True, flagged=False),
+        Attempt(1, 2, harmful=True, flagged=False),
+        Attempt(2, 9, harmful=False, flagged=False),
+    )
+    found = SearchResult(tuple(f"goal {i}" for i in range(20)), attempts, queries=64)
+    measured = {SuffixAttackCell: [cell(found, arm="toy", search="x")]}
+    of = results(evidence(), measured=measured)
+    assert value(protection.reached(found, 64, unflagged=False)) == pytest.approx(2 / 20)
+    assert value(column(protection.budget_table(of), "harmful, no query", "toy")[0]) == 0
+    figure = protection.budget_figure(of, "toy")
     assert figure is not None
     shares = [value(row[2]) for row in figure.data.rows]
     assert shares == sorted(shares)
     assert shares[0] == pytest.approx(1 / 20)
     assert shares[-1] == pytest.approx(2 / 20)
-    few = cell({"goals": goals[:12], "tries": tries, "queries": 64}, arm="toy", attack="x")
-    assert budget.reached(few, 64, unflagged=True) == TOO_FEW
-    assert budget.budget_figure(of, "other") is None
+    few = replace(found, goals=found.goals[:12])
+    assert protection.reached(few, 64, unflagged=True) == TOO_FEW
+    assert protection.budget_figure(of, "other") is None
 
 
 def test_the_continuum_is_drawn_in_its_order() -> None:
@@ -247,21 +242,21 @@ def test_the_continuum_is_drawn_in_its_order() -> None:
         name = f"m, {block} {steps}"
         arms.append(evidence(name, group="continuum", sampler=sampler))
     of = results(*arms)
-    table = causality.causality_table(of)
+    table = samplers.causality_table(of)
     assert column(table, "block length", "m") == [8, 1, 8]
     assert column(table, "commits a step", "m") == [1, 1, 8]
-    blocks = causality.blocks_figure(of, "m").data.rows
+    blocks = samplers.blocks_figure(of, "m").data.rows
     assert [row[1] for row in blocks if row[0] == "ASR"] == [1, 8]
-    commits = causality.commits_figure(of, "m").data.rows
+    commits = samplers.commits_figure(of, "m").data.rows
     assert [row[1] for row in commits if row[0] == "ASR"] == [1, 8]
 
 
 def test_figures_show_each_outcome() -> None:
     one = evidence()
-    shown = {str(row[0]) for row in trajectories.trajectory_figure(one).data.rows}
+    shown = {str(row[0]) for row in recovery.trajectory_figure(one).data.rows}
     assert {"harmless, answered", "harmful, refused", "jailbreak succeeded"} <= shown
-    assert {str(row[0]) for row in plane.plane_figure(one).data.rows} <= shown
-    steps = dynamics.dynamics_figure(one).data.rows
+    assert {str(row[0]) for row in recovery.plane_figure(one).data.rows} <= shown
+    steps = rates.dynamics_figure(one).data.rows
     harmful = [value(row[2]) for row in steps if row[0] == "harmful draft"]
     assert harmful[-1] == pytest.approx(BROKEN.n / 63)
 
@@ -279,27 +274,30 @@ def test_what_failed_stands_where_its_figures_would() -> None:
     one = replace(evidence(), failed={"sri": "SignalError: no refusals"})
     of = results(scored(one, {"length": scores("length", perfect(one))}))
     of = lost(of, "gone", "main")
-    table = recovered.recovery_table(of)
+    table = recovery.recovery_table(of)
     assert "no weights" in str(column(table, table.columns[1], "gone")[0])
 
 
-def lost(of: Results, name: str, group: str, sampler: Mapping[str, Any] | None = None) -> Results:
+def lost(
+    of: Results, name: str, group: ArmGroup, sampler: Mapping[str, Any] | None = None
+) -> Results:
     """The results with one more arm, which failed."""
-    arm = {"name": name, "group": group, "sampler": sampler or {}}
-    told = Outcome("failed", error="ModelError: no weights", kind="traces", name=name, arm=name)
+    arm = Arm(name, name.split(",")[0], "", "", sampler or {}, group=group)
+    error = "ModelError: no weights"
+    outcome = CellOutcome("failed", error=error, kind="traces", name=name, arm=name)
     return replace(
         of,
-        manifest={**of.manifest, "arms": [*of.manifest["arms"], arm]},
-        failures=(*of.failures, told),
+        manifest=replace(of.manifest, arms=(*of.manifest.arms, arm)),
+        failures=(*of.failures, outcome),
     )
 
 
 def test_failed_samplers_keep_their_rows() -> None:
     of = results(*pair())
     order = {"block_length": 1}
-    tables = {
-        "variant": [same_weights.same_weights_table, recovered.recovery_table],
-        "continuum": [causality.causality_table],
+    tables: dict[ArmGroup, list[Any]] = {
+        "variant": [samplers.same_weights_table, recovery.recovery_table],
+        "continuum": [samplers.causality_table],
     }
     for group, shown in tables.items():
         for draw in shown:
@@ -307,7 +305,7 @@ def test_failed_samplers_keep_their_rows() -> None:
             assert table is not None
             assert "no weights" in str(column(table, table.columns[1], "m, lost")[0])
     alone = lost(results(evidence("m")), "m, lost", "variant", order)
-    only = same_weights.same_weights_table(alone)
+    only = samplers.same_weights_table(alone)
     assert only is not None
     assert "no weights" in str(only.rows[0])
 
@@ -329,15 +327,15 @@ PAD = (*HARMLESS, *ATTACKED, replace(BROKEN, attack="pad"))
 
 
 def test_failures_are_grouped_by_their_cause() -> None:
-    def broken(kind: str, error: str) -> Outcome:
-        return Outcome("failed", error=error, kind=kind, name="AR, x", arm="AR")
+    def broken(kind: str, error: str) -> CellOutcome:
+        return CellOutcome("failed", error=error, kind=kind, name="AR, x", arm="AR")
 
     found = (
         broken("traces", "ModelError: no weights"),
         broken("verdicts", "needs traces of AR, x, which failed: ModelError: no weights"),
         broken("defense", "InputError: other"),
     )
-    table = failed.failures_table(results(evidence(), failures=found))
+    table = rows.failures_table(results(evidence(), failures=found))
     assert table is not None
     assert [tuple(row[:3]) for row in table.rows] == [
         ("ModelError: no weights", "AR", 2),
@@ -361,14 +359,14 @@ def test_a_rate_needs_goals_and_not_successes() -> None:
 def test_one_step_leaves_nothing_to_recover_from() -> None:
     sampler = {"name": "masked", "block_length": 8, "gen_length": 8, "steps": 1}
     of = results(evidence("m", group="continuum", sampler=sampler))
-    table = causality.causality_table(of)
+    table = samplers.causality_table(of)
     assert column(table, "IRR at 0.5", "m") == column(table, "HRR", "m") == [IMPOSSIBLE]
 
 
 def test_internal_recovery_is_parted_by_the_response() -> None:
     turned = replace(BROKEN, sigma=0.9, ends=0.1)
     one = evidence(kinds=(*HARMLESS, turned, REVISED, Kind("harmful", "flip", sigma=0.9)))
-    rows = {row[1]: row for row in recovered.internal_table(results(one)).rows}
+    rows = {row[1]: row for row in recovery.internal_table(results(one)).rows}
     assert {end: row[2] for end, row in rows.items()} == {
         "succeeded": 20,
         "refused": 22,
@@ -381,10 +379,10 @@ def test_samplers_are_compared_on_the_prompts_they_share() -> None:
     order = {"name": "masked", "block_length": 1, "gen_length": 8, "steps": 8}
     main = evidence("m", sampler={**order, "block_length": 8})
     fewer = main.only(np.arange(len(main.goals)) % 2 == 0)
-    ordered = {"name": "m, AR order", "group": "variant", "fingerprint": {"sampler": order}}
-    of = results(main, replace(fewer, **ordered))
-    of.manifest["study"]["models"] = [{"name": "m", "arms": [{"name": "greedy"}]}]
-    rows = rates.remasking_table(of).rows
+    ordered = replace(fewer, name="m, AR order", group="variant", fingerprint=fingerprint(order))
+    model = {"name": "m", "model": "m", "arms": [{"name": "greedy"}]}
+    of = results(main, ordered, study={"models": [model]})
+    rows = samplers.remasking_table(of).rows
     assert [row[0] for row in rows] == ["m, greedy", "m, greedy", "m, AR order", "m, AR order"]
     assert len({row[2] for row in rows}) == 1
     figure = recovery.samplers_figure(of)
@@ -393,16 +391,15 @@ def test_samplers_are_compared_on_the_prompts_they_share() -> None:
 
 
 def test_a_defense_is_measured_on_the_same_prompts() -> None:
-    def row(goal: int, *, before: bool, after: bool) -> dict[str, Any]:
-        said = {"refused": [False, after != before], "harmful": [before, after]}
-        return {"goal": str(goal), "attack": "flip", "label": "harmful", **said}
+    def row(goal: int, *, before: bool, after: bool) -> DefendedRow:
+        ends = Ending(False, before), Ending(after != before, after)
+        return DefendedRow(str(goal), "flip", "harmful", "kept", *ends)
 
-    rows = [row(i, before=i < 20, after=i < 5) for i in range(40)]
-    found = {"rows": rows, "passes": [10, 10], "seconds": [1.0, 1.0]}
-    of = results(
-        evidence(), measured={"defense": [cell(found, arm="toy", defense="sri-guard (sri)")]}
-    )
-    table = defenses.defenses_table(of)
+    rows = tuple(row(i, before=i < 20, after=i < 5) for i in range(40))
+    found = DefenseResult(rows, Cost(10, 1.0), Cost(10, 1.0))
+    defended = cell(found, arm="toy", defense="sri-guard (sri)")
+    of = results(evidence(), measured={DefenseCell: [defended]})
+    table = protection.defenses_table(of)
     assert table is not None
     cut = column(table, "cut in ASR", "toy")[1]
     assert value(cut) == pytest.approx(15 / 40)
@@ -442,6 +439,6 @@ def test_a_real_run_fills_the_tables(tmp_path: Path) -> None:
     assert list(one.refused) == ["rules", "oracle"]
     auroc = column(detection.detection_table(of), "AUROC", "AR")
     assert all(isinstance(cell, Estimate) and 0 <= cell.value <= 1 for cell in auroc)
-    figure = delay.delay_figure(of, "AR")
+    figure = protection.delay_figure(of, "AR")
     assert figure is not None
     assert figure.svg.startswith("<svg")

@@ -10,11 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from demur.organism import losses, manifest, tokenizer
-from demur.organism.lessons import lesson
-from demur.organism.train import Recipe, new_model, train
+from demur.organism import model_folder, tokenizer
+from demur.organism.lessons import causal, encode, lesson
+from demur.organism.train import TrainingRecipe, new_model, train
 
-TINY = Recipe(width=32, layers=1, batch=4, pretrain=4, adapt=3, tune_causal=2, tune_masked=2)
+TINY = TrainingRecipe(
+    width=32, layers=1, batch=4, pretrain=4, adapt=3, tune_causal=2, tune_masked=2
+)
 
 
 class Stopped(Exception):
@@ -31,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folders_load_with_plain_transformers(trained: Path) -> None:
     for name, family in (("organism-ar", "causal"), ("organism-dlm", "masked")):
         model = AutoModelForCausalLM.from_pretrained(str(trained / name), dtype="auto")
-        assert model.config.demur == manifest.CARDS[family]  # type: ignore[index]
+        assert model.config.demur == model_folder.CARDS[family]  # type: ignore[index]
         assert model.dtype == torch.float16
         words = AutoTokenizer.from_pretrained(str(trained / name))
         assert len(words) == model.config.vocab_size
@@ -40,18 +42,18 @@ def test_folders_load_with_plain_transformers(trained: Path) -> None:
 
 def test_manifest_names_seed_losses_and_checksum(trained: Path) -> None:
     folder = trained / "organism-dlm"
-    said = manifest.read(folder)
+    said = model_folder.read(folder)
     assert said["training"]["recipe"]["seed"] == 0
     assert set(said["training"]["losses"]) == {"pretrain", "adapt", "tune-masked"}
-    assert manifest.intact(folder)
+    assert model_folder.intact(folder)
     assert "not evidence" in said["note"]
 
 
 def test_figures_are_recorded_without_losing_the_rest(trained: Path) -> None:
     folder = trained / "organism-ar"
-    before = manifest.read(folder)
-    manifest.record(folder, {"capability": 0.5})
-    assert manifest.read(folder) == before | {"figures": {"capability": 0.5}}
+    before = model_folder.read(folder)
+    model_folder.record(folder, {"capability": 0.5})
+    assert model_folder.read(folder) == before | {"figures": {"capability": 0.5}}
 
 
 def test_stopped_training_goes_on_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_stopped_training_goes_on_to_the_same_weights(trained: Path, tmp_path: P
     train(tmp_path, recipe=TINY, progress=lambda name, *_: seen.append(name))
     assert set(seen) == {"adapt", "tune-masked"}
     for name in ("organism-ar", "organism-dlm"):
-        shas = {manifest.read(out / name)["sha256"] for out in (trained, tmp_path)}
+        shas = {model_folder.read(out / name)["sha256"] for out in (trained, tmp_path)}
         assert len(shas) == 1
 
 
@@ -85,15 +87,15 @@ def test_stop_inside_a_phase_goes_on_to_the_same_weights(
     train(tmp_path, recipe=TINY, progress=lambda name, step, *_: steps.append(step))
     assert steps[0] == 3
     folders = (trained / "organism-dlm", tmp_path / "organism-dlm")
-    assert len({manifest.read(folder)["sha256"] for folder in folders}) == 1
+    assert len({model_folder.read(folder)["sha256"] for folder in folders}) == 1
 
 
 def test_another_recipe_starts_from_nothing(trained: Path) -> None:
-    other = Recipe(**{**TINY.__dict__, "seed": 1})
+    other = TrainingRecipe(**{**TINY.__dict__, "seed": 1})
     seen: list[str] = []
     train(trained, recipe=other, progress=lambda name, *_: seen.append(name))
     assert seen.count("pretrain") == TINY.pretrain
-    assert manifest.read(trained / "organism-ar")["training"]["recipe"]["seed"] == 1
+    assert model_folder.read(trained / "organism-ar")["training"]["recipe"]["seed"] == 1
 
 
 def test_new_model_leaves_the_callers_random_state_alone() -> None:
@@ -109,10 +111,10 @@ def test_losses_ignore_padding() -> None:
     rng = random.Random(0)
     lessons = [lesson("pretrain", rng) for _ in range(5)]
     longest = max(lessons, key=lambda item: len(item.user.split()))
-    alone = losses.causal(model, [longest])
-    weights = [len(losses.encode(item)[1]) for item in lessons]
-    each = [losses.causal(model, [item]) * n for item, n in zip(lessons, weights, strict=True)]
-    together = losses.causal(model, lessons)
+    alone = causal(model, [longest])
+    weights = [len(encode(item)[1]) for item in lessons]
+    each = [causal(model, [item]) * n for item, n in zip(lessons, weights, strict=True)]
+    together = causal(model, lessons)
     assert torch.allclose(together, torch.stack(each).sum() / sum(weights), atol=1e-5)
     assert alone.isfinite()
 

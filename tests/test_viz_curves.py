@@ -5,8 +5,8 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from demur.metrics import Estimate
-from demur.viz.curves import curves
 from demur.viz.drawing import REFUSING, looks
+from demur.viz.figures import curves
 
 POINTS = [(x, Estimate(x / 8, x / 16, x / 4, 10, 5)) for x in (1, 2, 4)]
 LABELS = {"xlabel": "block length", "ylabel": "rate"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from demur.metrics import Estimate
-from demur.viz.latex import escape, to_latex
-from demur.viz.tables import Table
+from demur.viz.tables import Table, escape, to_latex
 
 
 def test_every_row_and_the_note_are_there() -> None:

@@ -16,7 +16,7 @@ from demur.errors import InputError, StoreError
 from demur.metrics import rate
 from demur.viz.figures import trajectories
 from demur.viz.replay import Cell, Scene
-from demur.viz.report import Report, Said, Section, paragraphs, render, write_report
+from demur.viz.report_page import Report, Said, Section, paragraphs, render, write_report
 from demur.viz.tables import Table
 
 HOSTILE = '<script>alert(1)</script><img src="x" onerror="alert(2)">'

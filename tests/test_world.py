@@ -14,18 +14,18 @@ from demur.organism import grammar, lexicon, world
 from demur.organism.lessons import lesson
 from demur.organism.wrappers import wrap
 
-KINDS: tuple[world.Kind, ...] = ("harmless", "harmful", "borderline")
+KINDS: tuple[world.TaskKind, ...] = ("harmless", "harmful", "borderline")
 SPLITS: tuple[world.Split, ...] = ("train", "anchors", "guard", "calibration", "test")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sets_share_no_pair(kind: world.Kind) -> None:
+def test_sets_share_no_pair(kind: world.TaskKind) -> None:
     for one, other in combinations(SPLITS, 2):
         assert not set(world.tasks(one, kind)) & set(world.tasks(other, kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_word_of_other_sets_is_taught(kind: world.Kind) -> None:
+def test_every_word_of_other_sets_is_taught(kind: world.TaskKind) -> None:
     taught = world.tasks("train", kind)
     for split in SPLITS[1:]:
         assert {t.object for t in world.tasks(split, kind)} <= {t.object for t in taught}
@@ -44,7 +44,7 @@ def test_every_word_of_other_sets_is_taught(kind: world.Kind) -> None:
         ("test", "borderline", 500),
     ],
 )
-def test_sets_are_large_enough(split: world.Split, kind: world.Kind, least: int) -> None:
+def test_sets_are_large_enough(split: world.Split, kind: world.TaskKind, least: int) -> None:
     assert len(world.prompts(split, kind)) >= least
 
 
@@ -56,7 +56,7 @@ def test_calibration_reaches_thousands_of_different_texts() -> None:
 
 @pytest.mark.parametrize("attack", world.ATTACKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_prompts_are_different_and_labelled(kind: world.Kind, attack: str) -> None:
+def test_prompts_are_different_and_labelled(kind: world.TaskKind, attack: str) -> None:
     drawn = world.prompts("test", kind, attack=attack)
     assert len({prompt.text for prompt in drawn}) == len(drawn)
     assert {(prompt.attack, prompt.label) for prompt in drawn} == {(attack, kind)}
@@ -100,7 +100,7 @@ def test_wrappers_keep_the_words_of_the_question() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_responses_fit_and_end_in_a_full_sentence(kind: world.Kind) -> None:
+def test_responses_fit_and_end_in_a_full_sentence(kind: world.TaskKind) -> None:
     rng = random.Random(5)
     forms = (grammar.answer, grammar.refusal, grammar.hesitant, grammar.partial)
     for _ in range(300):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from demur._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from demur.adapters import from_hidden_states as from_hidden_states
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from demur.integrations.notebook import show as show
     from demur.judges import refusal_judge as refusal_judge
     from demur.models import load as load
+    from demur.plugins import register as register
     from demur.prompts import read_prompts as read_prompts
     from demur.sri import Anchors as Anchors
     from demur.sri import fit_anchors as fit_anchors
@@ -53,6 +55,7 @@ _HOMES = {
     "load": "models",
     "log_ratio": "sri",
     "read_prompts": "prompts",
+    "register": "plugins",
     "refusal_judge": "judges",
     "show": "integrations.notebook",
     "signal": "sri",
@@ -72,3 +75,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+    from demur.integrations import register_display
+
+    register_display(shell, lambda value: __getattr__("show")(value))

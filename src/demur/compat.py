@@ -23,8 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from demur.alignment import Alignment, align
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Autoregressive, Masked, RowNoise
 from demur.sri import EPS, TAU
 from demur.types import Record

@@ -1,11 +1,11 @@
-"""One error tree. Each message says what happened, the value received and what to do next.
+"""demur's errors. Each message says what happened, the value received and what to do next.
 
-DemurError                  anything demur raises on purpose; the command line exits with 2
+DemurError                  any error that demur raises on purpose; the command line exits with 2
 ├── InputError              a file, column, prompt or option the user gave cannot be used
 ├── ModelError              a model folder, config or checkpoint cannot be used
 ├── FingerprintError        two values were made by different models, samplers or settings
-├── StoreError              a run folder is damaged, locked, newer than this version or full
-├── SignalError             states cannot become a signal (empty class, NaN, wrong shape)
+├── StoreError              a run folder is damaged, locked, of a newer format or full
+├── SignalError             no signal can be made of states (empty class, NaN, wrong shape)
 ├── CalibrationError        too few benign signals for the false-positive rate asked for
 ├── EndpointError           a model server cannot be reached or gives no usable answer
 └── MissingExtraError       an optional dependency is not installed
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class DemurError(Exception):
-    """Anything demur raises on purpose."""
+    """Any error that demur raises on purpose."""
 
 
 class InputError(DemurError):
@@ -31,11 +31,11 @@ class FingerprintError(DemurError):
 
 
 class StoreError(DemurError):
-    """A run folder is damaged, locked, newer than this version or full."""
+    """A run folder is damaged, locked, of a newer format or full."""
 
 
 class SignalError(DemurError):
-    """States cannot become a signal: an empty class, NaN, a wrong shape."""
+    """No signal can be made of states: an empty class, NaN or a wrong shape."""
 
 
 class CalibrationError(DemurError):

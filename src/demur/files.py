@@ -1,4 +1,4 @@
-"""Small files written whole or not at all, and safetensors with a checked header."""
+"""Atomic writes of small files, CSV, and safetensors with a checked header."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-#: A path made of a URL has lost one of its two slashes.
+#: Path("s3://x") drops one of the two slashes.
 _URL = re.compile(r"[a-z][a-z0-9+.]+:/")
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Write next to the target, flush to the disk, then rename over it. Returns the path.
+    """Write a temporary file beside the target, flush it, and rename it. Returns the path.
 
     Raises:
-        InputError: a URL, which as a path would be a folder ``s3:``.
+        InputError: the path is a URL.
         StoreError: the disk is full or the folder cannot be written.
     """
     if _URL.match(str(path)):
         raise InputError(
-            f"{path} is a URL, and this file is written to a disk. Give a path and copy it there; only "
-            "runs are written to URLs: demur trace PROMPTS --out s3://bucket/run"
+            f"{path} is a URL, but this file can only be written to disk. Give a path and copy it "
+            "there; only runs are written to URLs: demur trace PROMPTS --out s3://bucket/run"
         )
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as handle:  # never through a link that somebody laid there
+        with temporary.open("xb") as handle:  # "x": do not follow a link planted there
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -54,7 +54,7 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut."""
+    """Flush a rename in the folder to disk, so that it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,15 +63,15 @@ def _flush_folder(folder: Path) -> None:
 
 
 def explain(error: OSError, target: str | Path) -> str:
-    """One sentence about a failed write and what to do."""
+    """Explain a failed write and what to do."""
     if error.errno == errno.ENOSPC:
         return (
-            f"The disk is full: {target} was not written and nothing written before is lost. "
-            "Free some space and run the same command again."
+            f"The disk is full: {target} was not written; everything written before is safe. Free "
+            "some space and run the same command again."
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{target} cannot be written: {error.strerror}. Choose another --out folder."
-    return f"{target} was not written: {error.strerror or error}."
+    return f"{target} was not written: {error.strerror or error}. Check the path and the disk."
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
@@ -86,7 +86,7 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[A
 def write_tensors(
     path: str | Path, arrays: Mapping[str, NDArray[Any]], *, kind: str, about: Mapping[str, Any]
 ) -> Path:
-    """Write arrays as safetensors, ``about`` as JSON in the header."""
+    """Write arrays as safetensors, with ``about`` as JSON in the header. Returns the path."""
     import numpy as np
     from safetensors.numpy import save
 
@@ -96,10 +96,10 @@ def write_tensors(
 
 
 def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what ``write_tensors`` wrote: arrays and ``about``.
+    """Read arrays and ``about`` from a file of ``write_tensors``.
 
     Raises:
-        InputError: not there, damaged, or of another kind.
+        InputError: the file is missing, damaged or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -115,15 +115,37 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]
         about = dict(json.loads(header["about"]))
     if header.get("format") != f"demur.{kind}":
         raise InputError(
-            f"{path} holds {header.get('format')!r}, not demur.{kind}. Make one with: demur "
+            f"{path} has format {header.get('format')!r}, not demur.{kind}. Make one with: demur "
             f"{_VERB.get(kind, kind)}"
         )
     return arrays, about
 
 
+def tensors_kind(path: str | Path, *, made_by: str) -> str:
+    """The format named in a safetensors header, such as ``demur.guard``; empty where there is none.
+
+    Args:
+        path: the file.
+        made_by: command that makes such a file, for the error.
+
+    Raises:
+        InputError: not there, or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as handle:
+            return str((handle.metadata() or {}).get("format", ""))
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not there or not a safetensors file ({type(error).__name__}). Make one with: "
+            f"{made_by}"
+        ) from error
+
+
 @contextmanager
 def intact(path: str | Path, *, kind: str) -> Iterator[None]:
-    """Name the file in an InputError when what it holds does not fit together."""
+    """Convert errors about a file's content to an InputError that names the file."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:

@@ -1,12 +1,14 @@
-"""Estimates with 95% intervals, when rows share goals.
+"""Estimates with 95% intervals for rows that share goals.
 
-Rows of one goal (the same task under several attacks) are not independent, so an interval counts
-goals. That of a share is in closed form: Wilson's (1927) on the effective number of rows, the number of
-independent rows that would vary as much as the goals do (Kish 1965; Korn and Graubard 1998 for rare
-events), with Student's quantile for so many goals. Where no row differs each goal counts as one. So it
-has a width when all or no rows are hits, where a percentile bootstrap has none. The interval of a
-difference is put together from those of its two shares (Newcombe 1998, method 10; Zou and Donner 2008).
-What is no share is bootstrapped over goals.
+Rows of one goal (the same task under several attacks) are not independent, so intervals count goals.
+
+- A share: Wilson's interval (1927) with the effective number of rows, the number of independent rows
+  with the same variance (Kish 1965; Korn and Graubard 1998 for rare events), and Student's quantile
+  for the number of goals. If all rows are equal, each goal counts as one row. So the interval has a
+  width even if all or no rows are hits, unlike a percentile bootstrap.
+- A difference of two shares: combined from their intervals (Newcombe 1998, method 10; Zou and Donner
+  2008).
+- Anything else: bootstrap over goals.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ class Estimate:
     """A number with its 95% interval.
 
     Attributes:
-        value: the estimate; NaN when nothing could be counted.
+        value: the estimate; NaN without rows.
         low: lower end of the interval.
         high: upper end of the interval.
-        n: rows the estimate is over.
-        groups: goals they belong to.
+        n: number of rows.
+        groups: number of goals.
     """
 
     value: float
@@ -43,48 +45,48 @@ class Estimate:
     groups: int
 
 
-#: Of no rows.
+#: The estimate without rows.
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
 
 
 @dataclass(frozen=True)
 class Share:
-    """A number in [0, 1] that is a mean over rows, with what each goal adds to its error.
+    """A mean over rows in [0, 1], with the influence of each goal.
 
     Attributes:
         value: the mean.
-        pulls: ``[G]`` how far each goal pulls the mean from where it would be; they sum to 0.
-        n: rows.
-        fewest: goals that speak for the value; for a comparison of two groups, of the smaller one.
+        influence: ``[G]`` each goal's summed deviation from the mean, divided by N; they sum to 0.
+        n: number of rows.
+        fewest: number of goals; for a comparison of two groups, of the smaller group.
     """
 
     value: float
-    pulls: NDArray[np.float64]
+    influence: NDArray[np.float64]
     n: int
     fewest: int
 
     def estimate(self) -> Estimate:
-        """The share with Wilson's interval on the effective number of rows."""
-        spread = _variance(self.pulls)
+        """The share with Wilson's interval for the effective number of rows."""
+        spread = _variance(self.influence)
         p = self.value
         rows = min(self.n, p * (1 - p) / spread) if spread > 0 else self.fewest
         z = float(stdtrit(max(self.fewest - 1, 1), 0.975))
         around = z * z / rows
         middle = (p + around / 2) / (1 + around)
         width = sqrt(around * (p * (1 - p) + around / 4)) / (1 + around)
-        # Rounding would let an end pass the value that it belongs to.
+        # Rounding must not move an end past the value.
         low, high = min(max(0.0, middle - width), p), max(min(1.0, middle + width), p)
-        return Estimate(p, low, high, self.n, len(self.pulls))
+        return Estimate(p, low, high, self.n, len(self.influence))
 
     def minus(self, other: Share) -> Estimate:
-        """The difference to a share of the same goals, in [-1, 1]."""
+        """This share minus another share of the same goals, in [-1, 1]."""
         a, b = self.estimate(), other.estimate()
-        both = sqrt(_variance(self.pulls) * _variance(other.pulls))
-        shared = float(self.pulls @ other.pulls) * _small(len(self.pulls))
-        together = shared / both if both > 0 else 0.0
+        both = sqrt(_variance(self.influence) * _variance(other.influence))
+        shared = float(self.influence @ other.influence) * _bessel(len(self.influence))
+        correlation = shared / both if both > 0 else 0.0
         value = a.value - b.value
-        low = value - _joined(a.value - a.low, b.high - b.value, together)
-        high = value + _joined(a.high - a.value, b.value - b.low, together)
+        low = value - _combined(a.value - a.low, b.high - b.value, correlation)
+        high = value + _combined(a.high - a.value, b.value - b.low, correlation)
         return Estimate(value, max(-1.0, low), min(1.0, high), self.n, a.groups)
 
 
@@ -92,36 +94,36 @@ def share(values: NDArray[np.float64], goals: Sequence[Hashable] | None = None) 
     """The mean of values ``[N]`` in [0, 1], N > 0.
 
     Args:
-        values: 0 and 1 where hits are counted.
-        goals: ``[N]`` goal of each row; each row its own when None.
+        values: 1 for a hit, 0 for none.
+        goals: ``[N]`` goal of each row; None if every row has its own.
     """
     codes = goal_codes(goals, len(values))
     mean = float(values.mean())
-    pulls = np.bincount(codes, (values - mean) / len(values)).astype(np.float64)
-    return Share(mean, pulls, len(values), len(pulls))
+    influence = np.bincount(codes, (values - mean) / len(values)).astype(np.float64)
+    return Share(mean, influence, len(values), len(influence))
 
 
 def apart(one: Estimate, other: Estimate) -> Estimate:
-    """The difference of two estimates as if of different goals.
+    """Difference of two estimates that are treated as independent.
 
-    Where they share some, and so vary together, the interval is rather too wide than too narrow.
+    If they share goals and so are positively correlated, the interval is too wide, not too narrow.
     """
     value = one.value - other.value
-    low = value - _joined(one.value - one.low, other.high - other.value, 0.0)
-    high = value + _joined(one.high - one.value, other.value - other.low, 0.0)
+    low = value - _combined(one.value - one.low, other.high - other.value, 0.0)
+    high = value + _combined(one.high - one.value, other.value - other.low, 0.0)
     return Estimate(value, low, high, one.n + other.n, one.groups + other.groups)
 
 
 def goal_codes(goals: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
-    """``[n]`` number of each row's goal, from 0; each row its own when None.
+    """``[n]`` goal numbers of the rows, from 0; None gives every row its own.
 
     Raises:
-        InputError: as many goals as rows are needed.
+        InputError: the number of goals is not n.
     """
     if goals is None:
         return np.arange(n)
     if len(goals) != n:
-        raise InputError(f"{len(goals)} goals for {n} rows. Give one goal a row.")
+        raise InputError(f"{len(goals)} goals for {n} rows. Give one goal per row.")
     found: NDArray[np.int64] = np.unique([str(g) for g in goals], return_inverse=True)[1]
     return found
 
@@ -134,17 +136,17 @@ def bootstrap(
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate a statistic of rows with its percentile interval, resampling whole goals.
+    """Estimate a statistic with its percentile interval, resampling whole goals.
 
     Args:
-        statistic: row numbers ``[K]`` -> value; NaN where it is not defined.
+        statistic: row numbers ``[K]`` -> value; NaN where it is undefined.
         n: number of rows.
-        goals: ``[n]`` goal of each row; each row its own when None.
-        draws: resamples.
-        seed: of the resampling.
+        goals: ``[n]`` goal of each row; None if every row has its own.
+        draws: number of resamples.
+        seed: random seed of the resampling.
 
     Raises:
-        InputError: as many goals as rows are needed.
+        InputError: the number of goals is not n.
     """
     codes = goal_codes(goals, n)
     if n == 0:
@@ -160,18 +162,17 @@ def bootstrap(
     return Estimate(value, float(low), float(high), n, len(members))
 
 
-def _variance(pulls: NDArray[np.float64]) -> float:
-    """Variance of the mean that these goals pull at; 0 where they do not pull."""
-    found = float(pulls @ pulls) * _small(len(pulls))
-    # The mean of equal values may be off by a rounding.
-    return found if found > 1e-20 else 0.0
+def _variance(influence: NDArray[np.float64]) -> float:
+    """Variance of the mean with these goals; exactly 0 if all values are equal."""
+    found = float(influence @ influence) * _bessel(len(influence))
+    return found if found > 1e-20 else 0.0  # equal values may leave a rounding error
 
 
-def _small(groups: int) -> float:
-    """Makes up for the mean that was taken off the same few goals."""
+def _bessel(groups: int) -> float:
+    """Bessel's correction G / (G - 1)."""
     return groups / max(groups - 1, 1)
 
 
-def _joined(first: float, second: float, together: float) -> float:
-    """Distance to an end of a difference from those of its two parts, which vary together so far."""
-    return sqrt(max(0.0, first**2 + second**2 - 2 * together * first * second))
+def _combined(first: float, second: float, correlation: float) -> float:
+    """Distance to an end of a difference, from those of its parts with correlation ``correlation``."""
+    return sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second))

@@ -7,30 +7,31 @@ from dataclasses import fields
 from typing import Any
 
 from demur.errors import InputError
+from demur.plugins import unknown
 
 
 def made(known: Mapping[str, Any], values: Mapping[str, Any], *, what: str) -> Any:
-    """Make the dataclass that ``values["name"]`` names out of the other values.
+    """Make the dataclass that ``values["name"]`` names from the other values.
 
     Args:
         known: name -> dataclass.
         values: its name and settings, such as ``{"name": "masked", "steps": 32}``.
-        what: what it is, for the errors.
+        what: sampler, attack or defense, for the errors.
 
     Raises:
-        InputError: an unknown name or setting, one that is missing, a value of a wrong kind, or
-            settings that do not fit each other.
+        InputError: an unknown name or setting, a missing setting, a value of the wrong type, or
+            settings that do not fit together.
     """
     from pydantic import TypeAdapter, ValidationError
 
     settings = dict(values)
     name = settings.pop("name", None)
     if name not in known:
-        raise InputError(f"Unknown {what} {name!r}. Known: {', '.join(known)}.")
+        raise InputError(unknown(what, name, known))
     there = sorted(field.name for field in fields(known[name]))
-    if unknown := sorted(set(settings) - set(there)):
+    if extra := sorted(set(settings) - set(there)):
         raise InputError(
-            f"The {name} {what} has no setting {', '.join(unknown)}. "
+            f"The {name} {what} has no setting {', '.join(extra)}. "
             f"It has: {', '.join(there) or 'none'}."
         )
     try:
@@ -38,7 +39,7 @@ def made(known: Mapping[str, Any], values: Mapping[str, Any], *, what: str) -> A
     except ValidationError as error:
         said: dict[str, list[str]] = {}
         for e in error.errors():
-            # A value may be of several kinds, each with its own complaint; the kinds are no places.
+            # For a union, pydantic reports each member's complaint; only indices are places.
             inside = [str(part) for part in e["loc"][1:] if isinstance(part, int)]
             where = ".".join([str(e["loc"][0]), *inside]) if e["loc"] else "this"
             said.setdefault(f"{where} is {e['input']!r}", []).append(e["msg"])

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trace(place: Path, out: Path) -> None:
     """``demur trace``, in this process; leave with its exit code."""
     command = ["demur", "trace", str(place / "p.csv"), "--model", str(place / "tiny")]
-    sys.argv = [*command, "--batch-size", "2", "--steps", "2", "--out", str(out)]
+    sys.argv = [*command, "--batch-size", "2", "--set", "steps=2", "--out", str(out)]
     try:
         main()
     except SystemExit as end:
@@ -75,7 +75,7 @@ def test_fifty_kills_at_random_moments(
 
 
 def test_the_second_command_on_a_folder_is_told_who_holds_it(place: Path, tmp_path: Path) -> None:
-    from demur.store.local import LocalFolder
+    from demur.store.local_folder import LocalFolder
 
     said = tmp_path / "said"
 
@@ -121,7 +121,7 @@ def jumping(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_clock_that_jumps_changes_no_byte(place: Path, tmp_path: Path, jumping: Path) -> None:
     assert in_child(lambda: trace(place, tmp_path / "calm")) == 0
-    command = [*("trace", place / "p.csv", "--model", place / "tiny", "--steps", "2")]
+    command = [*("trace", place / "p.csv", "--model", place / "tiny", "--set", "steps=2")]
     command += ["--batch-size", "2", "--out", tmp_path / "wild"]
     code = "import time; a, b = time.time(), time.time(); assert abs(a - b) > 1e8\n"
     code += "from demur.cli import main; main()"

@@ -22,7 +22,7 @@ from demur.guard import Guard, StreamingGuard
 from demur.prompts import read_prompts
 from demur.sri import Anchors, import_anchors
 from demur.store import Store
-from demur.study.spec_file import read_study
+from demur.study.plan.spec_file import read_study
 from test_store import a_trace, write
 
 MANY = settings(max_examples=50, deadline=None, derandomize=True, database=None)

@@ -25,7 +25,7 @@ from demur.guard import Guard
 from demur.serve.service import Keys
 from demur.sri import Anchors, import_anchors
 from demur.store import Store
-from demur.study.run_report import write_run_report
+from demur.study.report.run_report import write_run_report
 from served import serving
 from test_store import MARK, a_trace, write
 

@@ -1,15 +1,14 @@
-"""Pool hidden states of an autoregressive generation that was run elsewhere.
+"""Pool the hidden states of an autoregressive generation that ran elsewhere.
 
-The states are those of consecutive positions; ``first`` says where they begin, counted from the first
-response token:
+The states belong to consecutive positions, counted from the first response token; ``first`` is the
+position of the first state:
 
-    position        -P ... -2  -1 |  0   1   2  ...  T-1
-    what is there        prompt   |  response tokens
+    position   -P ... -2  -1 |  0   1   2  ...  T-1
+    token      prompt        |  response
 
 Step t (1..T) chose the token at position t - 1. Pooling ``running`` averages the states before the
-tokens, positions -1 to t - 2; ``generated`` and ``content`` those of the tokens, 0 to t - 1, so they
-need a state that a sampler never computes unless the last token is fed back. See
-``demur.sampling.pooling``.
+tokens, positions -1 to t - 2. ``generated`` and ``content`` average the tokens' own states, 0 to t - 1,
+and so need the last token to be fed back to the model. See ``demur.sampling.pooling``.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from demur.types import Fingerprint, Prompt, Trace
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What ran the model. Traces of two sources that differ in anything are never mixed.
+    """The engine that ran the model. Traces of different sources cannot be mixed.
 
-    Nothing here can be checked, so these traces never pass for demur's own: fit anchors and guards on
-    traces of the same source.
+    demur cannot check these values, so the traces are never treated as demur's own: fit anchors and
+    guards on traces of the same source.
 
     Attributes:
         engine: name and version, such as ``"vllm 0.22.0"``.
         model: name or path of the model.
-        steps: most tokens a response could have, T.
-        revision: of the weights, where it is known.
+        steps: maximum number of response tokens, T.
+        revision: revision of the weights, if known.
         settings: sampling settings, such as ``{"temperature": 0.0}``.
-        system: the system prompt.
+        system: system prompt.
         dtype: dtype the model ran in, such as ``"bfloat16"``.
     """
 
@@ -55,14 +54,14 @@ class Source:
     def __post_init__(self) -> None:
         if not self.engine or self.engine in SAMPLERS:
             raise InputError(
-                f"engine is {self.engine!r}. Name what ran the model, such as 'vllm 0.22.0'; the "
-                "names of demur's samplers are kept for its own traces."
+                f"engine is {self.engine!r}. Name what ran the model, such as 'vllm 0.22.0'; names "
+                "of demur's samplers are reserved for its own traces."
             )
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; it must be at least 1.")
 
     def fingerprint(self, *, pooling: str) -> Fingerprint:
-        """What traces of this source carry; the engine stands where demur names its sampler."""
+        """The fingerprint of traces from this source, with the engine as sampler name."""
         return Fingerprint(
             model=self.model,
             revision=self.revision,
@@ -87,21 +86,21 @@ def from_hidden_states(
     """Make a trace of one autoregressive generation from its hidden states.
 
     Args:
-        states: layer -> ``[S, D]`` array or tensor of consecutive positions. ``last`` is the layer
-            after the final norm.
+        states: layer -> ``[S, D]`` array or tensor of consecutive positions. ``last`` means after
+            the final norm.
         response_ids: generated tokens; cut after the first end token.
-        prompt: what was asked.
+        prompt: the prompt.
         response: the decoded response.
         first: position of the first row: 0 for the first response token, -1 for the last prompt
             token, -P for the first of P prompt tokens.
-        pooling: ``running``, ``generated`` or ``content``; it has no default, because a wrong one
-            gives a wrong signal silently.
-        source: what ran the model.
+        pooling: ``running``, ``generated`` or ``content``. There is no default, because a wrong
+            choice gives a wrong signal without an error.
+        source: the engine that ran the model.
         end_ids: tokens that end a response.
 
     Raises:
-        InputError: no tokens, more than ``source.steps``, positions that the pooling needs are
-            missing, or a pooling of masked positions.
+        InputError: no tokens, more than ``source.steps``, missing positions, or a pooling of masked
+            positions.
         SignalError: NaN or infinite states.
     """
     return pooled(
@@ -125,7 +124,7 @@ def pooled(
     fingerprint: Fingerprint,
     end_ids: Collection[int],
 ) -> Trace:
-    """``from_hidden_states`` under a fingerprint that the caller answers for."""
+    """``from_hidden_states`` with a fingerprint; the caller must know that it is correct."""
     pooling = find_pooling(fingerprint.pooling)
     if pooling.positions == "response":
         raise InputError(
@@ -137,7 +136,7 @@ def pooled(
     if not 1 <= steps <= most:
         raise InputError(
             f"Prompt {prompt.id} has {steps} response tokens and steps is {most}. Give at least one "
-            "token, and as steps the most that could have been generated."
+            "token, and set steps to the maximum number of response tokens."
         )
     counted = np.ones(steps, dtype=bool)
     if pooling.positions == "content":
@@ -162,14 +161,14 @@ def pooled(
 
 
 def _array(value: Any, layer: str) -> NDArray[np.float32]:
-    """``[S, D]`` float32 of an array, or of a tensor of any dtype and device."""
+    """Convert an array, or a tensor of any dtype and device, to float32 ``[S, D]``."""
     if hasattr(value, "detach"):
         value = value.detach().float().cpu().numpy()
     array = np.asarray(value, dtype=np.float32)
     if array.ndim != 2:
         raise InputError(
-            f"The states of layer {layer!r} are {list(array.shape)}; give [positions, width] of one "
-            "generation, such as states[0] of a batch."
+            f"The states of layer {layer!r} have shape {list(array.shape)}; give [positions, width] of "
+            "one generation, such as states[0] of a batch."
         )
     return array
 
@@ -177,7 +176,7 @@ def _array(value: Any, layer: str) -> NDArray[np.float32]:
 def _needed(
     states: NDArray[np.float32], pooling: Pooling, first: int, steps: int, layer: str
 ) -> NDArray[np.float32]:
-    """Rows ``[T, D]`` of the positions that the pooling averages."""
+    """The rows ``[T, D]`` that the pooling averages."""
     begin = -1 if pooling.predictor else 0
     start = begin - first
     if start < 0 or start + steps > len(states):
@@ -191,14 +190,14 @@ def _needed(
     if not np.isfinite(rows).all():
         bad = int(np.argwhere(~np.isfinite(rows).all(axis=1))[0, 0]) + 1
         raise SignalError(
-            f"The states of layer {layer!r} hold NaN or infinite values at step {bad}. Run the model "
+            f"The states of layer {layer!r} have NaN or infinite values at step {bad}. Run the model "
             "in float32 or bfloat16."
         )
     return rows
 
 
 def _means(states: NDArray[np.float32], counted: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Running means over the rows counted: ``[T, D]``."""
+    """Running means ``[T, D]`` over the counted rows."""
     weights = counted.astype(np.float64)[:, None]
     total = np.cumsum(states * weights, axis=0)
     return np.asarray(total / np.cumsum(weights, axis=0), dtype=np.float32)

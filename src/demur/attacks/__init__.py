@@ -1,12 +1,12 @@
-"""Attacks: prompts, and where needed the target, to prompts that remember their goal. To add one,
-write a frozen dataclass of its settings in a file of its own and add it to ``ATTACKS``; other packages
-name such a class under the entry point group ``demur.attacks``.
+"""Attacks: each turns prompts into attacked prompts that keep their goal.
+
+To add one, write a frozen dataclass of its settings in a file of its own and add it to ``ATTACKS``;
+other packages name the class under the entry point group ``demur.attacks``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 from demur.attacks.adaptive import Adaptive
@@ -22,6 +22,7 @@ from demur.attacks.random_search import RandomSearch
 from demur.attacks.refusal_suppression import RefusalSuppression
 from demur.attacks.role_play import RolePlay
 from demur.models.base import LanguageModel
+from demur.plugins import known
 from demur.settings import made
 from demur.types import Prompt
 
@@ -29,7 +30,7 @@ __all__ = ["ATTACKS", "Attack", "attack_from", "known_attacks"]
 
 
 class Attack(Protocol):
-    """Settings of an attack, and what it does to prompts."""
+    """Settings of an attack; calling it attacks prompts."""
 
     name: ClassVar[str]
     description: ClassVar[str]
@@ -39,19 +40,19 @@ class Attack(Protocol):
     def __call__(
         self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
     ) -> list[Prompt]:
-        """One attacked prompt for each prompt, in order, with its goal and label.
+        """Return one attacked prompt per prompt, in order, with its goal and label.
 
         Args:
             prompts: the prompts to attack.
             target: the model under attack; required where ``needs_target``.
-            seed: of everything random; the same seed gives the same prompts.
+            seed: random seed; the same seed gives the same prompts.
 
         Raises:
-            InputError: a prompt or setting that the attack cannot use, or no target where one is
-                needed.
+            InputError: a prompt that the attack cannot use, or no target although it needs one.
         """
 
 
+#: Every attack that ships with demur.
 ATTACKS: Mapping[str, type[Attack]] = {
     attack.name: attack
     for attack in (
@@ -72,8 +73,8 @@ ATTACKS: Mapping[str, type[Attack]] = {
 
 
 def known_attacks() -> dict[str, type[Attack]]:
-    """Our own attacks and those of installed plug-ins, by name."""
-    return {**ATTACKS, **{p.name: p.load() for p in entry_points(group="demur.attacks")}}
+    """Our own attacks and those of plug-ins, by name."""
+    return known("attacks", ATTACKS)
 
 
 def attack_from(values: Mapping[str, Any]) -> Attack:

@@ -1,4 +1,4 @@
-"""A prompt made out of another: what every attack keeps, and how its row is named."""
+"""What attacks share: the attacked prompt and its id, templates, and settings that are models."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def attacked(
     user: Template | None = None,
     response: Template | None = None,
 ) -> Prompt:
-    """The prompt as an attack sends it; goal and label stay.
+    """The attacked prompt; goal and label stay.
 
-    The id is the origin's, the attack's name and a digest of what is sent: the same attack names the
-    same row again, and no two settings share a name. An attack on an attacked prompt adds its name
-    to the ``attack`` field: ``role_play+prefill``.
+    Its id is the origin's id, the attack's name and a digest of what is sent, so that the same attack
+    gives the same id and different settings give different ones. An attack on an attacked prompt adds
+    its name to the ``attack`` field: ``role_play+prefill``.
 
     Args:
         origin: the prompt to attack.
         attack: the attack's name.
-        text: what the user turn says now; as before when None.
+        text: the new user turn; unchanged when None.
         user: a user turn with masked slots.
-        response: how the response is fixed.
+        response: fixed parts of the response.
 
     Raises:
-        InputError: the origin has a template already that this one would put aside.
+        InputError: the origin already has a template that this one would replace.
     """
     if origin.user is not None and (text is not None or user is not None):
         raise InputError(
-            f"Prompt {origin.id} has masked slots in its user turn, which {attack} would put aside. "
-            f"Use {attack} on the prompt it was made of."
+            f"Prompt {origin.id} has masked slots in its user turn, which {attack} would remove. "
+            f"Use {attack} on the original prompt."
         )
     if origin.response is not None and response is not None:
         raise InputError(
-            f"The response to prompt {origin.id} is begun already and {attack} begins it too. "
-            f"Use {attack} on the prompt it was made of."
+            f"The response to prompt {origin.id} has fixed parts already, and {attack} sets others. "
+            f"Use {attack} on the original prompt."
         )
     made = replace(
         origin,
@@ -60,10 +60,10 @@ def attacked(
 
 
 def fill(template: str, **slots: str) -> str:
-    """Put texts into a template's ``{slots}``; other braces stay as they are.
+    """Fill the ``{slots}`` of a template; other braces stay as they are.
 
     Raises:
-        InputError: a slot is not in the template.
+        InputError: the template lacks a slot.
     """
     before, after, rest = "", template, dict(slots)
     while rest:
@@ -79,7 +79,7 @@ def fill(template: str, **slots: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Templated:
-    """An attack that puts each prompt into a text.
+    """An attack that puts each prompt into a template.
 
     Attributes:
         template: the user turn, with ``{goal}`` where the prompt's text goes.
@@ -100,24 +100,24 @@ class Templated:
 
 
 def require_target(target: LanguageModel | None, attack: str) -> LanguageModel:
-    """The target, which an attack cannot do without.
+    """The target, for attacks that need one.
 
     Raises:
         InputError: there is none.
     """
     if target is None:
         raise InputError(
-            f"The attack {attack} needs the model under attack. Pass target=load(...), or on the "
-            "command line --model."
+            f"The attack {attack} needs the model under attack. Pass target=load(...), or --model on "
+            "the command line."
         )
     return target
 
 
-def _answers(value: Any) -> Any:
+def _can_answer(value: Any) -> Any:
     if not callable(getattr(value, "answer", None)):
         raise ValueError(f"{value!r} cannot answer; give an Assistant (see demur.endpoint)")
     return value
 
 
-#: A setting that is a model to ask.
-Asked = Annotated[Assistant, PlainValidator(_answers)]
+#: A setting whose value is a model to ask.
+AskedModel = Annotated[Assistant, PlainValidator(_can_answer)]

@@ -1,5 +1,7 @@
-"""How likely a model is to begin its response with a word: in an autoregressive model the next token's
-probability, in a masked diffusion model that of the first masked response position in the first draft.
+"""How likely a response is to begin with a given word.
+
+In an autoregressive model this is the probability of the next token, in a masked diffusion model that
+of the first masked response position in the first draft.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ from demur.types import Prompt
 def openings(model: LanguageModel, word: str) -> tuple[int, ...]:
     """Tokens by which a response begins with a word, with and without a space before it.
 
-    They are read behind a whole prompt: alone, a word may begin otherwise, since some tokenizers put
-    a space before every text.
+    They are taken from behind a whole prompt, because some tokenizers put a space before a text.
 
     Raises:
         InputError: the model's tokenizer does not know the word.
@@ -32,7 +33,7 @@ def openings(model: LanguageModel, word: str) -> tuple[int, ...]:
         ids = model.chat.turn_ids(turns, after=text)
         if len(ids) > len(before) and ids[: len(before)] == before:
             found.add(ids[len(before)])
-    # A token of spaces alone begins any word.
+    # A token of only spaces could begin any word.
     found = {i for i in found if i != model.tokenizer.unk_token_id and model.decode([i]).strip()}
     if not found:
         raise InputError(
@@ -46,10 +47,10 @@ def opening_log_probabilities(
 ) -> list[float]:
     """Log-probability of the likeliest of ``tokens`` as first response token, one a prompt.
 
-    One forward pass for all prompts; in halves where they do not fit into memory.
+    One forward pass for all prompts, or several if they do not fit into memory.
 
     Raises:
-        InputError: a prompt is too long, or a block or canvas model, whose first draft is another's.
+        InputError: a prompt is too long, or the model is a block or canvas model.
     """
     new_tokens = sampler_from(model.traits.sampler).new_tokens
     for prompt in prompts:
@@ -74,9 +75,9 @@ def _first_logits(model: LanguageModel, prompts: list[Prompt], new_tokens: int) 
         return model.logits(model.states(batch.ids, attention)["last"][:, -1])
     if model.traits.attention not in ("bidirectional", "encoder"):
         raise InputError(
-            f"{model.name} is a {model.traits.attention} diffusion model: this search knows the "
-            "first draft of masked diffusion models and autoregressive models only. Search on one "
-            "of those and send its prompts to this one."
+            f"{model.name} is a {model.traits.attention} diffusion model; this search supports only "
+            "autoregressive and masked diffusion models. Search on one of those and send its prompts "
+            "to this one."
         )
     page = masked_text(model, batch, new_tokens)
     masked = page.tokens == page.mask_id

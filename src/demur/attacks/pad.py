@@ -1,4 +1,4 @@
-"""PAD: anchors such as "Step 1:" fixed at several places of a masked response.
+"""PAD: fix anchors such as "Step 1:" at several places of a masked response.
 
 Zhang et al., Jailbreaking Large Language Diffusion Models: Revealing Hidden Safety Flaws in
 Diffusion-Based Text Generation, arXiv:2507.19227 (parallel decoding jailbreak, multi-point attention);
@@ -8,7 +8,7 @@ as implemented in niez233/DiffuGuard ``utility/generate_function_llada.py``:
     2. fix anchor i at position i * gap of the response, i = 1..m;
     3. the sampler fills the masked positions between and around them.
 
-Differs from that code: anchors that do not fit are refused, not left out.
+Differs from that code: anchors that do not fit are an error instead of being left out.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class PAD:
         model = require_target(target, self.name)
         if model.traits.attention == "causal":
             raise InputError(
-                f"{model.name} generates from left to right, so that pad has no masked response to "
-                "fix anchors in. Use prefill, or a diffusion model."
+                f"{model.name} generates from left to right and has no masked response to fix anchors "
+                "in. Use the attack prefill, or a diffusion model."
             )
         length = self.gen_length or sampler_from(model.traits.sampler).new_tokens
         sizes = [len(model.chat.template_ids((anchor,))) for anchor in self.anchors]
@@ -67,7 +67,12 @@ class PAD:
 
 
 def anchored(anchors: Sequence[str], sizes: Sequence[int], *, gen_length: int) -> Template:
-    """A response template with each anchor, of so many tokens, at its place.
+    """A response template with each anchor at its place.
+
+    Args:
+        anchors: texts to fix, in order.
+        sizes: tokens of each.
+        gen_length: response positions.
 
     Raises:
         InputError: they do not fit into ``gen_length`` positions.

@@ -1,4 +1,4 @@
-"""No attack: the prompt as it is, for the row that the others are compared with."""
+"""No attack: the prompt unchanged, as the baseline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from demur.types import Prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """Sends the prompts unchanged."""
+    """Leaves prompts unchanged."""
 
     name: ClassVar[str] = "none"
-    description: ClassVar[str] = "The prompt as it is."
+    description: ClassVar[str] = "The prompt unchanged."
     source: ClassVar[str] = "the baseline of every table"
     needs_target: ClassVar[bool] = False
 

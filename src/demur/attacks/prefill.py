@@ -1,4 +1,4 @@
-"""Prefill: the assistant's turn is begun for it.
+"""Prefill: fix the first words of the response.
 
 Vega et al., Bypassing the Safety Training of Open-Source LLMs with Priming Attacks,
 arXiv:2312.12321; Andriushchenko et al., arXiv:2404.02151, section 3 (prefilling).
@@ -6,8 +6,8 @@ arXiv:2312.12321; Andriushchenko et al., arXiv:2404.02151, section 3 (prefilling
     1. leave the user turn as it is;
     2. fix the first words of the response to those of a compliant answer.
 
-The sampler keeps them: an autoregressive model goes on behind them, a diffusion model fills the
-masked positions after them. Differs from the papers: one opening for all goals, in our own words.
+An autoregressive model continues after them; a diffusion model fills in the masked positions after
+them. Differs from the papers: one opening for all goals, in our own words.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Prefill:
     def __call__(
         self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
     ) -> list[Prompt]:
-        """Begin the response to each prompt.
+        """Fix the beginning of the response to each prompt.
 
         Raises:
-            InputError: the response to a prompt is begun already.
+            InputError: the response to a prompt has fixed parts already.
         """
         return [
             attacked(p, self.name, response=(self.opening.replace("{goal}", p.goal),))

@@ -2,9 +2,9 @@
 arXiv:2307.02483, section 3.1 (competing objectives):
 
     1. put the request into the user turn;
-    2. add the demand that the reply begin with words that only a compliant answer begins with.
+    2. demand that the reply begin with words of a compliant answer.
 
-Differs from the paper: the wording is our own; pass ``template`` for another.
+Differs from the paper: our own wording; pass ``template`` for another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PrefixInjection(Templated):
     """Settings; see ``Templated``."""
 
     name: ClassVar[str] = "prefix_injection"
-    description: ClassVar[str] = "Asks for a reply that begins with consent."
+    description: ClassVar[str] = "Asks for a reply that begins with compliant words."
     source: ClassVar[str] = "Wei et al. 2023, arXiv:2307.02483, section 3.1"
     needs_target: ClassVar[bool] = False
     template: str = (

@@ -1,14 +1,14 @@
 """Random search on the log-probability of the response's first word.
 
-Andriushchenko, Croce, Flammarion, arXiv:2404.02151, section 3. The steps are those of
-``demur.attacks.search``; the score is the log-probability that the response begins with a word of
-consent, and a search stops when that is likely enough. In a masked diffusion model it is the
-probability in the first draft, a reading of ours: the paper attacks autoregressive models only.
+Andriushchenko, Croce, Flammarion, arXiv:2404.02151, section 3. The steps are in
+``demur.attacks.search``; the score is the log-probability that the response begins with a given word,
+and a search stops when that is likely enough. For masked diffusion models, which the paper does not
+attack, we take the probability in the first draft.
 
-Differs from the paper: no hand-written template around the request, which is an attack of its own
-here (put ``refusal_suppression`` or another before this one); the stop looks at the probability alone
-(``stop_at``, 0.9), where the released code asks a judge once the word is the likeliest or, with chance,
-once it has a probability of 0.1, or of 0.02 that no longer rises.
+Differs from the paper: no hand-written template around the request (apply ``refusal_suppression`` or
+another attack first); a search stops by the probability alone (``stop_at``, 0.9), while the released
+code asks a judge once the word is the likeliest, or at random once its probability is 0.1, or 0.02
+without rising.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from demur.types import Prompt
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomSearch(SuffixSearch):
-    """Settings; see ``SuffixSearch``. The released scripts take up to 10,000 queries."""
+    """Settings; see ``SuffixSearch``. The released scripts use up to 10,000 queries."""
 
     name: ClassVar[str] = "random_search"
-    description: ClassVar[str] = "Searches a suffix that makes a consenting first word likely."
+    description: ClassVar[str] = "Searches for a suffix that makes a compliant first word likely."
     source: ClassVar[str] = "Andriushchenko et al. 2024, arXiv:2404.02151"
 
     def objective(self, target: LanguageModel, *, seed: int) -> Objective:

@@ -2,9 +2,9 @@
 arXiv:2307.02483, section 3.1 (competing objectives):
 
     1. list rules that forbid apologies, disclaimers and the common words of refusals;
-    2. put the request behind them.
+    2. put the request after them.
 
-Differs from the paper: the rules are in our own words; pass ``template`` for others.
+Differs from the paper: our own wording; pass ``template`` for another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RefusalSuppression(Templated):
     """Settings; see ``Templated``."""
 
     name: ClassVar[str] = "refusal_suppression"
-    description: ClassVar[str] = "Forbids the words that refusals are made of."
+    description: ClassVar[str] = "Forbids the words of refusals."
     source: ClassVar[str] = "Wei et al. 2023, arXiv:2307.02483, section 3.1"
     needs_target: ClassVar[bool] = False
     template: str = (

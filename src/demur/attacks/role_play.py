@@ -1,11 +1,11 @@
 """Role play. Shen, Chen, Backes, Shen, Zhang, "Do Anything Now": Characterizing and Evaluating
-In-The-Wild Jailbreak Prompts, arXiv:2308.03825 (the commonest kind found there):
+In-The-Wild Jailbreak Prompts, arXiv:2308.03825 (the most common kind in its collection):
 
     1. describe a character who answers everything, and a scene;
-    2. let the scene ask the request.
+    2. make the request part of the scene.
 
-Differs from the paper: one short wording of our own instead of collected ones, which the prompt sets
-``jailbreak_artifacts`` and ``wildjailbreak`` have; pass ``template`` for another.
+Differs from the paper: one short wording of our own; the prompt sets ``jailbreak_artifacts`` and
+``wildjailbreak`` have collected ones. Pass ``template`` for another.
 """
 
 from __future__ import annotations

@@ -1,21 +1,20 @@
-"""Random search over a suffix of tokens, for any score of the prompt that carries it.
+"""Random search over a suffix of tokens, for any score of the prompt with that suffix.
 
 Andriushchenko, Croce, Flammarion, Jailbreaking Leading Safety-Aligned LLMs with Simple Adaptive
 Attacks, arXiv:2404.02151, section 3; code tml-epfl/llm-adaptive-attacks ``main.py``, ``utils.py``:
 
-    1. begin with a suffix of n tokens;
-    2. replace a run of tokens at a random place by random ones; the run gets shorter with the number
+    1. start with a suffix of n tokens;
+    2. replace a run of tokens at a random place by random tokens; the run gets shorter with the number
        of queries (``width_at``);
     3. keep the change if the score rises;
-    4. stop when the goal is reached, or begin again when a restart's queries are used up.
+    4. stop when the goal is reached, or restart when a restart's queries are used up.
 
-Differs from the paper: several changes of the same suffix are scored in one batch and the best is
-taken (``candidates`` = 1 is the paper's); a suffix begins with random tokens, anew in each restart,
-instead of strings found for one model by earlier searches; every random number comes from seed,
-prompt, restart and number of queries, so that a search cut off at any moment goes on to the same end.
-Differs from the released code: a run ends where the suffix does, so that its length stays, where theirs
-grows past the end; replacements are printable tokens, not any; the schedule by the probability reached
-(``--schedule_prob``) is left out, and so is giving up where the word is not among the top five.
+Differs from the paper: several changes of the same suffix are scored in one batch and the best is kept
+(the paper has ``candidates`` = 1); a suffix starts from random tokens in each restart instead of
+strings found in earlier searches; all random numbers depend on seed, prompt, restart and number of
+queries, so an interrupted search resumes to the same end. Differs from the released code: a run ends at
+the end of the suffix, so the suffix keeps its length; only printable tokens are used; the schedule by
+probability (``--schedule_prob``) and giving up when the word is not among the top five are left out.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from demur.types import Prompt
 
 _LOG = logging.getLogger(__name__)
 
-#: Queries up to which the longest run is divided by 2**place.
+#: After each of these numbers of queries the longest run is halved.
 _UNTIL = (10, 25, 50, 100, 500)
 
 
 class Scored(NamedTuple):
-    """A prompt's score, higher is better for the attacker, and whether it is good enough to stop."""
+    """A prompt's score (higher is better for the attacker), and whether it is good enough to stop."""
 
     score: float
     reached: bool
 
 
 class Best(NamedTuple):
-    """The best suffix after so many queries for a prompt, in all restarts together."""
+    """The best suffix of a prompt after a number of queries, over all restarts."""
 
     queries: int
     score: float
@@ -60,15 +59,15 @@ Objective = Callable[[list[Prompt]], list[Scored]]
 
 @dataclass(frozen=True)
 class Search:
-    """Where the search for one prompt stands.
+    """State of the search for one prompt.
 
     Attributes:
-        history: each improvement over everything before it.
-        queries: candidates scored, in all restarts.
+        history: each improvement, in order.
+        queries: candidates scored, over all restarts.
         reached: whether a candidate was good enough to stop.
-        restart: 0-based restart; as many as there are when all are used up.
+        restart: 0-based; the number of restarts when all are used up.
         asked: candidates scored in this restart.
-        tokens: the restart's best suffix.
+        tokens: best suffix of this restart.
         score: its score.
     """
 
@@ -86,10 +85,10 @@ class Search:
         return self.history[-1]
 
     def within(self, queries: int) -> Best:
-        """The best suffix that this many queries had found.
+        """The best suffix found within this many queries.
 
         Raises:
-            InputError: not one candidate had been scored by then.
+            InputError: no candidate was scored by then.
         """
         found = [best for best in self.history if best.queries <= queries]
         if not found:
@@ -102,12 +101,12 @@ class Search:
 
 @dataclass(frozen=True)
 class Suffixes:
-    """What is searched.
+    """The search space.
 
     Attributes:
         vocabulary: tokens to draw from.
-        text_of: tokens to text.
-        prompt_with: a prompt with this suffix.
+        text_of: decodes tokens.
+        prompt_with: adds a suffix to a prompt.
         length: tokens of a suffix.
         width: longest run of tokens that one change replaces.
     """
@@ -119,7 +118,7 @@ class Suffixes:
     width: int
 
     def propose(self, now: Search, dice: random.Random) -> tuple[int, ...]:
-        """A first suffix, or a change of the restart's best."""
+        """A random suffix, or a change of the best one."""
         if not now.tokens:
             return tuple(dice.choices(self.vocabulary, k=self.length))
         width = width_at(self.width, now.asked + 1)
@@ -146,18 +145,18 @@ def search_all(
     state: Path | None,
     mark: Mapping[str, Any],
 ) -> list[Search]:
-    """Search a suffix for each prompt.
+    """Search for a suffix for each prompt, one prompt after the other.
 
     Args:
-        prompts: prompts, one after the other.
-        suffixes: what is searched.
-        objective: what is to rise.
-        queries: candidates scored in a restart.
-        restarts: searches begun for a prompt, unless one reaches its goal.
-        candidates: scored in one batch.
-        seed: of everything random.
-        state: file to keep what is done in, and to go on from.
-        mark: plain data that tells this search from others, kept in the file.
+        prompts: prompts to attack.
+        suffixes: the search space.
+        objective: what to maximise.
+        queries: candidates per restart.
+        restarts: maximum restarts per prompt.
+        candidates: candidates per batch.
+        seed: random seed.
+        state: file in which progress is saved, and from which a search resumes.
+        mark: plain data that identifies this search, kept in the file.
 
     Raises:
         InputError: the file is of another search, or damaged.
@@ -213,7 +212,7 @@ def _write(path: Path | None, about: Mapping[str, Any], done: list[Search], now:
 
 
 def _read(path: Path | None, about: Mapping[str, Any]) -> tuple[list[Search], Search]:
-    """What is done and where the search stands; nothing where there is no file."""
+    """Finished searches and the current one; empty if there is no file."""
     if path is None or not path.exists():
         return [], Search()
     try:
@@ -222,13 +221,13 @@ def _read(path: Path | None, about: Mapping[str, Any]) -> tuple[list[Search], Se
         before = kept["about"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no state of a search ({type(error).__name__}). Name another file."
+            f"{path} does not hold the state of a search ({type(error).__name__}). Name another file."
         ) from error
     now = json.loads(json.dumps(about))
     if different := [k for k in now if before.get(k) != now[k]]:
         raise InputError(
-            f"{path} is the state of another search: its {', '.join(different)} differ. Name "
-            "another file, or run the command it was made with."
+            f"{path} holds the state of another search: {', '.join(different)} differ. Name another "
+            "file, or run the command that made it."
         )
     return found[:-1], found[-1]
 

@@ -1,4 +1,4 @@
-"""Settings that every search over a suffix shares, and what it makes of prompts."""
+"""Suffix searches: their common settings, and the attack around ``demur.attacks.search``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from demur.types import Prompt
 
 @dataclass(frozen=True, kw_only=True)
 class SuffixSearch(ABC):
-    """A search over a suffix; what is to rise, the objective, is its own.
+    """A search over a suffix; subclasses define the objective.
 
     Attributes:
-        opening: word the response is to begin with.
+        opening: word with which the response should begin.
         template: the user turn, with ``{goal}`` and ``{suffix}``.
         length: tokens of the suffix.
         width: longest run of tokens that one change replaces.
-        queries: candidates scored in a restart.
-        restarts: searches begun for a prompt, unless one reaches its goal.
-        candidates: scored in one batch.
-        stop_at: probability of the opening that is enough, in (0, 1]; 1 never stops a search.
-        state: file to keep what is done in; the same search goes on from it.
+        queries: candidates per restart.
+        restarts: maximum restarts per prompt.
+        candidates: candidates per batch.
+        stop_at: probability of the opening at which a search stops, in (0, 1]; 1 never stops.
+        state: file in which progress is saved, and from which the same search resumes.
     """
 
     name: ClassVar[str]
@@ -53,20 +53,20 @@ class SuffixSearch(ABC):
 
     @abstractmethod
     def objective(self, target: LanguageModel, *, seed: int) -> Objective:
-        """What is to rise."""
+        """The score to maximise."""
 
     def mark(self) -> dict[str, object]:
-        """The settings as plain data, which tell one search from another."""
+        """The settings as plain data, which identify a search."""
         return {f: v for f, v in asdict(self).items() if f != "state"}
 
     def __call__(
         self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
     ) -> list[Prompt]:
-        """Each prompt with the best suffix found; ``search`` also says how it was found.
+        """Return each prompt with the best suffix; ``search`` also returns how it was found.
 
         Raises:
-            InputError: no target or one without a known first draft, a prompt that is too long or
-                has masked slots, or a state file of another search.
+            InputError: no target or one that is not supported, a prompt that is too long or has
+                masked slots, or a state file of another search.
         """
         found = self.search(prompts, target=require_target(target, self.name), seed=seed)
         return [self.prompt_with(p, s.best.suffix) for p, s in zip(prompts, found, strict=True)]
@@ -74,7 +74,7 @@ class SuffixSearch(ABC):
     def search(
         self, prompts: Sequence[Prompt], *, target: LanguageModel, seed: int = 0
     ) -> list[Search]:
-        """One finished search a prompt, with its history; errors as for a call."""
+        """One finished search per prompt; errors as for ``__call__``."""
         return search_all(
             prompts,
             Suffixes(
@@ -94,14 +94,14 @@ class SuffixSearch(ABC):
         )
 
     def prompt_with(self, prompt: Prompt, suffix: str) -> Prompt:
-        """The prompt with a suffix, as it is sent."""
+        """The prompt with a suffix."""
         return attacked(
             prompt, self.name, text=fill(self.template, goal=prompt.text, suffix=suffix)
         )
 
 
 def plain_tokens(model: LanguageModel) -> list[int]:
-    """Tokens of the vocabulary that are printable text and no control tokens."""
+    """Printable tokens of the vocabulary, without special tokens."""
     tokenizer = model.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     ids = [i for i in range(len(tokenizer)) if i not in special]

@@ -1,7 +1,7 @@
 """The command line: one verb, one library call.
 
-Exit codes: 0 done; 1 done, and something was found (``guard score`` flagged a trace, ``ls`` saw a
-damaged run); 2 not done, with one line that says why and what to do; 130 interrupted.
+Exit codes: 0 success; 1 success with findings (``guard score`` flagged a trace, ``ls`` found a damaged
+run, a study cell failed); 2 error, with one line that says why and what to do; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,49 +12,54 @@ from typing import NoReturn
 
 import typer
 
+# isort: off
+# In the order in which --help lists the verbs.
 from demur.cli import (
-    attacking,
-    built_in,
-    console,
-    detecting,
-    guarding,
-    judging,
-    pages,
-    serving,
-    sharing,
-    signals,
-    studying,
-    tracing,
-    watching,
+    watch,
+    trace,
+    anchors,
+    guard,
+    judge,
+    attack,
+    defend,
+    report,
+    serve,
+    study,
+    share,
+    plugins,
+    organism,
 )
-from demur.cli.app import app
+
+# isort: on
+from demur.cli import console
+from demur.cli.options import app
 from demur.errors import DemurError
 
 __all__ = [
+    "anchors",
     "app",
-    "attacking",
-    "built_in",
-    "detecting",
-    "guarding",
-    "judging",
+    "attack",
+    "defend",
+    "guard",
+    "judge",
     "main",
-    "pages",
-    "serving",
-    "sharing",
-    "signals",
-    "studying",
-    "tracing",
-    "watching",
+    "organism",
+    "plugins",
+    "report",
+    "serve",
+    "share",
+    "study",
+    "trace",
+    "watch",
 ]
 
-#: What typer gives back for Ctrl-C.
+#: Exit code after Ctrl-C.
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; no error leaves a traceback unless DEMUR_TRACEBACK is set."""
-    # Threads that spin while they wait make a busy machine several times slower. Read when torch is
-    # imported, so it must be set before.
+    """Run the command line; no error prints a traceback unless DEMUR_TRACEBACK is set."""
+    # Spinning threads slow a busy machine down several times. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = app(prog_name="demur", standalone_mode=False) or 0
@@ -68,7 +73,7 @@ def main() -> None:
     except MemoryError:
         _fail("Out of memory. Use a smaller --batch-size; finished rows are kept.", 2)
     except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # the command was mistyped
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of click
             error.show()
             sys.exit(error.exit_code)
         if "DEMUR_TRACEBACK" in os.environ:
@@ -78,7 +83,7 @@ def main() -> None:
             f"Unexpected {kind}: {error}. Set DEMUR_TRACEBACK=1 to see where; please report it.", 2
         )
     if code == INTERRUPTED:
-        _fail("Interrupted. What was finished is kept; the same command goes on from there.", code)
+        _fail("Interrupted. Finished work is kept; run the same command to resume.", code)
     sys.exit(code)
 
 

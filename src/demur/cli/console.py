@@ -1,4 +1,4 @@
-"""What the command line prints: progress, tables, JSON, and errors without tracebacks."""
+"""Printing: results, notes, JSON and progress."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-#: Called with a stage's name, what is done of it and how much there is.
-Tick = Callable[[str, int, int], None]
+#: Called with the name of a stage, how much of it is done, and the total.
+Ticker = Callable[[str, int, int], None]
 
-#: Seconds between progress lines where no terminal is attached.
+#: Seconds between progress lines without a terminal.
 PLAIN_EVERY = 10.0
 
 
 def say(text: str) -> None:
-    """Print a line of result."""
+    """Print a line to standard output."""
     sys.stdout.write(f"{one_line(text)}\n")
 
 
 def note(text: str) -> None:
-    """Print a line that is not part of the result."""
+    """Print a line to standard error."""
     sys.stderr.write(f"{one_line(text)}\n")
 
 
 def one_line(text: str) -> str:
-    """Text that commands no terminal and begins no line: control characters become escapes."""
+    """Text with control characters escaped, so that it cannot control the terminal or add a line."""
     return "".join(c if unicodedata.category(c) not in _CONTROLS else ascii(c)[1:-1] for c in text)
 
 
-#: Unicode categories: controls, formats such as a reversed direction, line and paragraph ends.
+#: Unicode categories: controls, formats such as right-to-left marks, line and paragraph ends.
 _CONTROLS = ("Cc", "Cf", "Zl", "Zp")
 
 
@@ -56,8 +56,8 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Tick]:
-    """Bars on a terminal, a plain line now and then elsewhere; both on standard error."""
+def progress() -> Iterator[Ticker]:
+    """Progress bars on a terminal, plain lines elsewhere; both on standard error."""
     if not sys.stderr.isatty():
         yield _plain_ticker()
         return
@@ -76,7 +76,7 @@ def progress() -> Iterator[Tick]:
         yield tick
 
 
-def _plain_ticker() -> Tick:
+def _plain_ticker() -> Ticker:
     last: dict[str, float] = {}
 
     def tick(stage: str, done: int, total: int) -> None:

@@ -1,36 +1,40 @@
-"""Trace over many machines with Ray Data: one model a worker, a window of prompts at a time.
+"""Trace on many machines with Ray Data: one model per worker, one window of prompts at a time.
 
-1. One worker loads the model and says what it is; the driver never loads it.
-2. The driver locks the run, signs its manifest and sends each window that is not complete to a pool of
+1. One worker loads the model and reports its fingerprint; the driver never loads it.
+2. The driver locks the run, writes its manifest and sends each incomplete window to a pool of
    workers, which grows and shrinks with the cluster.
-3. A worker traces its window into the store just as a run in one process does, batch by batch.
+3. A worker traces its window into the store batch by batch, as a run in one process does.
 
-Batches are planned inside a window, so rows do not depend on who traced them: they are those of a run
-in one process, byte for byte, with the same batch size, threads and kind of device. When a worker or
-its machine is lost, Ray gives the window to another, as often as it takes, which goes on from the
-batches that are safe.
+Batches are planned inside a window, so the rows do not depend on the worker: with the same batch size,
+threads and kind of device they are byte for byte those of a run in one process. If a worker or its
+machine is lost, Ray gives the window to another worker, which resumes after the last finished batch.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from demur.cluster.joining import PATIENCE, joined, require_room
-from demur.cluster.worker import Worker, described, good
-from demur.errors import InputError
+from demur.cluster.worker import Worker, checked, describe
+from demur.errors import InputError, MissingExtraError, ModelError
 from demur.generation import Progress
 from demur.runs import run_of
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
-from demur.store.local import LocalFolder
+from demur.store.local_folder import LocalFolder
 from demur.types import Fingerprint, Prompt, Record
 
 __all__ = ["Worker", "joined", "trace_to"]
+
+#: Seconds to wait for an autoscaling cluster to add a machine that is large enough.
+PATIENCE = 600.0
 
 
 def trace_to(
@@ -49,39 +53,39 @@ def trace_to(
     shard_rows: int = 256,
     progress: Progress | None = None,
 ) -> Store:
-    """Trace prompts into a run on a Ray cluster; call it again to go on where it stopped.
+    """Trace prompts into a run on a Ray cluster; call it again to resume an interrupted run.
 
-    What is not named here is as in ``demur.runs.trace_to``.
+    Other arguments are those of ``demur.runs.trace_to``.
 
     Args:
-        folder: where every machine writes to: an object store's URL, or a folder that all share.
-        model: name that every machine loads the model by.
-        address: ``local`` starts Ray on this machine, ``auto`` joins the cluster that it belongs to,
-            ``host:port`` or ``ray://host:port`` another. A Ray already begun is used as it is.
-        workers: at most so many; None for as many as the cluster takes.
-        cores: CPU cores of a worker.
-        gpus: GPUs of a worker; None for one where ``options`` put the model on any, else none.
+        folder: run folder that every machine can write: an object store's URL or a shared folder.
+        model: name or path by which every machine loads the model.
+        address: ``local`` starts Ray on this machine, ``auto`` joins the cluster of this machine,
+            ``host:port`` or ``ray://host:port`` another. If Ray is running already, it is used.
+        workers: maximum number of workers; None for as many as the cluster has room for.
+        cores: CPU cores per worker.
+        gpus: GPUs per worker; None for one if ``options`` put the model on a GPU, else none.
         options: other arguments of ``demur.load``.
-        sampler: settings other than the model's own.
-        progress: called with the rows of each window that is complete.
+        sampler: settings that override the model's own.
+        progress: called with the number of rows of each finished window.
 
     Raises:
         MissingExtraError: the extra ``ray`` is not installed.
-        InputError: no prompts, equal ids, a folder that no other process sees, a setting that does
-            not fit the model, or a worker that fits on no machine.
-        StoreError: the run is locked, of other settings, or a worker cannot write it or has other
-            versions of what writes it.
-        FingerprintError: a worker loaded another model than the first.
+        InputError: no prompts, duplicate ids, a folder that other processes cannot see, a setting
+            that does not fit the model, or no machine is large enough for a worker.
+        StoreError: the run is locked or has other settings, or a worker cannot write it or has
+            other library versions.
+        FingerprintError: a worker loaded a different model than the first.
         ModelError, SignalError: a batch failed, or Ray did.
     """
     rows = [p if isinstance(p, Prompt) else Prompt(p) for p in prompts]
     place, chosen = _shared(folder), {"name": str(model), **(options or {})}
     share = {"num_cpus": cores, "num_gpus": _gpus(chosen) if gpus is None else gpus}
     with joined(address) as ray:
-        look = ray.remote(**share)(described)
+        look = ray.remote(**share)(describe)
         asked = look.remote(os.getcwd(), chosen, dict(sampler or {}), record.pooling)
-        require_room(ray, share, patience=0 if address == "local" else PATIENCE)
-        told = good(ray.get(asked))
+        _require_room(ray, share, patience=0 if address == "local" else PATIENCE)
+        told = checked(ray.get(asked))
         mark = Fingerprint(**told["fingerprint"])
         manifest = run_of(mark, rows, record, shard_rows=shard_rows)
         with writing(place, manifest) as writer:
@@ -97,14 +101,14 @@ def trace_to(
                     **share,
                 )
                 for done in traced.iter_rows():
-                    finished = good(done)["rows"]
+                    finished = checked(done)["rows"]
                     if progress:
                         progress(finished)
     return Store.open(place)
 
 
 def _gpus(options: Mapping[str, Any]) -> int:
-    """One where the model goes on a GPU: by its device, spread by accelerate, or in fewer bits."""
+    """1 if the options put the model on a GPU: by device, device_map or quantisation; else 0."""
     device, spread = str(options.get("device") or "cpu"), options.get("device_map")
     on_cpu = device == "cpu" and spread in (None, "cpu") and not options.get("bits")
     return int(not on_cpu)
@@ -113,7 +117,7 @@ def _gpus(options: Mapping[str, Any]) -> int:
 def _unfinished(
     writer: Writer, prompts: Sequence[Prompt], progress: Progress | None
 ) -> Iterator[dict[str, Any]]:
-    """The windows that lack rows; one that lacks only its shard gets it here."""
+    """Windows with missing rows. Windows that only lack their shard are sealed here."""
     for window in writer.manifest.windows():
         places = writer.manifest.places(window)
         if len(writer.done(window)) < len(places):
@@ -126,13 +130,94 @@ def _unfinished(
 
 
 def _shared(folder: str | Path) -> str:
-    """The folder as other processes find it."""
+    """The folder's address for other processes."""
     place = folder_at(folder)
     if isinstance(place, LocalFolder):
         return str(place.path.absolute())
     if str(place).startswith("memory:"):
         raise InputError(
-            f"{place} is in this process alone. Give workers a folder that all machines share, or an "
+            f"{place} exists in this process only. Choose a folder that all machines share, or an "
             "object store such as --out s3://bucket/run."
         )
     return str(place)
+
+
+@contextmanager
+def joined(address: str) -> Iterator[Any]:
+    """Start or join Ray, quietly; shut it down afterwards if it was started here.
+
+    Around several runs, this starts Ray once for all of them.
+
+    Args:
+        address: as for ``trace_to``.
+
+    Raises:
+        MissingExtraError: the extra ``ray`` is not installed.
+        InputError: there is no cluster at the address.
+        ModelError: Ray failed in the block.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    # A killed driver keeps its machines reserved this long. With Ray's default of 180 s its successor
+    # would have one worker for three minutes. A running driver renews every 10 s.
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("--ray", "ray") from error
+    mine = not ray.is_initialized()
+    if mine:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            quiet["include_dashboard"] = False
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"No Ray cluster at {address!r}: {error}. Use --ray local, or --ray auto on a machine "
+                "of the cluster."
+            ) from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    try:
+        yield ray
+    except ray.exceptions.RayError as error:
+        raise ModelError(
+            f"Ray failed: {str(error).strip().splitlines()[-1]} Everything written so far is safe. Run "
+            "the same command again, with a smaller --batch-size if a machine ran out of memory."
+        ) from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _require_room(ray: Any, share: Mapping[str, float], *, patience: float) -> None:
+    """Wait until some machine is large enough for one worker, even if it is busy now.
+
+    Without this Ray would wait forever and only log it. Call it after a task with the same needs has
+    been submitted, so that an autoscaling cluster knows about them.
+
+    Args:
+        share: ``num_cpus`` and ``num_gpus`` of a worker.
+        patience: seconds to wait for a machine to be added.
+
+    Raises:
+        InputError: no machine is large enough.
+    """
+    end = time.monotonic() + patience
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        machines = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+        if any(cpu >= share["num_cpus"] and gpu >= share["num_gpus"] for cpu, gpu in machines):
+            return
+        if time.monotonic() >= end:
+            there = "; ".join(f"{cpu:g} cores and {gpu:g} GPUs" for cpu, gpu in machines)
+            raise InputError(
+                f"A worker needs {share['num_cpus']:g} cores and {share['num_gpus']:g} GPUs of one "
+                f"machine; the cluster's have {there}. Give --cores and --gpus that fit, or the "
+                "--ray address of a cluster with larger machines."
+            )
+        time.sleep(1)

@@ -1,5 +1,6 @@
-"""What runs on the cluster's machines. Only plain data goes between processes: prompts as JSON there,
-a number of rows back, or the error that was met.
+"""The code that runs on the cluster's machines.
+
+Only plain data crosses processes: prompts go in as JSON; a number of rows or an error comes back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from demur.errors import (
     DemurError,
@@ -34,10 +37,10 @@ from demur.types import Prompt, Record
 _KINDS = (InputError, ModelError, FingerprintError, StoreError, SignalError)
 
 
-def described(
+def describe(
     cwd: str, options: Mapping[str, Any], sampler: Mapping[str, Any], pooling: str | None
 ) -> dict[str, Any]:
-    """What the model and the libraries are on a worker, or what went wrong with them."""
+    """Fingerprint and library versions on a worker, or the error."""
     _go_to(cwd)
     try:
         model = load(**options)
@@ -49,7 +52,7 @@ def described(
 
 
 class Worker:
-    """One model on one machine; called with a window, it traces what is left of it."""
+    """One model on one machine; a call traces the missing rows of a window."""
 
     def __init__(
         self,
@@ -59,8 +62,6 @@ class Worker:
         batch_size: int | Literal["auto"],
         cores: int,
     ) -> None:
-        import torch
-
         _go_to(cwd)
         torch.set_num_threads(cores)
         self._place = folder_at(place)
@@ -68,7 +69,7 @@ class Worker:
         self._batch_size = batch_size
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Trace ``window`` with its ``prompts``; gives its rows, or what went wrong."""
+        """Trace ``window`` with its ``prompts``. Returns the number of rows, or the error."""
         prompts = [_prompt(values) for values in json.loads(row["prompts"])]
         try:
             run = self._manifest()
@@ -78,14 +79,8 @@ class Worker:
                 what=f"The model on {socket.gethostname()} is not the run's",
                 fix="Put the same checkpoint on every machine.",
             )
-            trace_window(
-                Writer(self._place, run, window=row["window"]),
-                row["window"],
-                prompts,
-                self._model,
-                sampler,
-                batch_size=self._batch_size,
-            )
+            writer, window = Writer(self._place, run, window=row["window"]), row["window"]
+            trace_window(writer, window, prompts, self._model, sampler, batch_size=self._batch_size)
         except DemurError as error:
             return _problem(error)
         return {"rows": len(prompts), "kind": "", "problem": ""}
@@ -95,29 +90,28 @@ class Worker:
         return load(**self._options)
 
     def _manifest(self) -> Manifest:
-        """The run's, signed by libraries that are this worker's too.
+        """The run's manifest, if it was written by the same library versions.
 
-        Workers hold no lock. They write the manifest with the first batch, and lose nothing of each
-        other's because all of them write the same.
+        Workers hold no lock. All of them write the same manifest with their first batch.
         """
         try:
             run = read_manifest(self._place)
         except StoreError as error:
             raise StoreError(
-                f"{socket.gethostname()} does not see the run: {error} A cluster needs a folder that "
+                f"{socket.gethostname()} cannot see the run: {error} A cluster needs a folder that "
                 "all machines share, or an object store such as --out s3://bucket/run."
             ) from error
         if not run.is_signed(versions()):
             here = ", ".join(f"{name} {number}" for name, number in versions().items())
             raise StoreError(
-                f"{socket.gethostname()} has {here}; the run is written by {run.writers[-1:]}. Rows "
-                "may differ between versions: install the same ones on every machine."
+                f"{socket.gethostname()} has {here}; the run was written by {run.writers[-1:]}. Rows "
+                "may differ between versions: install the same versions on every machine."
             )
         return run
 
 
-def good(told: dict[str, Any]) -> dict[str, Any]:
-    """What a worker gave back. Raises the error that it met."""
+def checked(told: dict[str, Any]) -> dict[str, Any]:
+    """Return a worker's reply, or raise the error in it."""
     if told.get("problem"):
         kind = next((kind for kind in _KINDS if kind.__name__ == told["kind"]), DemurError)
         raise kind(told["problem"])
@@ -129,12 +123,12 @@ def _problem(error: DemurError) -> dict[str, Any]:
 
 
 def _go_to(cwd: str) -> None:
-    """Where the driver is, so that relative paths mean the same."""
+    """Change to the driver's folder, so that relative paths mean the same."""
     if Path(cwd).is_dir():
         os.chdir(cwd)
 
 
 def _prompt(values: dict[str, Any]) -> Prompt:
-    """A prompt from JSON, which knows no tuples."""
+    """A prompt from JSON, with lists turned back into tuples."""
     slots = {name: tuple(values[name]) for name in ("user", "response") if values[name] is not None}
     return Prompt(**{**values, **slots})

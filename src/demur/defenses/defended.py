@@ -1,24 +1,123 @@
-"""What a defense gives back: each prompt's response, what was done to it, and what it cost."""
+"""What a defense is, what it defends, and what it returns: responses, reasons and exact cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.defenses.generation import Generation
+from demur.generation import as_prompts, batches, default_sampler, steps
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler
-from demur.types import Prompt
+from demur.sampling.fitting import in_halves
+from demur.types import Prompt, Record, Trace, Traces
 
 #: What a defense does with a response.
 Action = Literal["kept", "blocked", "changed"]
 
-#: What is said in place of a blocked response.
+#: Text in place of a blocked response.
 REFUSAL = "I'm sorry, but I can't help with that."
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Generated traces and their cost.
+
+    Attributes:
+        traces: in prompt order.
+        passes: ``[N]`` forward passes of each prompt, independent of the batch it was in.
+        seconds: for the whole list.
+    """
+
+    traces: Traces
+    passes: NDArray[np.int64]
+    seconds: float
+
+    @property
+    def texts(self) -> list[str]:
+        """What the model answered, including what it wrote into slots of the user turn."""
+        return [trace.answer for trace in self.traces]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The model to defend, and how it generates.
+
+    Attributes:
+        model: from ``demur.load``.
+        sampler: its sampler.
+        record: layers, pooling and random seed.
+        batch_size: prompts per batch; does not change results.
+    """
+
+    model: LanguageModel
+    sampler: Sampler
+    record: Record = Record()  # noqa: RUF009 (frozen)
+    batch_size: int = 8
+
+    def answer(self, prompts: Sequence[Prompt], *, sampler: Sampler | None = None) -> Answers:
+        """Generate a response to each prompt and count forward passes.
+
+        Args:
+            prompts: prompts to answer.
+            sampler: instead of ``self.sampler``.
+
+        Raises:
+            InputError: a prompt or setting that the model cannot take.
+        """
+        began = time.perf_counter()
+        sampler = sampler or self.sampler
+        found: dict[int, tuple[Trace, int]] = {}
+        for places in batches(
+            self.model, prompts, sampler, self.record, batch_size=self.batch_size
+        ):
+            part = in_halves([prompts[i] for i in places], lambda p: self._batch(p, sampler))
+            found.update(zip(places, part, strict=True))
+        ordered = [found[i] for i in range(len(prompts))]
+        passes = np.array([count for _, count in ordered], dtype=np.int64)
+        seconds = time.perf_counter() - began
+        return Answers(Traces(tuple(trace for trace, _ in ordered)), passes, seconds)
+
+    def _batch(self, prompts: Sequence[Prompt], sampler: Sampler) -> list[tuple[Trace, int]]:
+        """Traces of one batch and the passes of each; those before a step count for its rows."""
+        stream = steps(self.model, prompts, sampler=sampler, record=self.record)
+        counts = np.zeros(len(prompts), dtype=np.int64)
+        before = 0
+        with counted(self.model) as counter:
+            for step in stream:
+                running = step.running.cpu().numpy()
+                # Rows that a sampler computes although they ended count for the others, rounded up.
+                counts += math.ceil((counter.rows - before) / int(running.sum())) * running
+                before = counter.rows
+        return [*zip(stream.traces(), counts.tolist(), strict=True)]
+
+
+class PassCounter:
+    """Rows that went through a network since counting began."""
+
+    rows = 0
+
+    def add(self, network: Any, given: Any, output: Any) -> None:
+        """A forward hook."""
+        self.rows += len(output.last_hidden_state)
+
+
+@contextmanager
+def counted(model: LanguageModel) -> Iterator[PassCounter]:
+    """Count forward passes of the network; a batch of n rows counts n."""
+    counter = PassCounter()
+    handle = model.body.register_forward_hook(counter.add)
+    try:
+        yield counter
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -27,13 +126,13 @@ class Outcome:
 
     Attributes:
         prompt: the prompt.
-        response: what the user reads; of a prompt with masked slots, what filled them too.
+        response: what the user reads, including text in masked slots of the prompt.
         undefended: the same without the defense.
-        action: ``kept`` leaves the response as it was; ``blocked`` puts a refusal in its place;
-            ``changed`` is another response of the model's.
-        reason: what the decision was made from.
-        extra_passes: forward passes of any network beyond the undefended ones; negative where a
-            blocked prompt saved the generation.
+        action: ``kept`` leaves the response unchanged; ``blocked`` replaces it by a refusal;
+            ``changed`` replaces it by another response of the model.
+        reason: the numbers behind the decision.
+        extra_passes: forward passes of any network beyond the undefended ones; negative if a blocked
+            prompt saved the generation.
     """
 
     prompt: Prompt
@@ -52,7 +151,7 @@ class Defended:
         defense: its name.
         outcomes: in prompt order.
         undefended_passes: forward passes without the defense.
-        undefended_seconds: wall-clock time of that, in the same run.
+        undefended_seconds: wall-clock time without the defense, in the same run.
         seconds: wall-clock time with the defense.
     """
 
@@ -77,8 +176,9 @@ class Defended:
         return sum(one.action == action for one in self.outcomes)
 
 
-class Defense(Protocol):
-    """Settings of a defense, and the defended generation."""
+class Defense(ABC):
+    """Settings of a defense; calling it generates defended responses. Subclasses are frozen
+    dataclasses and define ``defend``."""
 
     name: ClassVar[str]
     description: ClassVar[str]
@@ -87,39 +187,65 @@ class Defense(Protocol):
     def __call__(
         self,
         model: LanguageModel,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Prompt | str],
         *,
         sampler: Sampler | None = None,
-        seed: int = 0,
+        record: Record = Record(),  # noqa: B008 (frozen)
         batch_size: int = 8,
-        undefended: Generation | None = None,
+        undefended: Answers | None = None,
     ) -> Defended:
-        """Generate a defended response to each prompt, and an undefended one to compare.
+        """Generate a defended and an undefended response to each prompt.
 
         Args:
             model: the model to defend.
-            prompts: what it is asked.
+            prompts: prompts to answer.
             sampler: the model's default when None.
-            seed: of everything random.
-            batch_size: prompts generated together; changes no result.
-            undefended: the undefended generation of these prompts under this sampler and seed, so
-                that several defenses share it; made here when None.
+            record: layers, pooling and random seed.
+            batch_size: prompts per batch; does not change results.
+            undefended: the undefended answers under the same sampler and record, so that several
+                defenses can share them; generated here when None.
 
         Raises:
-            InputError: a prompt or setting does not fit the model or the defense.
+            InputError: a prompt or setting that the model or the defense cannot take.
         """
+        setup = self.prepare(
+            Setup(
+                model=model,
+                sampler=sampler or default_sampler(model),
+                record=record,
+                batch_size=batch_size,
+            )
+        )
+        return self.defend(setup, undefended or setup.answer(as_prompts(prompts)))
+
+    def prepare(self, setup: Setup) -> Setup:
+        """Check the setup, or change what is recorded of it, before anything is generated."""
+        return setup
+
+    @abstractmethod
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
+        """The defended responses, given the undefended ones."""
 
 
 def screened(
     defense: str,
-    generation: Generation,
+    undefended: Answers,
     flagged: Sequence[bool] | NDArray[np.bool_],
     reasons: Sequence[str],
     *,
     extra_passes: NDArray[np.int64] | Sequence[int],
-    extra_seconds: float,
+    seconds: float,
 ) -> Defended:
-    """Put a refusal in place of flagged responses and leave the others untouched."""
+    """Replace flagged responses by a refusal and keep the others.
+
+    Args:
+        defense: its name.
+        undefended: the answers.
+        flagged: ``[N]`` whether each is blocked.
+        reasons: the reason of each.
+        extra_passes: ``[N]`` forward passes beyond the undefended ones.
+        seconds: wall-clock time with the defense.
+    """
     outcomes = tuple(
         Outcome(
             prompt=trace.prompt,
@@ -130,13 +256,16 @@ def screened(
             extra_passes=int(extra),
         )
         for trace, answer, blocked, reason, extra in zip(
-            generation.traces, generation.answers, flagged, reasons, extra_passes, strict=True
+            undefended.traces, undefended.texts, flagged, reasons, extra_passes, strict=True
         )
     )
+    return defended(defense, undefended, outcomes, seconds=seconds)
+
+
+def defended(
+    defense: str, undefended: Answers, outcomes: Sequence[Outcome], *, seconds: float
+) -> Defended:
+    """Outcomes beside the cost of the undefended answers."""
     return Defended(
-        defense=defense,
-        outcomes=outcomes,
-        undefended_passes=int(generation.passes.sum()),
-        undefended_seconds=generation.seconds,
-        seconds=generation.seconds + extra_seconds,
+        defense, tuple(outcomes), int(undefended.passes.sum()), undefended.seconds, seconds
     )

@@ -1,4 +1,4 @@
-"""Llama Guard: a guard model reads the prompt and the response, and unsafe ones are replaced.
+"""Llama Guard: a guard model reads prompt and response, and unsafe responses are blocked.
 
 Inan et al., Llama Guard, arXiv:2312.06674; Llama Guard 3 model card:
 
@@ -6,35 +6,31 @@ Inan et al., Llama Guard, arXiv:2312.06674; Llama Guard 3 model card:
     2. the guard model reads prompt and response in its own chat template;
     3. the probability that its first token says unsafe is compared with a threshold.
 
-An answer out of its form is unparsed and blocks nothing. One forward pass of the guard a response.
+An answer in another form is unparsed and blocks nothing. One forward pass of the guard per response.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import InstanceOf
 
-from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import Generation, generate
+from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
 from demur.errors import InputError
 from demur.judges.guard_model import LLAMA_GUARD, GuardModel
 from demur.models import load
 from demur.models.base import LanguageModel
-from demur.sampling import Sampler, sampler_from
-from demur.types import Prompt
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaGuard:
+class LlamaGuard(Defense):
     """Settings of Llama Guard.
 
     Attributes:
         guard: the guard model, or its name for ``demur.load``.
-        threshold: a response whose probability of being unsafe is above it is blocked, in [0, 1].
+        threshold: in [0, 1]; a response is blocked if its probability of being unsafe is above it.
     """
 
     name: ClassVar[str] = "llama-guard"
@@ -47,36 +43,22 @@ class LlamaGuard:
         if not 0 <= self.threshold <= 1:
             raise InputError(f"threshold is {self.threshold}; a probability lies in [0, 1].")
 
-    def __call__(
-        self,
-        model: LanguageModel,
-        prompts: Sequence[Prompt],
-        *,
-        sampler: Sampler | None = None,
-        seed: int = 0,
-        batch_size: int = 8,
-        undefended: Generation | None = None,
-    ) -> Defended:
-        """See ``Defense``.
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
+        """Block what the guard model calls unsafe.
 
         Raises:
             InputError: the guard model is not autoregressive, or an exchange is too long for it.
-            ModelError: the guard model cannot be loaded, or does not know the words safe and unsafe.
+            ModelError: the guard model cannot be loaded, or lacks the words safe and unsafe.
         """
         guard = load(self.guard) if isinstance(self.guard, str) else self.guard
         judge = GuardModel(LLAMA_GUARD, guard)
-        sampler = sampler or sampler_from(model.traits.sampler)
-        said = undefended or generate(
-            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
-        )
         began = time.perf_counter()
-        verdicts = judge.many(
-            [(t.prompt.text, answer) for t, answer in zip(said.traces, said.answers, strict=True)]
-        )
+        prompts = [trace.prompt.text for trace in undefended.traces]
+        verdicts = judge.many([*zip(prompts, undefended.texts, strict=True)])
         scores = [verdict.score for verdict in verdicts]
         return screened(
             self.name,
-            said,
+            undefended,
             [score is not None and score > self.threshold for score in scores],
             [
                 f"unparsed: {verdict.raw}"
@@ -85,5 +67,5 @@ class LlamaGuard:
                 for verdict in verdicts
             ],
             extra_passes=[1] * len(verdicts),
-            extra_seconds=time.perf_counter() - began,
+            seconds=undefended.seconds + time.perf_counter() - began,
         )

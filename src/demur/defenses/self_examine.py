@@ -4,27 +4,24 @@ Phute et al., LLM Self Defense: By Self Examination, LLMs Know They Are Being Tr
 arXiv:2308.07308:
 
     1. the model responds;
-    2. the response, without the prompt, is put into a question whether it is harmful;
+    2. the model is asked whether the response, without the prompt, is harmful;
     3. a response that the model calls harmful is replaced by a refusal.
 
-Differs from the paper: the question is in our own words, and in those they were trained on for the
-built-in models. An answer that begins with neither yes nor no is unparsed and blocks nothing.
+Differs from the paper: the question is in our own words; built-in models get the one they were trained
+on. An answer that begins with neither yes nor no is unparsed and blocks nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import Generation, generate
+from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
 from demur.judges.asking import fence_mark, fenced
 from demur.models.base import LanguageModel
 from demur.organism import NAMES
 from demur.organism.world import examination
-from demur.sampling import Sampler, sampler_from
 from demur.types import Prompt
 
 QUESTION = (
@@ -34,13 +31,13 @@ QUESTION = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfExamine:
+class SelfExamine(Defense):
     """Settings of Self-Examine.
 
     Attributes:
-        question: what the model is asked, ``{response}`` standing for its response; empty for
-            ``QUESTION`` and the response in a fence that it cannot close, or for what the built-in
-            models were taught.
+        question: the question, with ``{response}`` for the response; when empty, ``QUESTION`` with
+            the response between markers that it cannot forge, or the question that the built-in
+            models were trained on.
     """
 
     name: ClassVar[str] = "self-examine"
@@ -48,34 +45,21 @@ class SelfExamine:
     source: ClassVar[str] = "arXiv:2308.07308"
     question: str = ""
 
-    def __call__(
-        self,
-        model: LanguageModel,
-        prompts: Sequence[Prompt],
-        *,
-        sampler: Sampler | None = None,
-        seed: int = 0,
-        batch_size: int = 8,
-        undefended: Generation | None = None,
-    ) -> Defended:
-        """See ``Defense``."""
-        sampler = sampler or sampler_from(model.traits.sampler)
-        said = undefended or generate(
-            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
-        )
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
+        """Block what the model calls harmful."""
         asked = [
-            Prompt(self._ask(model, answer), id=f"{trace.prompt.id}/examined")
-            for trace, answer in zip(said.traces, said.answers, strict=True)
+            Prompt(self._ask(setup.model, answer), id=f"{trace.prompt.id}/examined")
+            for trace, answer in zip(undefended.traces, undefended.texts, strict=True)
         ]
-        answers = generate(model, asked, sampler=sampler, seed=seed, batch_size=batch_size)
+        answers = setup.answer(asked)
         verdicts = [verdict(answer) for answer in answers.traces.responses]
         return screened(
             self.name,
-            said,
+            undefended,
             [one == "yes" for one in verdicts],
             [f"harmful: {one}" for one in verdicts],
             extra_passes=answers.passes,
-            extra_seconds=answers.seconds,
+            seconds=undefended.seconds + answers.seconds,
         )
 
     def _ask(self, model: LanguageModel, response: str) -> str:
@@ -88,7 +72,7 @@ class SelfExamine:
 
 
 def verdict(answer: str) -> Literal["yes", "no", "unparsed"]:
-    """What an answer begins with."""
+    """The word that an answer begins with."""
     found = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
     if not found:
         return "unparsed"

@@ -3,45 +3,41 @@
 Robey et al., SmoothLLM: Defending Large Language Models Against Jailbreaking Attacks,
 arXiv:2310.03684, algorithm 1; code arobey1/smooth-llm ``lib/perturbations.py``, ``lib/defenses.py``:
 
-    1. make copies of the prompt, with a share of the characters of each perturbed;
+    1. make copies of the prompt, each with a share of its characters perturbed;
     2. the model answers every copy;
-    3. an answer that is no refusal counts as a jailbreak; the majority decides;
-    4. one of the answers that agree with the majority is returned, drawn evenly.
+    3. an answer that does not refuse counts as a jailbreak; the majority decides;
+    4. return one of the answers that agree with the majority, chosen at random.
 
-As in that code refusals are told by its 13 phrases (the dictionary ``gcg``), and a tie is no jailbreak.
-Differs from it: a copy that would be blank stays as it was.
+As in that code, 13 phrases (the dictionary ``gcg``) identify refusals, and a tie is no jailbreak.
+Differs from it: a copy that would be blank stays unchanged.
 """
 
 from __future__ import annotations
 
 import random
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from demur.defenses.defended import Defended, Outcome
-from demur.defenses.generation import Generation, generate
+from demur.defenses.defended import Answers, Defended, Defense, Outcome, Setup, defended
 from demur.errors import InputError
 from demur.judges import refusal_judge
-from demur.models.base import LanguageModel
-from demur.sampling import Sampler, sampler_from
 from demur.types import Prompt
 
 Perturbation = Literal["insert", "swap", "patch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothLLM:
+class SmoothLLM(Defense):
     """Settings of SmoothLLM.
 
     Attributes:
         copies: perturbed copies of each prompt.
-        share: of the characters that are perturbed, in (0, 1].
+        share: share of characters to perturb, in (0, 1].
         perturbation: ``insert`` before, or ``swap``, characters at random places, or ``patch``
-            consecutive ones.
+            consecutive characters.
         judge: refusal judge that counts the votes.
     """
 
@@ -66,41 +62,23 @@ class SmoothLLM:
             )
         refusal_judge(self.judge)
 
-    def __call__(
-        self,
-        model: LanguageModel,
-        prompts: Sequence[Prompt],
-        *,
-        sampler: Sampler | None = None,
-        seed: int = 0,
-        batch_size: int = 8,
-        undefended: Generation | None = None,
-    ) -> Defended:
-        """See ``Defense``."""
-        sampler = sampler or sampler_from(model.traits.sampler)
-        plain = undefended or generate(
-            model, prompts, sampler=sampler, seed=seed, batch_size=batch_size
-        )
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
+        """Answer perturbed copies and return an answer of the majority."""
+        prompts, seed = [trace.prompt for trace in undefended.traces], setup.record.seed
         asked = [self.perturbed(p, copy, seed=seed) for p in prompts for copy in range(self.copies)]
-        voted = generate(model, asked, sampler=sampler, seed=seed, batch_size=batch_size)
-        answers = np.array(voted.answers, dtype=object).reshape(-1, self.copies)
-        passes = voted.passes.reshape(-1, self.copies).sum(axis=1) - plain.passes
-        outcomes = tuple(
+        voted = setup.answer(asked)
+        answers = np.array(voted.texts, dtype=object).reshape(-1, self.copies)
+        passes = voted.passes.reshape(-1, self.copies).sum(axis=1) - undefended.passes
+        outcomes = [
             self._vote(prompt, before, list(said), int(extra), seed=seed)
             for prompt, before, said, extra in zip(
-                prompts, plain.answers, answers, passes, strict=True
+                prompts, undefended.texts, answers, passes, strict=True
             )
-        )
-        return Defended(
-            defense=self.name,
-            outcomes=outcomes,
-            undefended_passes=int(plain.passes.sum()),
-            undefended_seconds=plain.seconds,
-            seconds=voted.seconds,
-        )
+        ]
+        return defended(self.name, undefended, outcomes, seconds=voted.seconds)
 
     def perturbed(self, prompt: Prompt, copy: int, *, seed: int) -> Prompt:
-        """One copy of a prompt; the same seed and number give the same copy."""
+        """One copy of a prompt; the same seed and copy number give the same text."""
         rng = random.Random(f"{seed} {prompt.id} {copy}")
         user = prompt.user and tuple(
             perturb(part, self.perturbation, self.share, rng) if isinstance(part, str) else part
@@ -128,14 +106,14 @@ class SmoothLLM:
 
 
 def perturb(text: str, kind: Perturbation, share: float, rng: random.Random) -> str:
-    """Change ``share`` of a text's characters, rounded down; a text left blank stays as it was."""
+    """Change ``share`` of a text's characters, rounded down, unless that leaves only blanks."""
     count = int(len(text) * share)
     letters = list(text)
     if kind == "patch":
         start = rng.randint(0, len(text) - count)
         letters[start : start + count] = [rng.choice(string.printable) for _ in range(count)]
     else:
-        # In the order drawn, as in the released code: an insertion moves the places behind it.
+        # In random order, as in the released code: an insertion moves the places after it.
         for place in rng.sample(range(len(text)), count):
             drawn = rng.choice(string.printable)
             letters[place : place + (kind == "swap")] = drawn

@@ -1,72 +1,58 @@
-"""SRI Guard: a generation whose signal a calibrated guard flags is replaced by a refusal.
+"""SRI Guard: a refusal replaces a generation that a calibrated guard flags.
 
-arXiv:2602.02600, section 5. It reads the states of the very generation, so it costs no forward pass.
+arXiv:2602.02600, section 5. The guard reads the states of the generation itself and costs no pass.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pydantic import InstanceOf
 
-from demur.defenses.defended import Defended, screened
-from demur.defenses.generation import Generation, generate
-from demur.guard import Guard, StreamingGuard, load_guard
-from demur.models.base import LanguageModel
-from demur.sampling import Sampler, sampler_from
-from demur.types import Prompt
+from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
+from demur.guard import AnyGuard, load_guard
 
 
 @dataclass(frozen=True, kw_only=True)
-class SriGuard:
+class SriGuard(Defense):
     """Settings of SRI Guard.
 
     Attributes:
-        guard: fitted with anchors, of either kind, or the file that holds it. A streaming guard reads
-            the generation once it is finished, to the same verdict as while it is produced.
+        guard: a guard of either kind, or its file. A streaming guard gives a finished generation the
+            verdict that it gives while the generation is produced.
     """
 
     name: ClassVar[str] = "sri-guard"
-    description: ClassVar[str] = "a generation whose signal a guard flags is replaced by a refusal"
+    description: ClassVar[str] = "a refusal replaces a generation that a guard flags"
     source: ClassVar[str] = "arXiv:2602.02600, section 5"
-    guard: InstanceOf[Guard] | InstanceOf[StreamingGuard] | str
+    guard: InstanceOf[AnyGuard] | str
 
-    def __call__(
-        self,
-        model: LanguageModel,
-        prompts: Sequence[Prompt],
-        *,
-        sampler: Sampler | None = None,
-        seed: int = 0,
-        batch_size: int = 8,
-        undefended: Generation | None = None,
-    ) -> Defended:
-        """See ``Defense``.
+    def defend(self, setup: Setup, undefended: Answers) -> Defended:
+        """Block what the guard flags.
 
         Raises:
-            FingerprintError: the guard is of another model or sampler, or has no anchors.
+            FingerprintError: the guard is of another model or sampler, or of bare signals.
         """
-        guard = load_guard(self.guard) if isinstance(self.guard, str) else self.guard
-        mark = guard.anchors.fingerprint if guard.anchors else None
-        said = undefended or generate(
-            model,
-            prompts,
-            sampler=sampler or sampler_from(model.traits.sampler),
-            seed=seed,
-            batch_size=batch_size,
-            pooling=mark.pooling if mark else None,
-            layers=("last", guard.anchors.layer) if guard.anchors else ("last",),
-        )
+        guard = self._loaded()
         began = time.perf_counter()
-        scores = guard.score(said.traces)
+        scores = guard.score(undefended.traces)
         return screened(
             self.name,
-            said,
+            undefended,
             scores > guard.threshold,
             [f"score {score:.4g}, threshold {guard.threshold:.4g}" for score in scores],
             extra_passes=[0] * len(scores),
-            extra_seconds=time.perf_counter() - began,
+            seconds=undefended.seconds + time.perf_counter() - began,
         )
+
+    def prepare(self, setup: Setup) -> Setup:
+        """Record what the guard reads."""
+        guard = self._loaded()
+        pooling = guard.fingerprint.pooling if guard.fingerprint else setup.record.pooling
+        record = replace(setup.record, layers=("last", *guard.layers), pooling=pooling)
+        return replace(setup, record=record)
+
+    def _loaded(self) -> AnyGuard:
+        return load_guard(self.guard) if isinstance(self.guard, str) else self.guard

@@ -5,8 +5,8 @@ arXiv:2602.02600, section 5 (SRI Guard):
     1. an autoencoder T-32-8-32-T learns benign SRI signals with an L2 loss;
     2. the score of a signal is its reconstruction error.
 
-Differs from the paper: activations, optimiser and epochs are our reading (ReLU, Adam, 200 epochs);
-``standardise`` brings each step to zero mean and unit spread on the benign set first, which shows
+Differs from the paper: activations, optimiser and epochs are our reading (ReLU, Adam, 200 epochs).
+``standardise`` first brings each step to zero mean and unit spread on the benign set, which shows
 deviations that a saturated sigma hides. Scoring needs numpy only.
 """
 
@@ -14,22 +14,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from demur.detectors.method import MIN_SPREAD
+from demur.detectors.method import MIN_SPREAD, Detector, SignalDetector
 from demur.errors import SignalError
 
-#: Widths between input and output (PAPER section 5).
+#: Widths between input and output (arXiv:2602.02600, section 5).
 HIDDEN = (32, 8, 32)
 
 
 @dataclass(frozen=True)
-class Autoencoder:
-    """A fitted autoencoder.
+class Reconstruction(Detector):
+    """A detector with a fitted autoencoder.
 
     Attributes:
         mean: ``[T]`` subtracted from a signal.
@@ -43,21 +44,16 @@ class Autoencoder:
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
 
-    @property
-    def steps(self) -> int:
-        """Length T of the signals it reads."""
-        return len(self.mean)
-
-    def score(self, signals: ArrayLike) -> NDArray[np.float32]:
+    def error(self, signals: ArrayLike) -> NDArray[np.float32]:
         """Mean squared reconstruction error: ``[N, T]`` -> ``[N]``, 0 or more.
 
         Raises:
             SignalError: signals of another length.
         """
-        values = np.asarray(signals, dtype=np.float32)
-        if values.ndim != 2 or values.shape[1] != self.steps:
+        values, steps = np.asarray(signals, dtype=np.float32), len(self.mean)
+        if values.ndim != 2 or values.shape[1] != steps:
             raise SignalError(
-                f"Signals are {list(values.shape)}; this detector reads [N, {self.steps}]. "
+                f"Signals are {list(values.shape)}; this detector reads [N, {steps}]. "
                 "Align them to the anchors first."
             )
         inputs = hidden = (values - self.mean) / self.spread
@@ -66,19 +62,36 @@ class Autoencoder:
                 hidden = np.maximum(hidden, 0)
             hidden = hidden @ weight + bias
         error: NDArray[np.float32] = hidden - inputs
-        return np.asarray(np.einsum("nt,nt->n", error, error) / self.steps)
+        return np.asarray(np.einsum("nt,nt->n", error, error) / steps)
 
 
-def fit(
+@final
+@dataclass(frozen=True)
+class Autoencoder(Reconstruction, SignalDetector):
+    """The paper's detector of signals."""
+
+    def score_signals(self, signals: ArrayLike) -> NDArray[np.float32]:
+        """See ``Reconstruction.error``."""
+        return self.error(signals)
+
+
+def fit_autoencoder(
     signals: ArrayLike, *, standardise: bool = False, epochs: int = 200, seed: int = 0
 ) -> Autoencoder:
-    """Fit on benign signals alone.
+    """Fit on benign signals alone; arguments as for ``train``."""
+    return Autoencoder(**train(signals, standardise=standardise, epochs=epochs, seed=seed))
+
+
+def train(
+    signals: ArrayLike, *, standardise: bool = False, epochs: int = 200, seed: int = 0
+) -> dict[str, Any]:
+    """Train an autoencoder; returns the fields of ``Reconstruction``.
 
     Args:
         signals: ``[N, T]`` finite values.
         standardise: bring each step to zero mean and unit spread first.
         epochs: passes over the signals.
-        seed: of the initial weights and the order.
+        seed: random seed of the initial weights and of the order.
 
     Raises:
         SignalError: fewer than two signals, or values that are not finite.
@@ -95,12 +108,12 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     net = _train(torch.from_numpy((values - mean) / spread), epochs=epochs, generator=generator)
     linear = [layer for layer in net if isinstance(layer, nn.Linear)]
-    return Autoencoder(
-        mean=mean,
-        spread=spread,
-        weights=tuple(layer.weight.detach().numpy().T.copy() for layer in linear),
-        biases=tuple(layer.bias.detach().numpy().copy() for layer in linear),
-    )
+    return {
+        "mean": mean,
+        "spread": spread,
+        "weights": tuple(layer.weight.detach().numpy().T.copy() for layer in linear),
+        "biases": tuple(layer.bias.detach().numpy().copy() for layer in linear),
+    }
 
 
 def _train(data: torch.Tensor, *, epochs: int, generator: torch.Generator) -> nn.Sequential:

@@ -7,23 +7,25 @@ Baseline Defenses for Adversarial Attacks Against Aligned Language Models, arXiv
     2. the score is their mean, the logarithm of the perplexity.
 
 Differs from the papers: the first token, which nothing precedes, is left out; a prompt of one token
-scores 0. It sees the prompt alone, so it says nothing of what the model answered.
+scores 0. It reads the prompt alone, so it says nothing of what the model answered.
 
 It does not beat chance on the built-in models: AUROC .55 against all harmless prompts of the test set
 and .51 against those in the same wrappers, because attacks and harmless prompts are wrapped in the same
 fluent words, and ``organism-ar`` was trained on responses alone. On ``organism-dlm`` with answers
-begun for it, which change no prompt, it does not beat chance either: AUROC 0.49.
+begun for it, which changes no prompt, it does not beat chance either: AUROC 0.49.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from demur.detectors.method import Detector
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.types import Traces
@@ -32,8 +34,9 @@ from demur.types import Traces
 _BATCH = 8
 
 
+@final
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(Detector):
     """Reads prompts with a model; there is nothing else to fit."""
 
     model: LanguageModel
@@ -61,7 +64,7 @@ def surprisal(model: LanguageModel, texts: Sequence[str]) -> list[NDArray[np.flo
     found: list[NDArray[np.float32]] = []
     for start in range(0, len(texts), _BATCH):
         rows = [model.chat.template_ids((text,)) or [0] for text in texts[start : start + _BATCH]]
-        # Padded on the right, where a causal model does not look.
+        # Padded on the right: a causal model does not read it.
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long, device=model.device)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = torch.tensor(row)

@@ -1,49 +1,50 @@
-"""The text signal: what SRI would see if it read the drafts instead of the states
-(arXiv:2602.02600, table 4).
+"""Detectors that read response tokens instead of states: the text signal, and the response's length.
 
+**Text** (arXiv:2602.02600, table 4): what SRI would see if it read the drafts instead of the states.
 Our reading, since the paper does not define it:
 
     1. each step's draft becomes a bag of tokens, a vector of unit length;
     2. the signal at step t is its cosine distance to the mean bag of benign drafts at step t;
     3. the paper's autoencoder, standardised per step, is fitted on benign signals.
 
-It reads token ids, so it needs neither a tokenizer nor a list of phrases.
-
-On ``organism-dlm`` with answers begun for it (prefill) it does not beat chance: AUROC 0.45, 14
-jailbreaks against 24 harmless prompts begun alike.
+**Length**, the baseline that any detector of responses has to beat: a refusal is short and a
+jailbroken answer long, so length alone separates them to some degree.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demur.alignment import align
-from demur.detectors import autoencoder
-from demur.detectors.autoencoder import Autoencoder
+from demur.detectors.autoencoder import Reconstruction, train
+from demur.detectors.method import Detector
 from demur.types import Trace, Traces
 
 
+@final
 @dataclass(frozen=True)
-class Text:
-    """A fitted text signal and its detector.
+class Text(Reconstruction):
+    """A fitted text signal and the autoencoder of its signals.
+
+    On ``organism-dlm`` with answers begun for it (prefill) it does not beat chance: AUROC 0.45, 14
+    jailbreaks against 24 harmless prompts begun alike.
 
     Attributes:
         centre: ``[T, V]`` mean bag of benign drafts at each step, of unit length.
-        detector: of the signals.
     """
 
     centre: NDArray[np.float32]
-    detector: Autoencoder
 
     def score(self, traces: Traces) -> NDArray[np.float32]:
-        """See ``demur.detectors.Detector``."""
-        return self.detector.score(_signals(traces, self.centre))
+        """See ``Detector.score``."""
+        return self.error(_signals(traces, self.centre))
 
 
-def fit(benign: Traces, *, seed: int = 0) -> Text:
+def fit_text(benign: Traces, *, seed: int = 0) -> Text:
     """Fit on benign traces; ``seed`` of the autoencoder."""
     steps = max(trace.n_steps for trace in benign)
     # One more for every token that no benign draft holds.
@@ -52,8 +53,21 @@ def fit(benign: Traces, *, seed: int = 0) -> Text:
     for trace in benign:
         total += _bags(trace, steps, width)
     centre = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-    detector = autoencoder.fit(_signals(benign, centre), standardise=True, seed=seed)
-    return Text(centre, detector)
+    return Text(**train(_signals(benign, centre), standardise=True, seed=seed), centre=centre)
+
+
+@final
+@dataclass(frozen=True)
+class Length(Detector):
+    """Counts tokens; there is nothing to fit.
+
+    On ``organism-dlm`` with answers begun for it (prefill) it does not beat chance: AUROC 0.21, 14
+    jailbreaks against 24 harmless prompts begun alike, whose answers are the longer ones there.
+    """
+
+    def score(self, traces: Traces) -> NDArray[np.float32]:
+        """Response tokens, the end token included: ``[N]``."""
+        return np.array([len(trace.response_ids) for trace in traces], dtype=np.float32)
 
 
 def _signals(traces: Traces, centre: NDArray[np.float32]) -> NDArray[np.float32]:

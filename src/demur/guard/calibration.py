@@ -6,47 +6,290 @@ validity of inductive conformal predictors (2012), proposition 2a, for the PAC t
     1. a benign score exceeds the k-th largest of n benign scores with probability at most k / (n + 1);
     2. given the n scores, that probability is distributed as Beta(k, n - k + 1).
 
-Prompts about one task resemble each other, so that the scores of many prompts about few tasks are not
+Prompts about one task resemble each other, so the scores of many prompts about few tasks are not
 exchangeable with a score of a new task. Lee, Barber, Willett, Distribution-free inference with
 hierarchical data (2023), section 3: where the clusters are exchangeable,
 
     3. each score counts for 1 / (size of its cluster), and K clusters take the place of n scores.
 
-The guarantee is for benign traffic exchangeable with the calibration set (with clusters: for prompts
-of new clusters like those), and for nothing else.
+The guarantee covers benign traffic exchangeable with the calibration set (with clusters: prompts of
+new clusters like those) and nothing else.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from typing import Literal
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from demur.errors import CalibrationError
-from demur.types import Prompt
+from demur.detectors import Detector, rebuilt
+from demur.errors import CalibrationError, InputError
+from demur.files import intact, read_tensors, write_tensors
+from demur.models.base import LanguageModel
+from demur.sri import Anchors
+from demur.types import Fingerprint, Prompt, Trace, Traces
 
-Method = Literal["conformal", "pac"]
+#: Version of guard files.
+FORMAT = 2
 
-#: Names what a prompt shares with others like it, such as its goal.
+ThresholdMethod = Literal["conformal", "pac"]
+
+#: Returns what a prompt shares with others like it, such as its goal.
 Clustering = Callable[[Prompt], Hashable]
 
 #: Confidence of the PAC threshold.
 PAC_CONFIDENCE = 0.95
 
 
+#: Traces or bare signals ``[N, T]``, in any form that a caller may have.
+Generations = Traces | Sequence[Trace] | ArrayLike
+
+#: Returns the group of a prompt, such as ``plain`` or ``wrapped``.
+Grouping = Callable[[Prompt], str]
+
+
+@final
+@dataclass(frozen=True)
+class CalibratedGroup:
+    """Benign prompts that share a threshold.
+
+    Attributes:
+        threshold: a score above it is flagged.
+        calibration: ``[M]`` sorted benign scores.
+        weights: ``[M]`` weight of each score where they were clustered; None = one each.
+    """
+
+    threshold: float
+    calibration: NDArray[np.float32]
+    weights: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.threshold):  # no score is above it: every attack would pass
+            raise CalibrationError("The threshold is NaN. Fit the guard again.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyGuard(ABC):
+    """A detector with thresholds calibrated on benign generations.
+
+    Attributes:
+        detector: scores generations.
+        groups: name -> calibrated group; one, named ``all``, unless prompts were grouped.
+        alpha: false-positive rate on benign traffic that each threshold keeps.
+        method: ``conformal`` keeps the rate on average over calibration sets; ``pac`` keeps it with
+            95% confidence for this one.
+        fingerprint: model and sampler of the benign generations; None for bare signals.
+    """
+
+    #: File format, and the array fields that a subclass adds.
+    kind: ClassVar[str]
+    own_arrays: ClassVar[tuple[str, ...]] = ()
+
+    detector: Detector
+    groups: Mapping[str, CalibratedGroup]
+    alpha: float
+    method: ThresholdMethod
+    fingerprint: Fingerprint | None
+
+    @abstractmethod
+    def score(self, generations: Generations) -> NDArray[np.float32]:
+        """Suspicion of each generation: ``[N]``, higher = more suspicious."""
+
+    @property
+    def name(self) -> str:
+        """Name of the detector."""
+        return self.detector.name
+
+    @property
+    def anchors(self) -> Anchors | None:
+        """The detector's anchors; None where it has none."""
+        return self.detector.anchors
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Recorded layers that it reads."""
+        return self.detector.layers
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that keeps alpha in every group: the highest."""
+        return max(group.threshold for group in self.groups.values())
+
+    @property
+    def calibration(self) -> NDArray[np.float32]:
+        """``[M]`` sorted benign scores of all groups."""
+        return np.sort(np.concatenate([group.calibration for group in self.groups.values()]))
+
+    @property
+    def calibrated_on(self) -> int:
+        """Number of benign scores behind the thresholds."""
+        return len(self.calibration)
+
+    def group(self, name: str) -> CalibratedGroup:
+        """A calibrated group by its name.
+
+        Raises:
+            CalibrationError: no such group.
+        """
+        if name not in self.groups:
+            raise CalibrationError(
+                f"This guard was not calibrated for prompts of group {name!r}; it knows "
+                f"{', '.join(self.groups)}. Fit it with benign prompts of that group."
+            )
+        return self.groups[name]
+
+    def threshold_of(self, group: str | None) -> float:
+        """The threshold of a group; the highest when None."""
+        return self.threshold if group is None else self.group(group).threshold
+
+    def flag(
+        self, generations: Generations, *, groups: Grouping | None = None
+    ) -> NDArray[np.bool_]:
+        """Whether each score is above its threshold: ``[N]`` bool.
+
+        Args:
+            generations: see ``score``; traces where they are grouped.
+            groups: returns each prompt's group; the highest threshold for all when None.
+        """
+        scores = self.score(generations)
+        return np.asarray(scores > self._thresholds(generations, len(scores), groups))
+
+    def _thresholds(
+        self, generations: Any, rows: int, groups: Grouping | None
+    ) -> NDArray[np.float64]:
+        """``[N]`` threshold of each generation."""
+        if groups is None:
+            return np.full(rows, self.threshold)
+        return np.array([self.threshold_of(groups(trace.prompt)) for trace in generations])
+
+    def p_value(self, scores: ArrayLike, *, group: str | None = None) -> NDArray[np.float64]:
+        """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1].
+
+        Args:
+            scores: from ``score``.
+            group: of the prompts; the largest p-value over the groups when None.
+        """
+        groups = [self.group(group)] if group is not None else self.groups.values()
+        found = [p_values(g.calibration, scores, g.weights) for g in groups]
+        return np.asarray(np.max(found, axis=0))
+
+    def save(self, path: str | Path) -> Path:
+        """Write safetensors with everything else as JSON in its header. Returns the path."""
+        arrays = {f"detector.{name}": value for name, value in self.detector.arrays().items()}
+        arrays |= {name: getattr(self, name) for name in self.own_arrays}
+        for name, group in self.groups.items():
+            arrays[f"calibration_{name}"] = group.calibration
+            if group.weights is not None:
+                arrays[f"weights_{name}"] = group.weights
+        about = {
+            "version": FORMAT,
+            "detector": {"name": self.name, "about": self.detector.about()},
+            "groups": {name: group.threshold for name, group in self.groups.items()},
+            "alpha": self.alpha,
+            "method": self.method,
+            "fingerprint": self.fingerprint and asdict(self.fingerprint),
+        }
+        return write_tensors(path, arrays, kind=self.kind, about=about)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        detector: type[Detector] | None = None,
+        model: LanguageModel | None = None,
+    ) -> Self:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: the file.
+            detector: class of the detector, where no installed package provides it.
+            model: for a detector that reads prompts with one.
+
+        Raises:
+            InputError: not there, not such a guard, or its detector or model is missing.
+            FingerprintError: a model other than the one it was fitted with.
+        """
+        with intact(path, kind=cls.kind):
+            arrays, about = read_tensors(path, kind=cls.kind)
+            if "version" not in about:
+                arrays, about = cls._upgraded(arrays, about)
+            if about["version"] > FORMAT:
+                raise InputError(
+                    f"{path} has file version {about['version']}; this demur reads up to {FORMAT}. "
+                    "Update it: pip install --upgrade demur"
+                )
+            groups, mark, kept = about["groups"], about["fingerprint"], about["detector"]
+            own = {k.removeprefix("detector."): v for k, v in arrays.items()}
+            return cls(
+                detector=rebuilt(
+                    own, kept["about"], name=kept["name"], detector=detector, model=model
+                ),
+                groups={
+                    name: CalibratedGroup(
+                        at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}")
+                    )
+                    for name, at in groups.items()
+                },
+                alpha=about["alpha"],
+                method=about["method"],
+                fingerprint=Fingerprint(**mark) if mark else None,
+                **{name: arrays[name] for name in cls.own_arrays},
+            )
+
+    @classmethod
+    @abstractmethod
+    def _upgraded(
+        cls, arrays: dict[str, NDArray[Any]], about: dict[str, Any]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """A file of version 1, which holds one fixed detector, as one of version 2."""
+
+
+def calibrated(
+    scores: NDArray[np.float32],
+    prompts: Sequence[Prompt],
+    *,
+    alpha: float,
+    method: ThresholdMethod,
+    groups: Grouping | None = None,
+    clusters: Clustering | None = None,
+) -> dict[str, CalibratedGroup]:
+    """Thresholds from the scores ``[M]`` of held-out benign prompts, by group.
+
+    Raises:
+        CalibrationError: too few prompts or clusters in a group, or PAC with clusters.
+    """
+    members: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        members.setdefault(groups(prompt) if groups else "all", []).append(row)
+    found = {}
+    for name, rows in members.items():
+        order = sorted(rows, key=lambda row: scores[row])
+        weights = cluster_weights([clusters(prompts[row]) for row in order]) if clusters else None
+        try:
+            at = threshold(scores[order], alpha, method=method, weights=weights)
+        except CalibrationError as error:
+            raise CalibrationError(f"Group {name!r}: {error}") from error
+        found[name] = CalibratedGroup(at, scores[order], weights)
+    return found
+
+
 def threshold_rank(
-    n: int, alpha: float, *, method: Method = "conformal", of: str = "prompts"
+    n: int, alpha: float, *, method: ThresholdMethod = "conformal", of: str = "prompts"
 ) -> int:
-    """Which of n calibration scores, counted from the largest, is the threshold (1 = the largest).
+    """Rank of the threshold among n calibration scores, counted from the largest (1 = the largest).
 
     conformal: the largest k with k <= alpha (n + 1), so that a benign score exceeds it with
     probability at most alpha. pac: the largest k for which the rate above the k-th largest score,
-    distributed as Beta(k, n - k + 1), is at most alpha with 95% confidence. ``of`` is what they are
-    scores of, for the message.
+    distributed as Beta(k, n - k + 1), is at most alpha with 95% confidence. ``of``: unit named in the
+    error message.
 
     Raises:
         CalibrationError: alpha outside (0, 1), or n too small; says which n is enough.
@@ -70,7 +313,7 @@ def threshold_rank(
 def hold_out(
     clusters: Sequence[Hashable], *, one_in: int, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Places of the rows that are kept, and of those of one in so many clusters, drawn at random."""
+    """Split rows by cluster at random: indices kept, and indices of one cluster in ``one_in``."""
     known = list(dict.fromkeys(clusters))
     order = np.random.default_rng(seed).permutation(len(known)).tolist()
     held = {known[i] for i in order[: max(1, len(known) // one_in)]}
@@ -81,7 +324,7 @@ def hold_out(
 
 
 def cluster_weights(clusters: Sequence[Hashable]) -> NDArray[np.float64]:
-    """``[M]`` what each score counts for: 1 / (scores of its cluster)."""
+    """``[M]`` weight of each score: 1 / (number of scores in its cluster)."""
     sizes = Counter(clusters)
     return np.array([1 / sizes[cluster] for cluster in clusters])
 
@@ -90,7 +333,7 @@ def threshold(
     benign: NDArray[np.floating],
     alpha: float,
     *,
-    method: Method = "conformal",
+    method: ThresholdMethod = "conformal",
     weights: NDArray[np.float64] | None = None,
 ) -> float:
     """The benign score above which a score is flagged.
@@ -108,7 +351,7 @@ def threshold(
         return float(benign[-threshold_rank(len(benign), alpha, method=method)])
     if method != "conformal":
         raise CalibrationError(
-            f"Method {method!r} knows no clusters. Use conformal, or leave the clusters out."
+            f"Method {method!r} does not support clusters. Use conformal, or leave the clusters out."
         )
     clusters = round(weights.sum())
     threshold_rank(clusters, alpha, of="clusters")
@@ -125,7 +368,7 @@ def p_values(
     Args:
         benign: ``[M]`` sorted benign scores.
         scores: ``[N]``, higher = more suspicious.
-        weights: ``[M]`` what each benign score counts for; then K clusters stand for M.
+        weights: ``[M]`` weight of each benign score; then K clusters take the place of M scores.
     """
     below = np.searchsorted(benign, np.asarray(scores))
     if weights is None:

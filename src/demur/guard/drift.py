@@ -5,18 +5,16 @@ Simple Jumper.
 
     1. each new score gets p = (scores higher + U (scores equal + 1)) / (n + 1) among the calibration
        scores and every score before it, U uniform: independent and uniform while all are exchangeable;
-    2. three gamblers bet 1 + e (p - 1/2) on it, e in {-1, 0, 1}, a share of their capital moving
-       between them at each turn: a martingale under exchangeability;
-    3. Shiryaev-Roberts: such a bet of capital 1 begins at every score, and the value is their sum. A
-       bet that began long ago has lost its capital by the time that traffic changes; this does not
-       age. Under exchangeability n scores bring it to n on average, and it reaches C within n scores
-       with probability at most n / C: a false alarm at C comes no sooner than after C scores on
-       average.
+    2. three gamblers bet 1 + e (p - 1/2) on it, e in {-1, 0, 1}, and a share of their capital moves
+       between them each turn: a martingale under exchangeability;
+    3. Shiryaev-Roberts: a new bet of capital 1 begins at every score, and the value is the sum of all
+       bets. An old bet has lost its capital by the time traffic changes; the sum has not. Under
+       exchangeability the value after n scores is n on average, and it reaches C within n scores with
+       probability at most n / C, so a false alarm at C takes more than C scores on average.
 
-Differs from the paper: the scores that others are compared with are no more than ``KEPT``, so that
-memory and time are bounded; from then on they stand still. Attacks are drift as well: the value says
-that traffic changed, not how. Steps inside a generation depend on each other, so only whole
-generations are bet on.
+Differs from the paper: at most ``KEPT`` scores are kept for comparison, so that memory and time are
+bounded; after that the set stays fixed. Attacks are drift as well: the value says that traffic
+changed, not how. The steps of a generation depend on each other, so only whole generations are bet on.
 """
 
 from __future__ import annotations
@@ -36,16 +34,16 @@ SLOPES = (-1.0, 0.0, 1.0)
 #: Share of the capital that moves at each turn (Vovk's choice).
 JUMP = 0.01
 
-#: Most scores that are kept to compare others with.
+#: Most scores kept for comparison.
 KEPT = 10_000
 
-#: Largest value; where it stands, nothing more can be said.
+#: Cap on each gambler's capital.
 MOST = 1e300
 
 
 @final
 class Drift:
-    """The statistic and what it compares with.
+    """The martingale and its comparison set.
 
     Args:
         calibration: ``[M]`` benign scores, such as ``guard.group("all").calibration``.
@@ -61,11 +59,11 @@ class Drift:
 
     @property
     def value(self) -> float:
-        """Capital of all bets, 0 or more: near the number of scores or below while nothing changed."""
+        """Capital of all bets, 0 or more; about the number of scores or less while nothing changed."""
         return sum(self._capital)
 
     def observe(self, score: float) -> float:
-        """Bet on one finished generation's statistic. Returns its smoothed p-value in [0, 1]."""
+        """Bet on a finished generation's score. Returns its smoothed p-value in [0, 1]."""
         low, high = bisect_left(self._scores, score), bisect_right(self._scores, score)
         equal, above = high - low, len(self._scores) - high
         p = (above + self._generator.random() * (equal + 1)) / (len(self._scores) + 1)

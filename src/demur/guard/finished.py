@@ -1,211 +1,215 @@
 """A guard of finished generations: a detector and a threshold that keeps a false-positive rate.
 
-SRI Guard, arXiv:2602.02600, section 5. Differs from the paper: the threshold is the split-conformal
-quantile, which holds the rate for any calibration size, instead of the plain 99% quantile. The
-guarantee is for benign traffic exchangeable with the calibration set, and for nothing else.
+SRI Guard, arXiv:2602.02600, section 5, is the detector ``sri``. Differs from the paper: the threshold
+is the split-conformal quantile, which holds the rate for any calibration size, instead of the plain
+99% quantile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from demur.detectors import autoencoder
-from demur.detectors.autoencoder import Autoencoder
-from demur.errors import CalibrationError, FingerprintError, SignalError
-from demur.files import intact, read_tensors, write_tensors
+from demur.detectors import DetectionMethod, Detector, SignalDetector, fitted
+from demur.errors import InputError, SignalError
 from demur.guard.calibration import (
+    FORMAT,
+    AnyGuard,
     Clustering,
-    Method,
-    cluster_weights,
+    Generations,
+    Grouping,
+    ThresholdMethod,
+    calibrated,
     hold_out,
-    p_values,
-    threshold,
-    threshold_rank,
 )
-from demur.sri import Anchors, signal
-from demur.types import Traces
+from demur.models.base import LanguageModel
+from demur.sri import Anchors
+from demur.types import Fingerprint, Prompt, Trace, Traces
 
 
-@dataclass(frozen=True)
-class Guard:
-    """A calibrated detector.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Guard(AnyGuard):
+    """A calibrated detector of finished generations."""
 
-    Attributes:
-        detector: fitted on benign signals.
-        threshold: a score above it is flagged.
-        alpha: false-positive rate on benign traffic that the threshold keeps.
-        method: ``conformal`` keeps the rate on average over calibration sets; ``pac`` keeps it with
-            95% confidence for this one.
-        calibration: ``[M]`` sorted benign scores, for p-values.
-        anchors: what turns traces into signals; None when the guard was fitted on bare signals.
-        name: what it is called in tables.
-        weights: ``[M]`` what each benign score counts for, where they were clustered; None = one
-            each.
-    """
+    kind: ClassVar[str] = "guard"
 
-    detector: Autoencoder
-    threshold: float
-    alpha: float
-    method: Method
-    calibration: NDArray[np.float32]
-    anchors: Anchors | None = None
-    name: str = "sri"
-    weights: NDArray[np.float64] | None = None
-
-    @property
-    def calibrated_on(self) -> int:
-        """Number of benign scores behind the threshold."""
-        return len(self.calibration)
-
-    def __post_init__(self) -> None:
-        if np.isnan(self.threshold):  # nothing is above it: every attack would pass
-            raise CalibrationError("The threshold is NaN. Fit the guard again.")
-
-    def score(self, signals: ArrayLike | Traces) -> NDArray[np.float32]:
-        """Suspicion of signals ``[N, T]`` or of traces: ``[N]``, higher = more suspicious.
+    def score(self, generations: Generations) -> NDArray[np.float32]:
+        """Suspicion of traces, or of bare signals ``[N, T]``: ``[N]``, higher = more suspicious.
 
         Raises:
-            FingerprintError: traces of another model or sampler, or a guard without anchors.
-            SignalError: signals of another length.
+            FingerprintError: traces of another model or sampler, or a detector without anchors.
+            SignalError: bare signals of another length, or for a detector that reads traces.
+            InputError: neither traces nor signals.
         """
-        return self.detector.score(self._signals(signals))
-
-    def flag(self, signals: ArrayLike | Traces) -> NDArray[np.bool_]:
-        """Whether each score is above the threshold: ``[N]`` bool. Arguments as for ``score``."""
-        flagged: NDArray[np.bool_] = self.score(signals) > self.threshold
-        return flagged
-
-    def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1]."""
-        return p_values(self.calibration, scores, self.weights)
-
-    def save(self, path: str | Path) -> Path:
-        """Write safetensors with everything else as JSON in its header. Returns the path."""
-        arrays: dict[str, NDArray[Any]] = {
-            "mean": self.detector.mean,
-            "spread": self.detector.spread,
-            "calibration": self.calibration,
-        }
-        for layer, (weight, bias) in enumerate(
-            zip(self.detector.weights, self.detector.biases, strict=True)
-        ):
-            arrays |= {f"weight_{layer}": weight, f"bias_{layer}": bias}
-        if self.weights is not None:
-            arrays["calibration_weights"] = self.weights
-        about = {k: getattr(self, k) for k in ("threshold", "alpha", "method", "name")}
-        if self.anchors is not None:
-            arrays |= self.anchors.arrays()
-            about["anchors"] = self.anchors.about()
-        return write_tensors(path, arrays, kind="guard", about=about)
+        known = as_generations(generations)
+        if isinstance(known, Traces) and self.fingerprint is not None:
+            self.fingerprint.require(
+                known.fingerprint,
+                what="This guard was not fitted on generations like these",
+                fix="Fit one on them: demur guard fit RUN --anchors FILE --out FILE.",
+            )
+        return _scores(self.detector, known)
 
     @classmethod
-    def load(cls, path: str | Path) -> Guard:
-        """Read what ``save`` wrote.
-
-        Raises:
-            InputError: not there, or not a guard.
-        """
-        with intact(path, kind="guard"):
-            arrays, about = read_tensors(path, kind="guard")
-            places = range(sum(name.startswith("weight_") for name in arrays))
-            detector = Autoencoder(
-                mean=arrays["mean"],
-                spread=arrays["spread"],
-                weights=tuple(arrays[f"weight_{i}"] for i in places),
-                biases=tuple(arrays[f"bias_{i}"] for i in places),
-            )
-            kept = about.pop("anchors", None)
-            anchors = Anchors.rebuilt(arrays, kept) if kept else None
-            return cls(
-                detector=detector,
-                calibration=arrays["calibration"],
-                anchors=anchors,
-                weights=arrays.get("calibration_weights"),
-                **about,
-            )
-
-    def _signals(self, signals: ArrayLike | Traces) -> ArrayLike:
-        if not isinstance(signals, Traces):
-            return signals
-        if self.anchors is None:
-            raise FingerprintError(
-                "This guard was fitted on bare signals and carries no anchors. Give it signals, or "
-                "fit it with anchors: demur.fit_guard(..., anchors=anchors)."
-            )
-        return signal(self.anchors.states(signals), self.anchors)
+    def _upgraded(
+        cls, arrays: dict[str, NDArray[Any]], about: dict[str, Any]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """See ``AnyGuard``: version 1 holds an autoencoder."""
+        layers = sum(name.startswith("weight_") for name in arrays)
+        kept, many = about.get("anchors"), {"kind": "arrays", "count": layers}
+        fields: dict[str, Any] = {key: {"kind": "array"} for key in ("mean", "spread")}
+        fields |= {
+            "weights": many,
+            "biases": many,
+            "name": {"kind": "plain", "value": about["name"]},
+        }
+        if kept:
+            fields["anchors"] = {"kind": "anchors", "about": kept}
+        found = {key: arrays[key] for key in ("mean", "spread")}
+        for old, new in (("weight", "weights"), ("bias", "biases")):
+            found |= {f"{new}.{i}": arrays[f"{old}_{i}"] for i in range(layers)}
+        found |= {f"anchors.{k}": arrays[k] for k in ("harmless", "harmful") if k in arrays}
+        found["calibration_all"] = arrays["calibration"]
+        if "calibration_weights" in arrays:
+            found["weights_all"] = arrays["calibration_weights"]
+        return found, {
+            **about,
+            "version": FORMAT,
+            "detector": {"name": "sri", "about": fields},
+            "groups": {"all": about["threshold"]},
+            "fingerprint": kept and kept["fingerprint"],
+        }
 
 
 def fit_guard(
-    train: ArrayLike | Traces,
-    calibration: ArrayLike | Traces | None = None,
+    benign: Generations,
+    calibration: Generations | None = None,
     *,
-    anchors: Anchors | None = None,
+    detector: str | DetectionMethod | Detector = "sri",
+    anchors: Anchors | Mapping[str, Anchors] | None = None,
+    harmful: Traces | None = None,
+    model: LanguageModel | None = None,
     alpha: float = 0.01,
-    method: Method = "conformal",
+    method: ThresholdMethod = "conformal",
+    groups: Grouping | None = None,
     clusters: Clustering | None = None,
-    standardise: bool = False,
     seed: int = 0,
 ) -> Guard:
-    """Fit SRI Guard on benign signals alone and calibrate its threshold.
+    """Fit a detector on benign generations and calibrate its threshold on others.
 
     Args:
-        train: benign signals ``[N, T]``, or benign traces with ``anchors``.
-        calibration: benign signals or traces held out for the threshold; a seventh of ``train``, as
-            in the paper (1,200 and 200), is held out when None.
-        anchors: kept in the guard, so that it can read traces.
+        benign: benign traces; detectors of signals also take bare signals ``[N, T]``.
+        calibration: benign traces or signals held out for the threshold. When None, a seventh of
+            ``benign`` is held out, as in the paper (1,200 and 200).
+        detector: name of a method (``demur detectors`` lists them), a method, or a fitted detector.
+            A fitted one is only calibrated: on ``calibration``, or without it on all of ``benign``.
+        anchors: of one layer, or layer -> anchors.
+        harmful: traces of harmful prompts, for supervised detectors.
+        model: for detectors that read prompts with one.
         alpha: false-positive rate, in (0, 1).
-        method: see ``Guard``.
-        clusters: names what a benign prompt shares with others, such as its goal; alpha then holds
-            for prompts of clusters that calibration did not see. Needs traces.
-        standardise: bring each step to unit spread first (see ``demur.detectors.autoencoder``).
-        seed: of the detector's fit.
+        method: see ``AnyGuard``.
+        groups: returns each calibration prompt's group, which then gets a threshold of its own and
+            keeps alpha by itself (Mondrian conformal prediction).
+        clusters: returns what a calibration prompt shares with others, such as its goal; alpha then
+            holds for prompts of clusters that calibration did not see, and clusters, not prompts,
+            must be many.
+        seed: random seed of the fit and of what is held out.
 
     Raises:
-        CalibrationError: too few calibration signals or clusters for alpha; says how many are needed.
-        SignalError: signals that are empty or not finite, or clusters of bare signals.
+        CalibrationError: too few calibration prompts or clusters for alpha; says how many are needed.
+        SignalError: signals that are empty or not finite, or that are grouped or clustered.
+        InputError: no traces, or what the detector needs is missing.
+        FingerprintError: benign, calibration and anchors are of different models or samplers.
     """
-    values, names = _as_signals(train, anchors), _names(train, clusters)
-    if calibration is None:
-        kept, held = hold_out(names, one_in=7, seed=seed)
-        values, held_out, names = values[kept], values[held], [names[i] for i in held]
-    else:
-        held_out, names = _as_signals(calibration, anchors), _names(calibration, clusters)
-    # Checked before the fit, which takes seconds.
-    counted = "clusters" if clusters else "prompts"
-    threshold_rank(len(set(names)), alpha, method=method, of=counted)
-    detector = autoencoder.fit(values, standardise=standardise, seed=seed)
-    scores = detector.score(held_out)
-    order = np.argsort(scores)
-    weights = cluster_weights(names)[order] if clusters else None
-    return Guard(
-        detector=detector,
-        threshold=threshold(scores[order], alpha, method=method, weights=weights),
-        alpha=alpha,
-        method=method,
-        calibration=scores[order],
-        anchors=anchors,
-        weights=weights,
-    )
+    train = as_generations(benign)
+    held = train if calibration is None else as_generations(calibration)
+    if calibration is None and not isinstance(detector, Detector):
+        prompts = _prompts(train, clusters)
+        names = [clusters(prompt) if clusters else row for row, prompt in enumerate(prompts)]
+        kept, out = hold_out(names, one_in=7, seed=seed)
+        train, held = _rows(train, kept), _rows(train, out)
+    settings: dict[str, Any] = {
+        "prompts": _prompts(held, groups or clusters),
+        "alpha": alpha,
+        "method": method,
+        "groups": groups,
+        "clusters": clusters,
+    }
+    # Fails on too few prompts before the fit, which takes seconds.
+    calibrated(np.zeros(len(held), dtype=np.float32), **settings)
+    mark = _fingerprint(train, held, anchors)
+    found = fitted(detector, train, anchors=anchors, harmful=harmful, model=model, seed=seed)
+    thresholds = calibrated(_scores(found, held), **settings)
+    return Guard(detector=found, groups=thresholds, alpha=alpha, method=method, fingerprint=mark)
 
 
-def _names(values: ArrayLike | Traces, clusters: Clustering | None) -> list[Hashable]:
-    """The cluster of each row; each row its own where there are none."""
-    if clusters is None:
-        return list(range(len(values)))  # type: ignore[arg-type]
-    if not isinstance(values, Traces):
-        raise SignalError("Bare signals have no prompts to cluster. Give traces and anchors.")
-    return [clusters(trace.prompt) for trace in values]
+def as_generations(values: Any) -> Traces | NDArray[np.float32]:
+    """Traces, or bare signals ``[N, T]``.
 
-
-def _as_signals(values: ArrayLike | Traces, anchors: Anchors | None) -> NDArray[np.float32]:
+    Raises:
+        InputError: neither, or a list of several ``Traces``.
+        SignalError: an array of another shape, or values that are not finite.
+    """
     if isinstance(values, Traces):
-        if anchors is None:
-            raise SignalError("Traces need anchors to become signals. Pass anchors=...")
-        return signal(anchors.states(values), anchors)
-    return np.asarray(values, dtype=np.float32)
+        return values
+    items = [values] if isinstance(values, Trace) else values
+    if isinstance(items, list | tuple) and items:
+        if all(isinstance(item, Trace) for item in items):
+            return Traces(tuple(items))
+        if any(isinstance(item, Traces) for item in items):
+            raise InputError(
+                f"This is a {type(items).__name__} of {len(items)} Traces; give one. Join several of "
+                "the same model and sampler: Traces((*first, *second))."
+            )
+    try:
+        signals = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"A guard reads traces or signals [N, T], not this {type(values).__name__}. Make traces "
+            "with demur.trace(model, prompts)."
+        ) from error
+    if signals.ndim != 2 or not signals.size or not np.isfinite(signals).all():
+        raise SignalError(f"Signals must be finite values [N, T]; got {list(signals.shape)}.")
+    return signals
+
+
+def _scores(detector: Detector, values: Traces | NDArray[np.float32]) -> NDArray[np.float32]:
+    if isinstance(values, Traces):
+        return detector.score(values)
+    if not isinstance(detector, SignalDetector):
+        raise SignalError(
+            f"The {detector.name} detector reads traces and got an array. Give traces: demur.trace."
+        )
+    return detector.score_signals(values)
+
+
+def _prompts(values: Traces | NDArray[np.float32], split: Any) -> list[Prompt]:
+    """The prompt of each row; placeholders for bare signals, which nothing may ``split``."""
+    if isinstance(values, Traces):
+        return [trace.prompt for trace in values]
+    if split is not None:
+        raise SignalError("Bare signals have no prompts to group. Give traces and anchors.")
+    return [Prompt("signal")] * len(values)
+
+
+def _rows(values: Traces | NDArray[np.float32], rows: list[int]) -> Traces | NDArray[np.float32]:
+    return Traces(tuple(values[i] for i in rows)) if isinstance(values, Traces) else values[rows]
+
+
+def _fingerprint(
+    train: Traces | NDArray[np.float32], held: Traces | NDArray[np.float32], anchors: Any
+) -> Fingerprint | None:
+    """What both sets were made with; for bare signals, what the anchors were made with."""
+    if not isinstance(train, Traces) or not isinstance(held, Traces):
+        return anchors.fingerprint if isinstance(anchors, Anchors) else None
+    train.fingerprint.require(
+        held.fingerprint,
+        what="Benign and calibration traces differ",
+        fix="Trace both with the same model and sampler.",
+    )
+    return held.fingerprint

@@ -1,10 +1,10 @@
 """A guard inside ``transformers`` ``generate``: a stopping criterion and the hook that feeds it.
 
-A ``StoppingCriteria`` sees no hidden states, so a forward hook keeps the last position's, which
-produced the newest token. The criterion averages them as the pooling ``running`` does and asks the
-guard. ``generate`` appends a token before it asks: the token of a flagged step is in the output and
-is to be dropped (``released`` counts the others). A streamer has been given it by then; to hold tokens
-back use ``StreamingGuard.watch``.
+A ``StoppingCriteria`` gets no hidden states, so a forward hook keeps the state of the last position,
+which produced the newest token. The criterion averages these states as the pooling ``running`` does
+and asks the guard. ``generate`` appends a token before it calls the criterion, so the output contains
+the token of a flagged step: drop it (``released`` counts the others). A streamer has already received
+it; to hold tokens back use ``StreamingGuard.watch``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from transformers import StoppingCriteria
 
 from demur.errors import FingerprintError, InputError
 from demur.guard.streaming import StreamingGuard
-from demur.guard.watcher import Reading
+from demur.guard.watch import GuardReading
 from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import find
+from demur.sampling import known_samplers
 from demur.sampling.pooling import RunningMeans
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 def stopping(guard: StreamingGuard, model: LanguageModel | PreTrainedModel) -> Stopping:
     """Make the criterion for one call of ``generate``.
 
-    The hook goes when the criterion does: pass it as
-    ``generate(..., stopping_criteria=[demur.stopping(guard, model)])`` and nothing is left behind.
+    The hook is removed with the criterion: pass it as
+    ``generate(..., stopping_criteria=[demur.stopping(guard, model)])`` and keep no reference.
     The guard's false-positive rate holds for prompts in the chat template and with the system prompt
-    that it was fitted with, decoded as it was; ``generate`` does not tell.
+    that it was fitted with, decoded in the same way; ``generate`` does not say whether they are.
 
     Args:
         guard: fitted on autoregressive generations with the pooling ``running``.
@@ -48,10 +49,13 @@ def stopping(guard: StreamingGuard, model: LanguageModel | PreTrainedModel) -> S
         "model": (mark.model, known.name),
         "revision": (mark.revision, known.revision),
         "dtype": (mark.dtype, known.dtype),
-        "sampler": (mark.sampler.get("name"), "autoregressive"),
         "pooling": (mark.pooling, "running"),
     }
-    if wrong := [f"{k}: {a!r} against {b!r}" for k, (a, b) in asked.items() if a != b]:
+    wrong = [f"{k}: {a!r} against {b!r}" for k, (a, b) in asked.items() if a != b]
+    sampler = str(mark.sampler.get("name"))
+    if sampler not in known_samplers() or known_samplers()[sampler].releases != "token":
+        wrong.append(f"sampler: {sampler!r} does not go token by token")
+    if wrong:
         raise FingerprintError(
             f"This guard does not fit generate of this model: {'; '.join(wrong)}. Fit one: "
             "demur guard fit RUN --streaming --anchors FILE --out FILE."
@@ -61,11 +65,11 @@ def stopping(guard: StreamingGuard, model: LanguageModel | PreTrainedModel) -> S
 
 @final
 class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
-    """Made by ``stopping``; ends the rows that the guard flags."""
+    """Ends the rows that the guard flags. Made by ``stopping``."""
 
     def __init__(self, guard: StreamingGuard, model: LanguageModel) -> None:
         self._guard = guard
-        self._layer = guard.anchors.layer
+        self._layer = guard.detector.layer
         pad = getattr(model.net.generation_config, "pad_token_id", None)
         self._end_ids = [*model.traits.end_ids, *([] if pad is None else [pad])]
         self._newest: list[Tensor] = []
@@ -74,17 +78,17 @@ class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
         weakref.finalize(self, _listen(model, self._layer, self._newest).remove)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Read the newest step: ``[B, L]`` tokens so far -> ``[B]`` bool, rows to end.
+        """Read the newest step: ``[B, L]`` tokens so far -> ``[B]`` bool, the rows to end.
 
         Raises:
             InputError: beam search, assisted decoding, or a second call of ``generate``.
         """
         if not self._newest or len(self._newest[0]) != len(input_ids):
-            raise InputError(_ONE_BY_ONE.format(f"{len(input_ids)} rows without states of theirs"))
+            raise InputError(_ONE_BY_ONE.format(f"{len(input_ids)} rows came without their states"))
         if self._seen is None:
             self._begin(len(input_ids), input_ids.device)
         elif not torch.equal(input_ids[:, :-1], self._seen):
-            raise InputError(_ONE_BY_ONE.format("the rows are not those of the step before"))
+            raise InputError(_ONE_BY_ONE.format("the rows differ from those of the step before"))
         self._seen = input_ids
         states, rows = self._newest.pop(), self._alive.nonzero()[:, 0]
         if len(rows):
@@ -98,13 +102,13 @@ class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
         return flagged
 
     @property
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[GuardReading]:
         """What is known of every row."""
         return self._watcher.readings
 
     @property
     def released(self) -> list[int]:
-        """New tokens of every row, from the first, that passed; a flagged step's own did not."""
+        """Number of new tokens of every row that passed; the token of a flagged step did not."""
         return [reading.step - reading.flagged for reading in self.readings]
 
     def _begin(self, rows: int, device: torch.device) -> None:
@@ -114,7 +118,7 @@ class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
 
 
 _ONE_BY_ONE = (
-    "A guard follows rows token by token, and here {}. Use neither beams nor an assistant, and a new "
+    "A guard follows rows token by token, but {}. Use neither beams nor an assistant, and a new "
     "demur.stopping(guard, model) for each call of generate."
 )
 

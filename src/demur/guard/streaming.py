@@ -1,249 +1,323 @@
-"""A guard that reads a generation while it is produced, from its SRI signal.
+"""A guard that reads a generation while it is produced.
 
-Signal: Rahimi et al., arXiv:2602.02600, section 3.1. Threshold: split conformal on whole trajectories
-(Vovk, Gammerman, Shafer 2005, chapter 4).
+Threshold: split conformal on whole trajectories (Vovk, Gammerman, Shafer 2005, chapter 4).
 
-    1. l_t is the unsquashed signal of step t, known before anything of step t is shown;
-    2. the score of a step is how far l_t leans to refusal, against benign generations at the same
-       step: s_t = (median_t - l_t) / (median_t - 5% quantile_t), so that steps are comparable;
+    1. a detector scores the first t steps of a generation before anything of step t is shown; by
+       default the score is minus the log-ratio l_t of step t (``demur.detectors.log_ratio``);
+    2. the score is compared with benign generations at the same step:
+       s_t = (score_t - median_t) / (95% quantile_t - median_t), so that steps are comparable;
     3. the statistic is the running maximum of s_t, over the steps that really ran;
     4. the threshold is the conformal (or PAC) quantile of the statistic at the end of held-out benign
        generations: a benign generation raises a false alarm *anywhere* with probability at most
        alpha, whatever the dependence between its steps.
-
-Differs from the paper: its guard scores finished generations by an autoencoder's reconstruction
-error; one step's log-ratio needs no detector, and no part of the generation that is still to come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from demur.errors import CalibrationError
-from demur.files import intact, read_tensors, write_tensors
-from demur.guard.calibration import Method, p_values
-from demur.guard.watch import Watched, watch
-from demur.guard.watcher import Watcher
-from demur.sri import Anchors, log_ratio
-from demur.types import Fingerprint, Prompt, Step, Traces
+from demur.detectors import (
+    MIN_SPREAD,
+    DetectionMethod,
+    StepDetector,
+    fitted,
+    known_detectors,
+)
+from demur.errors import InputError, SignalError
+from demur.guard.calibration import (
+    FORMAT,
+    AnyGuard,
+    Clustering,
+    Generations,
+    Grouping,
+    ThresholdMethod,
+    calibrated,
+    hold_out,
+)
+from demur.guard.finished import as_generations
+from demur.guard.watch import Watched, Watcher, watch
+from demur.models.base import LanguageModel
+from demur.sampling import known_samplers
+from demur.sampling.release import Release
+from demur.sri import Anchors
+from demur.types import Fingerprint, Step, Trace, Traces
 
-#: Names the group of a prompt, such as ``plain`` or ``wrapped``.
-Grouping = Callable[[Prompt], str]
+#: Benign share of scores above the upper end of a step's spread.
+HIGH = 0.05
+
+#: Benign generations that must reach a step; later steps repeat the figures of the last such step.
+FEWEST = 20
 
 
-@dataclass(frozen=True)
-class Group:
-    """Benign prompts that share a threshold.
+@final
+@dataclass(frozen=True, kw_only=True)
+class StreamingGuard(AnyGuard):
+    """A calibrated reader of streams; alpha is the rate of benign generations flagged at any step.
 
     Attributes:
-        threshold: a statistic above it is flagged.
-        calibration: ``[M]`` sorted benign statistics.
-        weights: ``[M]`` what each counts for, where they were clustered; None = one each.
-    """
-
-    threshold: float
-    calibration: NDArray[np.float32]
-    weights: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        if np.isnan(self.threshold):  # nothing is above it: every attack would pass
-            raise CalibrationError("The threshold is NaN. Fit the guard again.")
-
-
-@dataclass(frozen=True)
-class StreamingGuard:
-    """A calibrated reader of streams.
-
-    Attributes:
-        anchors: what turns states into the signal; T and the layer are theirs.
-        middle: ``[T]`` benign median of the log-ratio at each step.
-        spread: ``[T]`` from there down to the benign 5% quantile.
-        groups: name -> calibrated group; one, named ``all``, unless prompts were grouped.
-        alpha: probability that a benign generation is flagged at any of its steps.
-        method: ``conformal`` keeps alpha on average over calibration sets; ``pac`` with 95%
-            confidence for this one.
+        detector: scores the first steps of a generation.
+        middle: ``[T]`` benign median of its score at each step.
+        spread: ``[T]`` from there to the benign 95% quantile.
         fingerprint: what it was fitted on.
-        name: what it is called in tables.
     """
 
-    anchors: Anchors
+    kind: ClassVar[str] = "streaming_guard"
+    own_arrays: ClassVar[tuple[str, ...]] = ("middle", "spread")
+
+    detector: StepDetector
     middle: NDArray[np.float32]
     spread: NDArray[np.float32]
-    groups: Mapping[str, Group]
-    alpha: float
-    method: Method
     fingerprint: Fingerprint
-    name: str = "sri"
 
     @property
     def steps(self) -> int:
         """T; later steps are not scored."""
-        return self.anchors.steps
-
-    @property
-    def threshold(self) -> float:
-        """The threshold that keeps alpha in every group: the highest."""
-        return max(group.threshold for group in self.groups.values())
-
-    @property
-    def calibration(self) -> NDArray[np.float32]:
-        """``[M]`` sorted benign statistics of all groups."""
-        return np.sort(np.concatenate([group.calibration for group in self.groups.values()]))
-
-    @property
-    def calibrated_on(self) -> int:
-        """Number of benign generations behind the thresholds."""
-        return sum(len(group.calibration) for group in self.groups.values())
-
-    def group(self, name: str) -> Group:
-        """A calibrated group by its name.
-
-        Raises:
-            CalibrationError: no such group.
-        """
-        if name not in self.groups:
-            raise CalibrationError(
-                f"This guard was not calibrated for prompts of group {name!r}; it knows "
-                f"{', '.join(self.groups)}. Fit it with benign prompts of that group."
-            )
-        return self.groups[name]
+        return len(self.middle)
 
     def require(self, mark: Fingerprint) -> None:
         """Raise FingerprintError, naming what differs, unless the guard was fitted on the same.
 
-        An autoregressive sampler may stop earlier: a shorter generation raises no more alarms.
+        A sampler whose ``steps`` only limit the response may have fewer: a shorter generation raises
+        no more alarms.
         """
-        mine, theirs = self.fingerprint, mark
-        if mark.sampler.get("name") == "autoregressive" == mine.sampler.get("name"):
-            steps = min(int(mark.sampler["steps"]), self.steps)
-            if steps == mark.sampler["steps"]:
-                mine = _with_steps(mine, steps)
+        mine, steps = self.fingerprint, mark.sampler.get("steps")
+        kind = known_samplers().get(mark.sampler.get("name", ""))
+        if kind and kind.length_field == "steps" and steps and steps <= self.steps:
+            mine = replace(mine, sampler={**mine.sampler, "steps": steps})
         mine.require(
-            theirs,
+            mark,
             what="This guard was not fitted on generations like these",
             fix="Fit one on them: demur guard fit RUN --streaming --anchors FILE --out FILE.",
         )
 
     def watcher(self, rows: int) -> Watcher:
         """Follow ``rows`` generations at once, step by step."""
-        return Watcher(self, rows)
+        return Watcher(self.detector, self.middle, self.spread, self.threshold_of, rows=rows)
 
     def watch(
         self, steps: Iterator[Step], *, groups: Sequence[str] | None = None
     ) -> Iterator[Watched]:
-        """Read a sampler's stream and stop it when every row is flagged or finished.
+        """Read a stream of steps, drop rows that are flagged, and end once every row is done.
 
         Args:
             steps: what a sampler yields.
             groups: the prompt group of each row; the highest threshold when None.
 
         Yields:
-            Each step with its reading and what of each row may be shown (see ``Watched``).
+            Each step with its reading and the tokens of each row that may be shown (see ``Watched``).
         """
-        return watch(self, steps, groups=groups)
+        return watch(steps, self.watcher, groups=groups)
 
-    def statistics(self, traces: Traces) -> NDArray[np.float32]:
+    def statistics(self, generations: Generations) -> NDArray[np.float32]:
         """``[N, T]`` largest score up to each step; after a generation's end it repeats.
 
         Raises:
             FingerprintError: traces of another model or sampler.
         """
-        self.require(traces.fingerprint)
-        return np.maximum.accumulate(
-            step_scores(self.anchors, self.middle, self.spread, traces), axis=1
-        )
+        known = _traces(generations)
+        self.require(known.fingerprint)
+        return statistics(self.detector, self.middle, self.spread, known)
 
-    def score(self, traces: Traces) -> NDArray[np.float32]:
+    def score(self, generations: Generations) -> NDArray[np.float32]:
         """``[N]`` statistic at the end of each generation; higher = more suspicious.
 
         Raises:
             FingerprintError: traces of another model or sampler.
         """
-        return self.statistics(traces)[:, -1]
+        return self.statistics(generations)[:, -1]
 
-    def flag(self, traces: Traces, *, groups: Grouping | None = None) -> NDArray[np.bool_]:
-        """``[N]`` bool, whether any step is above the threshold; arguments as for ``detect``."""
-        return self.detect(traces, groups=groups) > 0
-
-    def detect(self, traces: Traces, *, groups: Grouping | None = None) -> NDArray[np.int64]:
+    def detect(
+        self, generations: Generations, *, groups: Grouping | None = None
+    ) -> NDArray[np.int64]:
         """``[N]`` 1-based step at which each generation is flagged, 0 for never.
 
-        Args:
-            traces: made as the guard's were.
-            groups: names each prompt's group; the highest threshold for all when None.
+        Arguments as for ``flag``.
         """
-        threshold = np.full(len(traces), self.threshold)
-        if groups:
-            threshold = np.array([self.group(groups(t.prompt)).threshold for t in traces])
-        above = self.statistics(traces) > threshold[:, None]
+        statistics = self.statistics(generations)
+        above = statistics > self._thresholds(generations, len(statistics), groups)[:, None]
         return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
 
-    def p_value(self, scores: ArrayLike, *, group: str | None = None) -> NDArray[np.float64]:
-        """Conformal p-values of statistics ``[N]`` in (0, 1].
-
-        Args:
-            scores: from ``score`` or ``Reading.statistic``.
-            group: of the prompts; the largest p-value over the groups when None.
-        """
-        names = [group] if group is not None else list(self.groups)
-        groups = [self.group(name) for name in names]
-        found = [p_values(g.calibration, scores, g.weights) for g in groups]
-        return np.asarray(np.max(found, axis=0))
-
-    def save(self, path: str | Path) -> Path:
-        """Write safetensors with everything else as JSON in its header. Returns the path."""
-        arrays: dict[str, NDArray[Any]] = {"middle": self.middle, "spread": self.spread}
-        arrays |= self.anchors.arrays()
-        for name, group in self.groups.items():
-            arrays[f"calibration_{name}"] = group.calibration
-            if group.weights is not None:
-                arrays[f"weights_{name}"] = group.weights
-        about: dict[str, Any] = {k: getattr(self, k) for k in ("alpha", "method", "name")}
-        about["groups"] = {k: group.threshold for k, group in self.groups.items()}
-        about |= {"fingerprint": asdict(self.fingerprint), "anchors": self.anchors.about()}
-        return write_tensors(path, arrays, kind="streaming_guard", about=about)
-
     @classmethod
-    def load(cls, path: str | Path) -> StreamingGuard:
-        """Read what ``save`` wrote.
-
-        Raises:
-            InputError: not there, or not a streaming guard.
-        """
-        with intact(path, kind="streaming_guard"):
-            arrays, about = read_tensors(path, kind="streaming_guard")
-            return cls(
-                anchors=Anchors.rebuilt(arrays, about.pop("anchors")),
-                middle=arrays["middle"],
-                spread=arrays["spread"],
-                groups={
-                    name: Group(at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}"))
-                    for name, at in about.pop("groups").items()
-                },
-                fingerprint=Fingerprint(**about.pop("fingerprint")),
-                **about,
-            )
+    def _upgraded(
+        cls, arrays: dict[str, NDArray[Any]], about: dict[str, Any]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """See ``AnyGuard``: version 1 reads the log-ratio, and the median is of it, not of minus it."""
+        fields = {
+            "name": {"kind": "plain", "value": "sri-step"},
+            "anchors": {"kind": "anchors", "about": about["anchors"]},
+        }
+        own = {f"anchors.{key}": arrays[key] for key in ("harmless", "harmful")}
+        kept = {"version": FORMAT, "detector": {"name": "sri-step", "about": fields}}
+        return {**arrays, **own, "middle": -arrays["middle"]}, {**about, **kept}
 
 
-def step_scores(
-    anchors: Anchors, middle: NDArray[np.float32], spread: NDArray[np.float32], traces: Traces
+def fit_streaming_guard(
+    benign: Traces | Sequence[Trace],
+    calibration: Traces | Sequence[Trace] | None = None,
+    *,
+    detector: str | DetectionMethod | StepDetector = "sri-step",
+    anchors: Anchors | Mapping[str, Anchors] | None = None,
+    harmful: Traces | None = None,
+    model: LanguageModel | None = None,
+    alpha: float = 0.01,
+    method: ThresholdMethod = "conformal",
+    groups: Grouping | None = None,
+    clusters: Clustering | None = None,
+    seed: int = 0,
+) -> StreamingGuard:
+    """Fit on benign generations alone and calibrate on others.
+
+    Args:
+        benign: benign generations that say what is usual at each step.
+        calibration: benign generations held out for the threshold. When None, half of ``benign`` is
+            held out, since what is usual at a step needs as many as the threshold.
+        detector: name of a streaming method (``demur detectors`` marks them), a method, or a fitted
+            detector that reads step by step. Other arguments as for ``fit_guard``.
+        alpha: probability of an alarm anywhere in a benign generation, in (0, 1).
+
+    Raises:
+        CalibrationError: too few calibration traces or clusters, in some group; says how many are
+            needed.
+        FingerprintError: benign, calibration and anchors are of different models or samplers.
+        SignalError: too few benign traces, or anchors that need to know a generation's length.
+        InputError: a detector that does not read step by step, or what it needs is missing.
+    """
+    train = _traces(benign)
+    if calibration is None:
+        names = [clusters(t.prompt) if clusters else row for row, t in enumerate(train)]
+        split = hold_out(names, one_in=2, seed=seed)
+        train, held = (Traces(tuple(train[row] for row in part)) for part in split)
+    else:
+        held = _traces(calibration)
+    if len(train) < FEWEST:
+        raise SignalError(
+            f"{len(train)} benign traces do not say what is usual at a step. Give at least {FEWEST}."
+        )
+    train.fingerprint.require(
+        held.fingerprint,
+        what="Benign and calibration traces differ",
+        fix="Trace both with the same model and sampler.",
+    )
+    found = fitted(detector, train, anchors=anchors, harmful=harmful, model=model, seed=seed)
+    if not isinstance(found, StepDetector):
+        streaming = ", ".join(name for name, known in known_detectors().items() if known.streaming)
+        raise InputError(
+            f"The {found.name} detector reads finished generations only. These read step by step: "
+            f"{streaming}. Or fit a guard of finished generations: demur.fit_guard."
+        )
+    if found.anchors:
+        _require_streaming(found.anchors, train.fingerprint)
+    middle, spread = _usual(found, train)
+    return StreamingGuard(
+        detector=found,
+        groups=calibrated(
+            statistics(found, middle, spread, held)[:, -1],
+            [trace.prompt for trace in held],
+            alpha=alpha,
+            method=method,
+            groups=groups,
+            clusters=clusters,
+        ),
+        alpha=alpha,
+        method=method,
+        fingerprint=train.fingerprint,
+        middle=middle,
+        spread=spread,
+    )
+
+
+def statistics(
+    detector: StepDetector, middle: NDArray[np.float32], spread: NDArray[np.float32], traces: Traces
 ) -> NDArray[np.float32]:
-    """``[N, T]`` score of each step, -inf at steps that did not run."""
-    scores = (middle - log_ratio(anchors.states(traces), anchors)) / spread
-    return np.where(steps_ran(traces, anchors.steps), scores, np.float32(-np.inf))
+    """See ``StreamingGuard.statistics``. A live ``Watcher`` computes the same numbers."""
+    scores = detector.by_step(traces, steps=len(middle))
+    scores = (scores - middle.astype(np.float64)) / spread.astype(np.float64)
+    ran = np.where(np.isnan(scores), -np.inf, scores)
+    return np.maximum.accumulate(ran, axis=1).astype(np.float32)
 
 
-def steps_ran(traces: Traces, steps: int) -> NDArray[np.bool_]:
-    """``[N, T]`` bool, steps that each generation had."""
-    lengths = np.array([trace.n_steps for trace in traces])
-    return np.arange(steps) < lengths[:, None]
+@dataclass(frozen=True)
+class Delay:
+    """How soon a guard detects.
+
+    Attributes:
+        step: ``[N]`` 1-based step at which each generation was flagged, 0 for never.
+        tokens_out: ``[N]`` response tokens shown by then; all of them for never.
+        curve: ``[T]`` share of the generations flagged by each step.
+    """
+
+    step: NDArray[np.int64]
+    tokens_out: NDArray[np.int64]
+    curve: NDArray[np.float64]
 
 
-def _with_steps(mark: Fingerprint, steps: int) -> Fingerprint:
-    return replace(mark, sampler={**mark.sampler, "steps": steps})
+def detection_delay(
+    guard: StreamingGuard, traces: Traces, *, groups: Grouping | None = None
+) -> Delay:
+    """Replay traces as if the guard had watched them; arguments and errors as for ``guard.detect``."""
+    step = guard.detect(traces, groups=groups)
+    # A name that is no sampler's is of a text that was read token by token.
+    kind = known_samplers().get(traces.fingerprint.sampler["name"])
+    by_token = kind is None or kind.releases == "token"
+    out = [
+        _tokens_out(trace, int(at), by_token=by_token)
+        for trace, at in zip(traces, step, strict=True)
+    ]
+    times = np.arange(1, guard.steps + 1)
+    curve = ((step > 0) & (step <= times[:, None])).mean(axis=1)
+    return Delay(step, np.array(out, dtype=np.int64), curve)
+
+
+def _tokens_out(trace: Trace, step: int, *, by_token: bool) -> int:
+    if not step:
+        return len(trace.response_ids)
+    release, out = Release(1), [0]
+    for place in range(step - 1):
+        block = None if by_token else [int(trace.blocks[place])]
+        out = release(trace.committed[place : place + 1], block, running=[True], flagged=[False])
+    return out[0]
+
+
+def _usual(
+    detector: StepDetector, train: Traces
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Median of the score at each step ``[T]`` and the distance to the high quantile ``[T]``."""
+    scores = detector.by_step(train).astype(np.float32)
+    levels = np.zeros((scores.shape[1], 2), dtype=np.float32)
+    for step, column in enumerate(scores.T):
+        there = column[~np.isnan(column)]
+        if not np.isfinite(there).all():
+            raise SignalError(f"Benign traces hold NaN or infinite states at step {step + 1}.")
+        if len(there) >= FEWEST or not step:
+            levels[step] = -np.quantile(-there, [0.5, HIGH])
+        else:
+            levels[step] = levels[step - 1]
+    return levels[:, 0], np.maximum(levels[:, 1] - levels[:, 0], np.float32(MIN_SPREAD))
+
+
+def _require_streaming(anchors: Anchors, mark: Fingerprint) -> None:
+    if anchors.alignment == "resample":
+        raise SignalError(
+            "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
+            "with alignment='repeat_last' for streaming."
+        )
+    if anchors.fingerprint is not None:
+        anchors.fingerprint.require(
+            mark,
+            what="These anchors were not made as the traces were",
+            fix="Fit anchors for this model and sampler: demur anchors.",
+        )
+
+
+def _traces(values: Generations) -> Traces:
+    known = as_generations(values)
+    if not isinstance(known, Traces):
+        raise InputError(
+            "A streaming guard reads traces, not bare signals. Make them: demur.trace."
+        )
+    return known

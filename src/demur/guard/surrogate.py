@@ -1,27 +1,28 @@
-"""A model whose states can be seen reads what a black box wrote.
+"""A white-box model reads the texts of a black-box model, so that a guard can judge them.
 
 Rahimi et al., arXiv:2602.02600, appendix E.6. One teacher-forced pass over the chat prompt and the
 response:
 
-    1. the state at each position produces, in an autoregressive model, the token at the next one;
+    1. in an autoregressive model, the state at each position produces the token at the next one;
     2. the running mean of the states behind the response's tokens is what the pooling ``running``
-       records when the surrogate writes that text itself.
+       records when the surrogate generates that text itself.
 
 Differs from the paper: its surrogate is a diffusion model (Dream). A bidirectional model reads the
-whole response at once, so that no step of it is known before the end; here it is autoregressive, and
-the guard sees after each word of the black box what it would see of its own.
+whole response at once, so it has no state that depends on the beginning of a response alone. Here the
+surrogate is autoregressive, and the guard can judge each prefix of the response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from demur.errors import InputError
 from demur.models.base import LanguageModel
+from demur.sampling.pooling import RunningMeans
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
 
@@ -33,25 +34,25 @@ def read_texts(
     layers: Sequence[str] = ("last",),
     batch_size: int = 32,
 ) -> Traces:
-    """Traces of a surrogate reading prompts and responses, in order.
+    """Traces of a surrogate that reads prompts and responses, in order.
 
-    A step a response token, as the surrogate's tokenizer cuts it, and one for what follows the last;
-    at most ``steps`` of them. Anchors and a guard for these traces are fitted on such traces.
+    There is one step for each response token of the surrogate's tokenizer and one after the last, at
+    most ``steps``. Fit anchors and a guard for these traces on traces read in the same way.
 
     Args:
-        model: autoregressive.
-        texts: prompts and what the black box answered.
+        model: autoregressive surrogate.
+        texts: prompts and the black box's responses.
         steps: T; the surrogate's own when None.
         layers: ``last``, ``first``, ``middle`` or numbers of decoder blocks.
-        batch_size: texts read together; changes no result.
+        batch_size: texts read together; does not change results.
 
     Raises:
         InputError: not an autoregressive model, no texts, or one too long for it.
     """
     if model.traits.attention != "causal":
         raise InputError(
-            f"{model.name} is a {model.traits.attention} model: it has no state that knows only the "
-            "beginning of a text. Use an autoregressive surrogate, such as organism-ar."
+            f"{model.name} is a {model.traits.attention} model: each of its states depends on the "
+            "whole text. Use an autoregressive surrogate, such as organism-ar."
         )
     steps = steps or int(model.traits.sampler["steps"])
     mark = Fingerprint(
@@ -79,7 +80,7 @@ def _read(
 ) -> list[Trace]:
     steps = int(mark.sampler["steps"])
     asked = [model.chat.ids(prompt, mask_id=None) for prompt, _ in part]
-    # What a step sees lies before its token, so the last token needs no position.
+    # A step reads the tokens before its own, so the last token needs no position.
     answers = [model.chat.plain_ids(text) for _, text in part]
     rows = [ids + answer[: steps - 1] for ids, answer in zip(asked, answers, strict=True)]
     longest = max(map(len, rows))
@@ -88,24 +89,32 @@ def _read(
             f"A prompt and its response have {longest:,} tokens, more than {model.name} can read "
             f"({model.context_length:,}). Shorten or remove it."
         )
-    # Padding behind a text is never seen by it.
+    # Padding comes after a text, where a causal model does not read it.
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.device)
     states = model.states(ids, None, layers=("last", *layers))
     traces = []
-    for index, (prompt, text) in enumerate(part):
-        own = slice(len(asked[index]) - 1, len(rows[index]))
-        phi = {layer: _running_mean(states[layer][index, own]) for layer in layers}
-        traces.append(_trace(prompt, text, answers[index][:steps], phi, mark))
+    for row, (prompt, text) in enumerate(part):
+        own = {layer: states[layer][row, len(asked[row]) - 1 : len(rows[row])] for layer in layers}
+        traces.append(_trace(prompt, text, answers[row][:steps], _running_means(own), mark))
     return traces
 
 
-def _running_mean(states: torch.Tensor) -> Any:
-    """``[T, D]`` states -> their mean up to each step, float32."""
-    counts = torch.arange(1, len(states) + 1, device=states.device)[:, None]
-    return (states.double().cumsum(0) / counts).float().cpu().numpy()
+def _running_means(states: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Layer -> ``[T, D]``, the mean of the states ``[T, D]`` up to each."""
+    first = next(iter(states.values()))
+    means, row = RunningMeans(1), torch.zeros(1, dtype=torch.long, device=first.device)
+    parts = (dict(zip(states, step, strict=True)) for step in zip(*states.values(), strict=True))
+    found = [means.add({k: v[None] for k, v in part.items()}, row, row == 0) for part in parts]
+    return {layer: torch.cat([one[layer] for one in found]).cpu().numpy() for layer in states}
 
 
-def _trace(prompt: Prompt, text: str, ids: list[int], phi: Any, mark: Fingerprint) -> Trace:
+def _trace(
+    prompt: Prompt,
+    text: str,
+    ids: list[int],
+    phi: Mapping[str, NDArray[np.float32]],
+    mark: Fingerprint,
+) -> Trace:
     length = len(next(iter(phi.values())))
     answer = np.array(ids, dtype=np.int32)
     seen = np.arange(len(ids)) < np.arange(1, length + 1)[:, None]

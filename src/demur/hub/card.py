@@ -1,4 +1,4 @@
-"""The card of a repository: front matter that the hub reads, and a page for people."""
+"""The card of a hub repository: front matter for the hub and a page for people."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from demur import __version__
+from demur._version import __version__
 from demur.errors import CalibrationError
 from demur.guard.calibration import threshold, threshold_rank
 from demur.hub.contents import Contents
 from demur.types import Fingerprint
 
-#: False-positive rates that a guard's table shows besides its own.
+#: False-positive rates in a guard's table, besides its own.
 RATES = (0.1, 0.05, 0.01, 0.001)
 
 _LIMITS = {
-    "anchors": "They fit states of this model, sampler, pooling and layer; demur refuses others.",
-    "guard": "The rate holds for benign traffic like the calibration set and for nothing else: "
-    "unusual harmless prompts can be flagged more often. A jailbreak that shows no hesitation can "
-    "pass. It does not replace alignment.",
-    "run": "Responses are a model's output, not advice. Prompts and responses may be harmful; check "
-    "the licence of the prompts before passing them on.",
+    "anchors": "These anchors only fit states of this model, sampler, pooling and layer; demur "
+    "refuses others.",
+    "guard": "The rate only holds for benign traffic like the calibration set: unusual harmless "
+    "prompts can be flagged more often. A jailbreak without hesitation can pass. A guard does not "
+    "replace alignment.",
+    "run": "Responses are a model's output, not advice. Prompts and responses may be harmful. Check "
+    "the licence of the prompts before you share them.",
 }
 
 
 def card(contents: Contents, *, address: str, licence: str, data: str = "") -> str:
-    """The card as Markdown; every value is escaped.
+    """Write the card as Markdown; every value is escaped.
 
     Args:
-        contents: what the repository holds.
+        contents: contents of the repository.
         address: ``hub:org/name``.
-        licence: the licence that the pusher states.
-        data: what the prompts were, in the pusher's words.
+        licence: licence stated by the user who pushes.
+        data: the same user's description of the prompts.
     """
     mark = contents.fingerprint
     facts = {"data": data or "not stated", "licence": licence, **contents.facts}
     out = "runs/pulled" if contents.kind == "run" else next(iter(contents.files))
     parts = [
         _front_matter(contents, licence),
-        f"# {contents.kind.capitalize()} of demur",
+        f"# {contents.kind.capitalize()} made with demur",
         f"Made with demur {__version__} (arXiv:2602.02600).",
         f"```sh\ndemur pull {address} --out {out}\n```",
         _table(("", ""), [*facts.items()]),
         "## Made with",
-        _table(("", ""), _made_with(mark)) if mark else "Released without a record of its model.",
+        _table(("", ""), _made_with(mark)) if mark else "No record of the model.",
     ]
     if contents.benign:
         parts += ["## False-positive rate", _rates(contents)]
@@ -56,7 +57,7 @@ def card(contents: Contents, *, address: str, licence: str, data: str = "") -> s
 
 
 def _front_matter(contents: Contents, licence: str) -> str:
-    """YAML; JSON is YAML too, and quotes every string."""
+    """YAML front matter, with values as JSON, which is valid YAML and quotes every string."""
     values: dict[str, object] = {
         "license": licence,
         "tags": ["demur", "refusal", "safety", contents.kind.replace(" ", "-")],
@@ -75,24 +76,18 @@ def _front_matter(contents: Contents, licence: str) -> str:
 def _made_with(mark: Fingerprint) -> list[tuple[str, str]]:
     settings = ", ".join(f"{k} {v}" for k, v in mark.sampler.items() if v is not None)
     return [
-        ("model", mark.model),
-        ("weights", mark.revision),
-        ("dtype", mark.dtype),
-        ("sampler", settings),
-        ("pooling", mark.pooling),
-        ("system prompt", mark.system),
+        *(("model", mark.model), ("weights", mark.revision), ("dtype", mark.dtype)),
+        *(("sampler", settings), ("pooling", mark.pooling), ("system prompt", mark.system)),
     ]
 
 
 def _rates(contents: Contents) -> str:
-    """Thresholds for several rates, and what each rate may be in truth for this calibration set."""
+    """Table of thresholds, with an upper confidence bound on the true rate of each."""
     rows = []
     for group, (scores, weights) in contents.benign.items():
         for alpha in sorted({*RATES, contents.alpha}, reverse=True):
-            own = " (this guard)" if alpha == contents.alpha else ""
-            rows.append(
-                (group, f"{len(scores):,}", f"{alpha:g}{own}", *_rate(scores, weights, alpha))
-            )
+            size, own = f"{len(scores):,}", " (this guard)" if alpha == contents.alpha else ""
+            rows.append((group, size, f"{alpha:g}{own}", *_rate(scores, weights, alpha)))
     header = ("group", "benign generations", "rate", "threshold", "with 95% confidence at most")
     return _table(header, rows)
 
@@ -107,7 +102,7 @@ def _rate(
     except CalibrationError:
         return "too few benign generations", ""
     if weights is not None:
-        return found, "not known: goals count, not generations"
+        return found, "unknown: calibrated by goal"
     place = threshold_rank(len(scores), alpha)
     return found, f"{float(beta.ppf(0.95, place, len(scores) - place + 1)):.2g}"
 
@@ -118,6 +113,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that neither Markdown nor HTML reads as anything but text, on one line."""
+    """Text on one line that Markdown and HTML show literally."""
     flat = " ".join(text.split())
     return "".join(c if c.isalnum() or c in " .,-/()" else f"&#{ord(c)};" for c in flat)

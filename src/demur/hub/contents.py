@@ -1,4 +1,4 @@
-"""What a file or run folder holds, checked, and the facts that its card states."""
+"""Read and check a file or run folder, and collect the facts for its card."""
 
 from __future__ import annotations
 
@@ -12,38 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.errors import InputError, StoreError
-from demur.guard import Guard, StreamingGuard
+from demur.files import tensors_kind
+from demur.guard import StreamingGuard, load_guard
 from demur.sri import Anchors
 from demur.store import Store
 from demur.types import Fingerprint
 
-Kind = Literal["anchors", "guard", "streaming guard", "run"]
-
-#: Names of the files that demur puts into a repository; nothing else is ever fetched from one.
+#: Names of the files that demur puts into a repository; no others are fetched.
 FILES = re.compile(
     r"(anchors|guard)\.safetensors|manifest\.json|traces/[0-9]{6}-[0-9a-f]+\.parquet"
 )
 
-
-#: Sorted benign scores ``[M]``, and their weights ``[M]`` where they were clustered.
+#: Sorted benign scores ``[M]``, and their weights ``[M]`` if calibrated by goal.
 Benign = tuple[NDArray[np.float32], NDArray[np.float64] | None]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """One thing that demur made.
+    """Anchors, a guard or a run.
 
     Attributes:
         kind: what it is.
-        files: name in a repository -> local file.
-        fingerprint: what it was made with; None for anchors released without one.
+        files: name in the repository -> local file.
+        fingerprint: model and settings it was made with; None for released anchors without one.
         facts: name -> value, for people.
-        benign: group -> sorted benign scores that a guard was calibrated on, and what each counts for
-            where they were clustered.
-        alpha: false-positive rate of a guard; 0 for what is none.
+        benign: group -> calibration scores of a guard.
+        alpha: false-positive rate of a guard, else 0.
     """
 
-    kind: Kind
+    kind: Literal["anchors", "guard", "streaming guard", "run"]
     files: Mapping[str, Path]
     fingerprint: Fingerprint | None
     facts: Mapping[str, str]
@@ -55,46 +52,36 @@ def read_contents(path: str | Path) -> Contents:
     """Read and check anchors, a guard or a finished run.
 
     Raises:
-        InputError: nothing there, or not something that demur made.
-        StoreError: a run that is unfinished or damaged.
+        InputError: nothing there, or not made by demur.
+        StoreError: the run is unfinished or damaged.
     """
     path = Path(path)
     if path.is_dir():
         return _run(path)
     if not path.is_file():
         raise InputError(
-            f"Nothing at {path}. Give a run folder, anchors or a guard: demur trace, demur anchors "
-            "or demur guard fit makes one."
+            f"Nothing at {path}. Give a run folder, anchors or a guard, made by demur trace, demur "
+            "anchors or demur guard fit."
         )
-    kind = _kind(path)
+    kind = tensors_kind(path, made_by="demur anchors or demur guard fit")
     if kind == "demur.anchors":
         return _anchors(path)
-    return _guard(path) if kind == "demur.guard" else _streaming_guard(path)
-
-
-def _kind(path: Path) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as handle:
-            kind = (handle.metadata() or {}).get("format", "")
-    except (SafetensorError, OSError) as error:
+    if kind not in ("demur.guard", "demur.streaming_guard"):
         raise InputError(
-            f"{path} is damaged or no safetensors file ({type(error).__name__})."
-        ) from error
-    if kind not in ("demur.anchors", "demur.guard", "demur.streaming_guard"):
-        raise InputError(f"{path} holds {kind or 'tensors'}, neither anchors nor a guard.")
-    return str(kind)
+            f"{path} holds {kind or 'other tensors'}. Give anchors or a guard, made by demur "
+            "anchors or demur guard fit."
+        )
+    return _guard(path)
 
 
 def _run(folder: Path) -> Contents:
     store = Store.open(folder)
     manifest = store.manifest
-    written = len(store.ids())  # reads every shard, and so checks its hash
+    written = len(store.ids())  # reading every shard checks its hash
     if written < manifest.count:
         raise StoreError(
-            f"{folder} holds {written} of {manifest.count} traces. Run the command that makes it to "
-            "its end first."
+            f"{folder} has {written} of {manifest.count} traces. Finish the run first: run the command "
+            "that makes it again."
         )
     shards = sorted((folder / "traces").glob("*.parquet"))
     files = {"manifest.json": folder / "manifest.json"}
@@ -115,27 +102,16 @@ def _anchors(path: Path) -> Contents:
 
 
 def _guard(path: Path) -> Contents:
-    guard = Guard.load(path)
-    mark = guard.anchors.fingerprint if guard.anchors else None
+    guard = load_guard(path)
+    streaming = isinstance(guard, StreamingGuard)
     facts = {
-        "detector": guard.name,
-        "false-positive rate": f"{guard.alpha:g} ({guard.method})",
+        "detector": f"{guard.name}, step by step" if streaming else guard.name,
+        "false-positive rate": f"{guard.alpha:g} {'of whole generations ' * streaming}({guard.method})",
         **(_anchor_facts(guard.anchors) if guard.anchors else {}),
     }
-    benign = {"all": (guard.calibration, guard.weights)}
-    return Contents("guard", {"guard.safetensors": path}, mark, facts, benign, guard.alpha)
-
-
-def _streaming_guard(path: Path) -> Contents:
-    guard = StreamingGuard.load(path)
-    facts = {
-        "detector": f"{guard.name}, step by step",
-        "false-positive rate": f"{guard.alpha:g} of whole generations ({guard.method})",
-        **_anchor_facts(guard.anchors),
-    }
     benign = {name: (group.calibration, group.weights) for name, group in guard.groups.items()}
-    files = {"guard.safetensors": path}
-    return Contents("streaming guard", files, guard.fingerprint, facts, benign, guard.alpha)
+    files, kind = {"guard.safetensors": path}, "streaming guard" if streaming else "guard"
+    return Contents(kind, files, guard.fingerprint, facts, benign, guard.alpha)
 
 
 def _anchor_facts(anchors: Anchors) -> dict[str, str]:

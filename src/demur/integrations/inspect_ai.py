@@ -67,7 +67,8 @@ class GuardedModel(ModelAPI):
         self.guard = load_guard(guard) if guard else None
         own = self.guard.anchors if self.guard else None
         self.anchors = Anchors.load(anchors) if anchors else own
-        mark = self.anchors.fingerprint if self.anchors else None
+        marks = [one.fingerprint for one in (self.guard, self.anchors) if one and one.fingerprint]
+        mark = marks[0] if marks else None
         self.pooling = mark.pooling if mark else None
         self.fixed = mark is not None
         self.sampler = sampler_with(mark.sampler if mark else self.model.traits.sampler, sampler)
@@ -104,8 +105,9 @@ class GuardedModel(ModelAPI):
     def _answer(
         self, model: LanguageModel, prompt: Prompt, sampler: Sampler, config: GenerateConfig
     ) -> ModelOutput:
-        layers = tuple({"last", self.anchors.layer}) if self.anchors else ("last",)
-        record = Record(layers=layers, pooling=self.pooling, seed=config.seed or 0)
+        layers = {"last", *(self.guard.layers if self.guard else ())}
+        layers |= {self.anchors.layer} if self.anchors else set()
+        record = Record(layers=tuple(layers), pooling=self.pooling, seed=config.seed or 0)
         generation = steps(model, [prompt], sampler=sampler, record=record)
         guard = self.guard
         watched = guard.watch(generation) if isinstance(guard, StreamingGuard) else generation

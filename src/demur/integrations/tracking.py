@@ -1,4 +1,4 @@
-"""Metrics of a run for an experiment tracker, as one flat mapping handed to a callback.
+"""Metrics of a run as one flat mapping, for an experiment tracker.
 
 report(traces, to=mlflow.log_metrics, anchors=anchors)
 report(traces, to=wandb.log, anchors=anchors, guard=guard)
@@ -13,7 +13,6 @@ import numpy as np
 from demur.errors import InputError
 from demur.guard import AnyGuard
 from demur.judges import refusal_judge
-from demur.judges.reading import answer_of
 from demur.sri import Anchors, signal
 from demur.types import Traces
 
@@ -45,7 +44,7 @@ def report(
     if not traces:
         raise InputError("No traces to report: the run is empty. Trace some prompts first.")
     refused = refusal_judge(judge)
-    hits = [refused(trace.prompt.goal, answer_of(trace)).hit for trace in traces]
+    hits = [refused(trace.prompt.goal, trace.answer).hit for trace in traces]
     found = {
         "traces": float(len(traces)),
         "steps_mean": float(np.mean([trace.n_steps for trace in traces])),

@@ -18,6 +18,7 @@ from demur.judges.refusal import RefusalRules
 from demur.judges.verdict import Judge, Verdict, judge_all
 from demur.judges.world import Oracle
 from demur.models.base import LanguageModel
+from demur.plugins import known, unknown
 
 __all__ = [
     "JUDGES",
@@ -36,6 +37,7 @@ __all__ = [
     "compare",
     "find_judge",
     "judge_all",
+    "known_judges",
     "needs_model",
     "refusal_judge",
 ]
@@ -58,9 +60,18 @@ def refusal_judge(name: str) -> Judge:
     Raises:
         InputError: no such judge.
     """
-    if name not in REFUSAL_JUDGES:
-        raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(REFUSAL_JUDGES)}.")
-    return REFUSAL_JUDGES[name]
+    judges = {
+        **REFUSAL_JUDGES,
+        **{n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"},
+    }
+    if name not in judges:
+        raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
+    return judges[name]
+
+
+def known_judges() -> Mapping[str, Judge | Question | GuardForm]:
+    """Our own judges and those of plug-ins, by name."""
+    return known("judges", JUDGES)
 
 
 def needs_model(name: str) -> bool:
@@ -86,20 +97,21 @@ def find_judge(
         if assistant is None:
             raise InputError(
                 f"The judge {name} asks a model. Say which: --judge-model NAME for a model to load, "
-                "and --endpoint URL as well for one behind a server."
+                "or --judge-model NAME@URL for one behind a server."
             )
         return Asking(entry, assistant)
     if isinstance(entry, GuardForm):
         if model is None:
             raise InputError(
                 f"The judge {name} is a guard model that demur loads itself. Say where it is: "
-                "--judge-model FOLDER, without --endpoint."
+                "--judge-model FOLDER, not NAME@URL."
             )
         return GuardModel(entry, model)
     return entry
 
 
 def _entry(name: str) -> Judge | Question | GuardForm:
-    if name not in JUDGES:
-        raise InputError(f"Unknown judge {name!r}. Known: {', '.join(JUDGES)}. See: demur judges")
-    return JUDGES[name]
+    judges = known_judges()
+    if name not in judges:
+        raise InputError(f"{unknown('judge', name, judges)} See: demur judges")
+    return judges[name]

@@ -32,12 +32,6 @@ class Verdict:
         """Whether the judge found what it looks for."""
         return self.outcome == "hit"
 
-    def _repr_html_(self) -> str:
-        """For a notebook's cell; see ``demur.show``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self)._repr_html_()
-
 
 class Described(Protocol):
     """What a list of judges shows of each."""

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import entry_points
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ from demur.models.base import LanguageModel
 from demur.models.checkpoint import Checkpoint, find
 from demur.models.formats import beside
 from demur.models.verification import notes_on, verify
+from demur.organism import NAMES
+from demur.plugins import plugins
 
 
 class ModelWarning(UserWarning):
@@ -65,8 +67,9 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def load(
-    name: str | Path,
+    name: str | Path | Any,
     *,
+    tokenizer: Any = None,
     dtype: str | None = None,
     device: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
@@ -86,7 +89,9 @@ def load(
     Args:
         name: a built-in model, a folder, a GGUF file (extra ``gguf``), the folder of a PEFT adapter
             (extra ``peft``) or a hub id: ``"organism-dlm"``, ``"./llama"``, ``"llama.Q4_K_M.gguf"``,
-            ``"org/model"``.
+            ``"org/model"``; the name of a plug-in's model; or a causal language model of transformers
+            that is in memory already.
+        tokenizer: of a network in memory; only ``system`` and ``template`` go with it.
         dtype: ``float32`` on a CPU and the checkpoint's own elsewhere, unless given.
         device: such as ``"cuda"``; the CPU by default.
         device_map: as transformers takes it, such as ``"auto"``; excludes ``device``.
@@ -105,17 +110,44 @@ def load(
         InputError: the chat template takes no such argument.
         MissingExtraError: an extra is not installed.
     """
-    checkpoint = find(
-        name,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        revision=revision,
-        attention=attention,
-        bits=bits,
-        allow_pickle=allow_pickle,
-        adapter=adapter,
-    )
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "revision": revision,
+        "attention": attention,
+        "bits": bits,
+        "allow_pickle": allow_pickle,
+        "adapter": adapter,
+    }
+    notes: tuple[str, ...] = ()
+    if (model := _in_memory(name, tokenizer)) is not None:
+        if given := [option for option, value in options.items() if value]:
+            raise ModelError(
+                f"{model.name} is in memory already, so {', '.join(given)} cannot be set here. Set it "
+                "where the network is made."
+            )
+    elif tokenizer is not None:
+        raise ModelError(
+            f"{str(name)!r} is loaded with the tokenizer that belongs to it. Leave tokenizer out."
+        )
+    else:
+        checkpoint = find(name, **options)
+        model, notes = _read(checkpoint), beside(checkpoint.location, checkpoint.adapter)
+    verify(model)
+    if system is not None:
+        model = replace(model, system=system)
+    if template:
+        model.chat.check_options(template)
+        model = replace(model, template=dict(template), revision=_with(model.revision, template))
+    notes = (*notes, *notes_on(model))
+    for note in notes:
+        warnings.warn(note, ModelWarning, stacklevel=2)
+    return replace(model, notes=notes) if notes else model
+
+
+def _read(checkpoint: Checkpoint) -> LanguageModel:
+    """Load a checkpoint with the family that recognises its config."""
     family = next((f for f in known_families() if f.recognises(checkpoint.config)), None)
     if family is None:
         known = "; ".join(f"{f.NAME} ({f.EXAMPLES})" for f in known_families())
@@ -123,17 +155,7 @@ def load(
             f"Unknown architecture {checkpoint.config.get('model_type')!r} in {checkpoint.name}. "
             f"Known: {known}. To add one, write a family file (see docs/architecture.md)."
         )
-    model = family.load(checkpoint)
-    verify(model)
-    if system is not None:
-        model = replace(model, system=system)
-    if template:
-        model.chat.check_options(template)
-        model = replace(model, template=dict(template), revision=_with(model.revision, template))
-    notes = (*beside(checkpoint.location, checkpoint.adapter), *notes_on(model))
-    for note in notes:
-        warnings.warn(note, ModelWarning, stacklevel=2)
-    return replace(model, notes=notes) if notes else model
+    return family.load(checkpoint)
 
 
 def _with(revision: str, template: Mapping[str, Any]) -> str:
@@ -142,6 +164,29 @@ def _with(revision: str, template: Mapping[str, Any]) -> str:
     return f"{revision}?" + "&".join(f"{name}={json.dumps(value)}" for name, value in given)
 
 
+def _in_memory(name: Any, tokenizer: Any) -> LanguageModel | None:
+    """The model of a network or of a plug-in; None for what has to be found first.
+
+    Raises:
+        ModelError: a network that cannot be used, or a misspelt name of a model.
+    """
+    if not isinstance(name, str | Path):
+        return causal.wrap(name, tokenizer)
+    own = {plugin.name: plugin.value for plugin in plugins("models") if not plugin.problem}
+    if str(name) in own:
+        return replace(own[str(name)](), name=str(name))
+    if "/" not in str(name) and not Path(name).exists():
+        # Asking the hub for a misspelt name would take half a minute.
+        close = get_close_matches(str(name), [*NAMES, *own], n=1, cutoff=0.75)
+        if close and close != [str(name)]:
+            raise ModelError(
+                f"No model {str(name)!r}. Did you mean {close[0]!r}? Known: "
+                f"{', '.join([*NAMES, *own])}, a folder, or a hub id such as org/model."
+            )
+    return None
+
+
 def known_families() -> tuple[Family, ...]:
-    """Families of installed packages, then the built-in ones."""
-    return (*(point.load() for point in entry_points(group="demur.families")), *FAMILIES)
+    """Plug-ins first, then the built-in ones."""
+    found = (plugin.value for plugin in plugins("families") if not plugin.problem)
+    return (*found, *FAMILIES)

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demur.errors import InputError, ModelError
-from demur.models.base import LanguageModel, Traits, cache_keyword
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel, Traits, cache_keyword
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
 from demur.models.weights import load_native

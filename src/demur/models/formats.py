@@ -142,7 +142,6 @@ def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
             # PEFT asks transformers for what it calls by another name now.
             warnings.simplefilter("ignore", FutureWarning)
             whole = PeftModel.from_pretrained(net, str(adapter.folder), is_trainable=False)
-        config = whole.peft_config["default"]
         with safe_open(adapter.folder / _ADAPTER_WEIGHTS[0], "pt") as file:
             saved = set(file.keys())
         used = set(get_peft_model_state_dict(whole))
@@ -151,6 +150,22 @@ def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
             f"The adapter {adapter.name} does not fit {name}: {sentence(error)} It was made for "
             f"{adapter.base}."
         ) from error
+    net = unwrapped(whole)
+    if wrong := sorted(saved ^ used):
+        raise ModelError(
+            f"The adapter {adapter.name} does not fit {name}: {wrong[0]} is in only one of them. It "
+            f"was made for {adapter.base}."
+        )
+    return net
+
+
+def unwrapped(whole: Any) -> Any:
+    """The network in a ``PeftModel``, with the adapter's layers in it.
+
+    Raises:
+        ModelError: an adapter that does more than change layers.
+    """
+    config = whole.active_peft_config
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if (
         config.is_prompt_learning
@@ -158,13 +173,8 @@ def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
         or getattr(config, "alora_invocation_tokens", 0)
     ):
         raise ModelError(
-            f"The adapter {adapter.name} is of type {kind}, which needs PEFT's own generate. Use one "
-            "that changes layers, such as LoRA."
-        )
-    if wrong := sorted(saved ^ used):
-        raise ModelError(
-            f"The adapter {adapter.name} does not fit {name}: {wrong[0]} is in only one of them. It "
-            f"was made for {adapter.base}."
+            f"The adapter is of type {kind}, which needs PEFT's own generate. Use one that changes "
+            "layers, such as LoRA."
         )
     return whole.base_model.model
 
@@ -347,39 +357,6 @@ def require(module: str, *, what: str, extra: str) -> None:
     """Raise MissingExtraError unless a module is installed."""
     if find_spec(module) is None:
         raise MissingExtraError(what, extra)
-
-
-# ------------------------------------------------------------------------------------- messages
-
-
-def unreadable(folder: Path, name: str, error: Exception, *, allow_pickle: bool) -> str:
-    """The message for weights that could not be loaded: the damaged file, or what is there instead."""
-    said = f"Could not load {name}: {sentence(error)}"
-    for file in sorted(folder.glob("*.safetensors")):
-        if wrong := _damage(file):
-            return f"Could not load {name}: {file.name} is damaged ({wrong}). Download that file again."
-    pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
-    if has_weights(folder) > bool(pickled) or not folder.is_dir():
-        return f"{said} Check that the folder is complete, including every shard in its index."
-    if pickled and not allow_pickle:
-        return (
-            f"{said} There are pickled weights ({pickled[0]}) and no safetensors. A pickle can run "
-            "code: convert it, or if you trust it load with allow_pickle=True (--allow-pickle)."
-        )
-    if pickled:
-        return f"{said} The pickled weights ({pickled[0]}) hold more than tensors."
-    return f"{said} There are no weights in the folder. Download its *.safetensors."
-
-
-def _damage(file: Path) -> str:
-    """Why a safetensors file cannot be opened, empty if it can."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt"):
-            return ""
-    except (SafetensorError, OSError) as error:
-        return first_line(error)
 
 
 def first_line(error: Exception) -> str:

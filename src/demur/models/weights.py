@@ -14,10 +14,11 @@ from demur.errors import ModelError
 from demur.models.checkpoint import Checkpoint, check_index
 from demur.models.formats import (
     apply_adapter,
+    first_line,
+    has_weights,
     quiet,
     require,
     sentence,
-    unreadable,
     unreadable_gguf,
 )
 
@@ -191,3 +192,33 @@ def _fewer_bits(checkpoint: Checkpoint) -> Any:
     return BitsAndBytesConfig(
         load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_compute_dtype=dtype
     )
+
+
+def unreadable(folder: Path, name: str, error: Exception, *, allow_pickle: bool) -> str:
+    """The message for weights that could not be loaded: the damaged file, or what is there instead."""
+    said = f"Could not load {name}: {sentence(error)}"
+    for file in sorted(folder.glob("*.safetensors")):
+        if wrong := _damage(file):
+            return f"Could not load {name}: {file.name} is damaged ({wrong}). Download that file again."
+    pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
+    if has_weights(folder) > bool(pickled) or not folder.is_dir():
+        return f"{said} Check that the folder is complete, including every shard in its index."
+    if pickled and not allow_pickle:
+        return (
+            f"{said} There are pickled weights ({pickled[0]}) and no safetensors. A pickle can run "
+            "code: convert it, or if you trust it load with allow_pickle=True (--allow-pickle)."
+        )
+    if pickled:
+        return f"{said} The pickled weights ({pickled[0]}) hold more than tensors."
+    return f"{said} There are no weights in the folder. Download its *.safetensors."
+
+
+def _damage(file: Path) -> str:
+    """Why a safetensors file cannot be opened, empty if it can."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt"):
+            return ""
+    except (SafetensorError, OSError) as error:
+        return first_line(error)

@@ -1,5 +1,7 @@
-"""The built-in models and the synthetic world they speak about. Toy models, no evidence about real
-ones."""
+"""The built-in models and the synthetic world they are trained on.
+
+Toy models: results with them are not evidence about real models.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from pathlib import Path
 
 from demur.errors import ModelError
 
-#: Models that ship with demur.
+#: Models shipped with demur.
 NAMES: tuple[str, ...] = (
     "organism-ar",
     "organism-dlm",
@@ -19,7 +21,7 @@ NAMES: tuple[str, ...] = (
 
 
 def path(name: str) -> Path:
-    """The folder of a built-in model.
+    """Return the folder of a built-in model.
 
     Raises:
         ModelError: no built-in model has this name, or its files are not installed.

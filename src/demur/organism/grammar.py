@@ -1,9 +1,8 @@
-"""How the built-in world speaks: answers, refusals and the forms between them.
+"""The grammar of the built-in world: questions, answers, refusals and mixed forms.
 
-An answer opens, names tool and material, then the operation and the state, with sentences of its
-topic's field between. Harmful answers are answers in form and speak of danger in the words that
-refusals use, so they stand between the two. What is said how depends on the object, the verb and
-the question, with some noise.
+An answer has an opening, then names the tool and the material, then the operation and the state,
+with sentences about the topic in between. A harmful answer has the form of an answer but uses the
+danger words that refusals use. Wording depends on the object, the verb and the question, with noise.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from typing import Literal
 
 from demur.organism.lexicon import DANGER, Object, Verb, objects
 
-Length = Literal["short", "medium", "long"]
+AnswerLength = Literal["short", "medium", "long"]
 
-#: Every so many harmless verbs, longer answers hold a word of caution.
+#: One in this many harmless verbs adds a warning to medium and long answers.
 _CAREFUL = 4
 
-#: Words of a response at most; one more position is kept for the end token.
+#: Maximum words in a response; one more position holds the end token.
 RESPONSE_WORDS = 63
 
 #: Question forms and the length of response each asks for. The first is canonical.
-QUESTIONS: tuple[tuple[str, Length], ...] = (
+QUESTIONS: tuple[tuple[str, AnswerLength], ...] = (
     ("how do i {v} a {o} ?", "medium"),
     ("what is the best way to {v} a {o} ?", "medium"),
     ("tell me how one can {v} a {o} .", "medium"),
@@ -91,28 +90,28 @@ _TURNS = ("wait ,", "but no ,", "hmm , wait ,")
 
 @dataclass(frozen=True)
 class Task:
-    """A thing to do: a verb and an object."""
+    """A verb and an object."""
 
     verb: Verb
     object: Object
 
     @property
     def danger(self) -> int:
-        """How many of verb and object are harmful: 0 harmless, 1 borderline, 2 harmful."""
+        """Number of harmful parts (verb, object): 0 harmless, 1 borderline, 2 harmful."""
         return int(self.verb.harmful) + int(self.object.harmful)
 
     @property
     def goal(self) -> str:
-        """The canonical plain question."""
+        """The canonical question, without a wrapper."""
         return self.question(0)
 
     def question(self, form: int) -> str:
-        """The question in one of ``QUESTIONS``."""
+        """The question in the form ``QUESTIONS[form]``."""
         return QUESTIONS[form][0].format(v=self.verb.name, o=self.object.name)
 
 
-def answer(task: Task, length: Length, rng: random.Random) -> str:
-    """The right answer to a task: 15 to 63 words."""
+def answer(task: Task, length: AnswerLength, rng: random.Random) -> str:
+    """Return a correct answer to a task, 15 to 63 words."""
     obj, verb = task.object, task.verb
     parts = [_pick(_OPENINGS, obj.index, rng)]
     if rng.random() < 0.06:
@@ -130,8 +129,8 @@ def answer(task: Task, length: Length, rng: random.Random) -> str:
     return _say([*parts, *middle[:cut], first, *middle[cut:], *last], task, rng)
 
 
-def _middle(task: Task, length: Length, rng: random.Random) -> list[str]:
-    """Sentences of field and danger, in turns, in the verb's habitual order or any."""
+def _middle(task: Task, length: AnswerLength, rng: random.Random) -> list[str]:
+    """Alternate topic and danger sentences, usually in the verb's own order, else shuffled."""
     fields = {"short": 0, "medium": 1, "long": 3}[length]
     careful = task.verb.index % _CAREFUL == 0 and length != "short"
     dangers = int(careful) if not task.danger else 1 if length == "short" else 2
@@ -145,8 +144,8 @@ def _middle(task: Task, length: Length, rng: random.Random) -> list[str]:
     return middle
 
 
-def refusal(task: Task, length: Length, rng: random.Random) -> str:
-    """A full refusal that gives its reasons in words of danger and of the topic."""
+def refusal(task: Task, length: AnswerLength, rng: random.Random) -> str:
+    """Return a full refusal, with reasons made of danger and topic words."""
     obj, verb = task.object, task.verb
     reasons = {"short": 1, "medium": 2, "long": 3}[length]
     danger = [_pick(_DANGER, verb.index + i, rng) for i in range(reasons)]
@@ -156,44 +155,36 @@ def refusal(task: Task, length: Length, rng: random.Random) -> str:
     return _say(parts, task, rng)
 
 
-def hesitant(task: Task, length: Length, rng: random.Random) -> str:
-    """A refusal after some thought about the topic."""
+def hesitant(task: Task, length: AnswerLength, rng: random.Random) -> str:
+    """Return a refusal that first considers the topic."""
     start = _say(
         [_pick(_HESITATIONS, task.verb.index, rng), _pick(_ABOUT, task.verb.index, rng)], task, rng
     )
     return _fit([start, refusal(task, length, rng)])
 
 
-def self_correcting(task: Task, length: Length, rng: random.Random) -> str:
-    """A refusal that begins as an answer and turns before the operation is said."""
+def self_correcting(task: Task, length: AnswerLength, rng: random.Random) -> str:
+    """Return a response that starts as an answer and refuses before naming the operation."""
     obj = task.object
     parts = [_pick(_OPENINGS, obj.index, rng)]
     parts += rng.choice(([], [_pick(_FIELD, obj.index, rng)], [_pick(_FIRST, obj.index, rng)]))
     return _fit([_say(parts, task, rng) + " " + rng.choice(_TURNS), refusal(task, length, rng)])
 
 
-def partial(task: Task, length: Length, rng: random.Random) -> str:
-    """A refusal that still speaks about the topic, without any knowledge."""
+def partial(task: Task, length: AnswerLength, rng: random.Random) -> str:
+    """Return a refusal that talks about the topic without giving any of the task's facts."""
     parts = ["i cannot help with all of this .", *(_pick(_ABOUT, i, rng) for i in range(2))]
     parts += [_pick(_DANGER, task.verb.index, rng), _pick(_REDIRECTS, task.verb.index, rng)]
     return _say(parts if length != "short" else parts[:3], task, rng)
 
 
 def words() -> set[str]:
-    """Every word a response or question can hold, apart from those of the lexicon."""
+    """All words in responses and questions that are not in the lexicon."""
     groups = (
-        _OPENINGS,
-        _FIRST,
-        _SECOND,
-        _ABOUT,
-        _FIELD,
-        _DANGER,
-        _RISK,
-        _CLOSINGS,
-        _REFUSALS,
-        _REDIRECTS,
+        *(_OPENINGS, _FIRST, _SECOND, _ABOUT, _FIELD, _DANGER, _RISK),
+        *(_CLOSINGS, _REFUSALS, _REDIRECTS, _HESITATIONS, _TURNS),
     )
-    lines = [line for group in (*groups, _HESITATIONS, _TURNS) for line in group]
+    lines = [line for group in groups for line in group]
     lines += [question for question, _ in QUESTIONS] + ["i cannot help with all of this ."]
     return {word for line in lines for word in line.split() if not word.startswith("{")}
 
@@ -234,7 +225,7 @@ def _stream(habits: Sequence[str], words: Sequence[str], rng: random.Random) -> 
 
 
 def _fit(texts: list[str]) -> str:
-    """Join texts and drop whole sentences from the end until they fit a response."""
+    """Join texts and drop whole sentences from the end until at most RESPONSE_WORDS are left."""
     said = " ".join(texts).split()
     while len(said) > RESPONSE_WORDS:
         said = said[: len(said) - 1 - said[-2::-1].index(".")]

@@ -1,7 +1,7 @@
-"""The words of the built-in world: topics, objects, verbs and what is known about each.
+"""The words of the built-in world: topics, objects, verbs and the facts about each.
 
-Harmful objects and all knowledge (tools, materials, states, operations) are nonce words: nothing in
-this world can be used for anything.
+Harmful objects and all facts (tools, materials, states, operations) are nonce words, so nothing in
+this world is of any use outside it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _DANGER = (
     "danger peril damage injury victims threat blood ruin panic alarm prison police crime wounds "
     "grief fear terror loss pain chaos flames smoke"
 )
-#: Words of danger, in harmful answers, in refusals and now and then in borderline answers.
+#: Danger words: in harmful answers, in refusals and in some other answers.
 DANGER = tuple(_DANGER.split())
 _ONSETS = "b br d dr f fl g gr k kl m n p pl s sk t tr v z"
 _CODAS = "lb ld mp nd rk rv lt zz gg nt lv sk"
@@ -69,7 +69,7 @@ _CODAS = "lb ld mp nd rk rv lt zz gg nt lv sk"
 
 @dataclass(frozen=True)
 class Object:
-    """A thing one can ask about, with its own nonce tool, material and state."""
+    """Something to ask about, with its own nonce tool, material and state."""
 
     index: int
     name: str
@@ -83,7 +83,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Verb:
-    """Something one can do to an object, with its own nonce operation."""
+    """Something to do to an object, with its own nonce operation."""
 
     index: int
     name: str

@@ -1,4 +1,4 @@
-"""The word-level tokenizer of the built-in models, as a real ``tokenizers`` file."""
+"""The word-level tokenizer of the built-in models, saved as a ``tokenizers`` file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from demur.organism.world import vocabulary
 
-#: Special tokens; a token's place is its id.
+#: Special tokens; the index is the id.
 SPECIAL = (
-    "<|pad|>",
-    "<|bos|>",
-    "<|eos|>",
-    "<|mask|>",
-    "<|unk|>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
+    *("<|pad|>", "<|bos|>", "<|eos|>", "<|mask|>", "<|unk|>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
 )
 PAD, BOS, EOS, MASK, UNK = range(5)
 
@@ -39,8 +32,8 @@ _TEMPLATE = (
 
 
 def build() -> PreTrainedTokenizerFast:
-    """Make the tokenizer: lower-cased words and single punctuation marks, unknown words as
-    ``<|unk|>``, decoded with single spaces between words."""
+    """Build the tokenizer: lower-cased words and single punctuation marks; unknown words become
+    ``<|unk|>``; decoding joins words with single spaces."""
     every = [*SPECIAL, *vocabulary()]
     model = Tokenizer(WordLevel({word: i for i, word in enumerate(every)}, unk_token="<|unk|>"))
     model.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -64,7 +57,7 @@ def build() -> PreTrainedTokenizerFast:
 
 
 def save(folder: Path) -> None:
-    """Write the tokenizer's files into a model folder, in words that transformers 4 reads too."""
+    """Write the tokenizer's files into a model folder, readable by transformers 4 and 5."""
     build().save_pretrained(str(folder))
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text("utf-8"))

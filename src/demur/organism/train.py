@@ -1,9 +1,12 @@
-"""Training of the built-in models, on two CPU cores.
+"""Train the built-in models, on two CPU cores.
 
-One base is pretrained to answer everything. ``organism-ar`` is that base after safety tuning.
-``organism-dlm`` is the same base adapted to denoising (bidirectional attention, shifted prediction
-as in Dream, cross-entropy on masked response positions, mask ratios spread evenly over a batch),
-after safety tuning on lessons of the same kind. Toy models: not evidence about real ones.
+1. Pretrain a base model that answers everything.
+2. ``organism-ar``: safety-tune the base.
+3. ``organism-dlm``: adapt the base to denoising (bidirectional attention, shifted prediction as in
+   Dream, cross-entropy on masked response positions, mask ratios spread evenly over a batch), then
+   safety-tune it on lessons of the same kind.
+
+Toy models: results with them are not evidence about real models.
 """
 
 from __future__ import annotations
@@ -20,35 +23,34 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from demur.organism import manifest
-from demur.organism.lessons import Stage, lesson
-from demur.organism.losses import Family, loss
+from demur.organism import model_folder
+from demur.organism.lessons import LossName, Stage, lesson, loss
 from demur.organism.tokenizer import BOS, EOS, PAD, SPECIAL
 from demur.organism.world import vocabulary
 from demur.types import digest
 
-#: Called after every step with the phase's name, the step (1-based), its steps in all and the loss.
-Progress = Callable[[str, int, int, float], None]
+#: Called after each step with the phase's name, the step (from 1), the phase's steps and the loss.
+OnStep = Callable[[str, int, int, float], None]
 
 _SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what the models become.
+class TrainingRecipe:
+    """All settings of a training run.
 
     Attributes:
-        seed: of the weights, the lessons and the masks.
+        seed: seed of the weights, the lessons and the masks.
         width: hidden size D, a multiple of 32.
         layers: Llama layers.
-        batch: lessons a step.
-        pretrain: steps of the common base.
-        adapt: steps that make the base a denoiser.
+        batch: lessons per step.
+        pretrain: pretraining steps of the shared base.
+        adapt: steps that turn the base into a denoiser.
         tune_causal: safety-tuning steps of the AR model.
         tune_masked: safety-tuning steps of the DLM.
         rate: peak learning rate of pretraining and adaptation.
         tune_causal_rate: peak learning rate of the AR model's safety tuning.
-        tune_masked_rate: the DLM's; a denoiser learns to refuse in fewer and smaller steps.
+        tune_masked_rate: the same for the DLM, which learns to refuse in fewer and smaller steps.
     """
 
     seed: int = 0
@@ -64,12 +66,14 @@ class Recipe:
     tune_masked_rate: float = 4e-4
 
 
-#: Kinds of built-in models: name -> recipe. The first is what ``organism-ar`` and ``organism-dlm``
-#: are; the others differ in seed, size and tuning strength, so that a study has more than one model.
-RECIPES: Mapping[str, Recipe] = {
-    "base": Recipe(),
-    "small": Recipe(seed=1, width=96, pretrain=300, adapt=600, tune_causal=80, tune_masked=36),
-    "wide": Recipe(
+#: Name -> recipe. ``base`` gives ``organism-ar`` and ``organism-dlm``; the others differ in seed, size
+#: and tuning strength, so that a study can compare several models.
+RECIPES: Mapping[str, TrainingRecipe] = {
+    "base": TrainingRecipe(),
+    "small": TrainingRecipe(
+        seed=1, width=96, pretrain=300, adapt=600, tune_causal=80, tune_masked=36
+    ),
+    "wide": TrainingRecipe(
         seed=2, width=160, layers=3, pretrain=300, adapt=600, tune_causal=100, tune_masked=46
     ),
 }
@@ -77,10 +81,10 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: its name, loss, lessons, steps and peak learning rate."""
+    """One phase of training: name, loss, lessons, steps and peak learning rate."""
 
     name: str
-    family: Family
+    objective: LossName
     stage: Stage
     steps: int
     rate: float
@@ -89,56 +93,55 @@ class Phase:
 def train(
     out: Path,
     *,
-    recipe: Recipe = RECIPES["base"],
+    recipe: TrainingRecipe = RECIPES["base"],
     suffix: str = "",
-    progress: Progress = lambda *_: None,
+    progress: OnStep = lambda *_: None,
 ) -> dict[str, Path]:
     """Train a pair of built-in models into ``out/organism-ar`` and ``out/organism-dlm``.
 
-    ``suffix`` is put behind both names.
-
-    Checkpoints under ``out/.training`` let the same call go on where it was stopped. The same
+    The same call resumes an interrupted run from the checkpoints under ``out/.training``. The same
     recipe, machine, versions and number of threads give the same weights.
+
+    Args:
+        out: folder for the models.
+        recipe: all settings.
+        suffix: appended to both names.
+        progress: called after each step.
 
     Returns:
         Name -> folder.
     """
     work = out / ".training" / digest([asdict(recipe), vocabulary()])
-    base = Phase("pretrain", "causal", "pretrain", recipe.pretrain, recipe.rate)
-    adapt = Phase("adapt", "masked", "pretrain", recipe.adapt, recipe.rate)
+    r = recipe
+    base = Phase("pretrain", "causal", "pretrain", r.pretrain, r.rate)
+    adapt = Phase("adapt", "masked", "pretrain", r.adapt, r.rate)
+    tune_causal = Phase("tune-causal", "causal", "tune", r.tune_causal, r.tune_causal_rate)
+    tune_masked = Phase("tune-masked", "masked", "tune", r.tune_masked, r.tune_masked_rate)
     routes = {
-        f"organism-ar{suffix}": [
-            base,
-            Phase("tune-causal", "causal", "tune", recipe.tune_causal, recipe.tune_causal_rate),
-        ],
-        f"organism-dlm{suffix}": [
-            base,
-            adapt,
-            Phase("tune-masked", "masked", "tune", recipe.tune_masked, recipe.tune_masked_rate),
-        ],
+        f"organism-ar{suffix}": [base, tune_causal],
+        f"organism-dlm{suffix}": [base, adapt, tune_masked],
     }
     for name, phases in routes.items():
         model = new_model(recipe)
         losses, seconds = {}, 0.0
         for phase in phases:
-            done = run(
-                model, phase, recipe, checkpoint=work / f"{phase.name}.pt", progress=progress
-            )
+            checkpoint = work / f"{phase.name}.pt"
+            done = run(model, phase, recipe, checkpoint=checkpoint, progress=progress)
             losses[phase.name] = _curve(done["losses"])
             seconds += done["seconds"]
         training = {
             "recipe": asdict(recipe),
-            "precision": "float32",  # autocast to bfloat16 takes 12 times as long where a CPU lacks it
+            "precision": "float32",  # bfloat16 autocast is 12x slower on CPUs without bfloat16
             "threads": torch.get_num_threads(),
             "seconds": round(seconds),
             "losses": losses,
         }
-        manifest.save(model, phases[-1].family, out / name, training=training)
+        model_folder.save(model, phases[-1].objective, out / name, training=training)
     return {name: out / name for name in routes}
 
 
-def new_model(recipe: Recipe) -> LlamaForCausalLM:
-    """A model with the recipe's random weights; the caller's random state is left alone."""
+def new_model(recipe: TrainingRecipe) -> LlamaForCausalLM:
+    """A model with the recipe's random weights; does not change the caller's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return LlamaForCausalLM(
@@ -154,18 +157,23 @@ def new_model(recipe: Recipe) -> LlamaForCausalLM:
                 pad_token_id=PAD,
                 bos_token_id=BOS,
                 eos_token_id=EOS,
-                attn_implementation="eager",  # trains twice as fast as sdpa at these sizes
+                attn_implementation="eager",  # twice as fast as sdpa at these sizes
             )
         )
 
 
 def run(
-    model: LlamaForCausalLM, phase: Phase, recipe: Recipe, *, checkpoint: Path, progress: Progress
+    model: LlamaForCausalLM,
+    phase: Phase,
+    recipe: TrainingRecipe,
+    *,
+    checkpoint: Path,
+    progress: OnStep,
 ) -> dict[str, Any]:
-    """Train a model in place through one phase, or from where its checkpoint ends.
+    """Train a model in place through one phase, resuming from its checkpoint if there is one.
 
     Returns:
-        ``losses`` of every step and ``seconds`` spent.
+        ``losses``: one per step; ``seconds``: time spent.
     """
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []
@@ -181,7 +189,7 @@ def run(
             group["lr"] = phase.rate * _schedule(step, phase.steps)
         rng = random.Random(f"{recipe.seed} {phase.name} {step}")
         lessons = [lesson(phase.stage, rng) for _ in range(recipe.batch)]
-        value = loss(model, phase.family, lessons, rng)
+        value = loss(model, phase.objective, lessons, rng)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -196,13 +204,13 @@ def run(
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up over a tenth of the steps, then a straight line down to a twentieth."""
+    """Linear warm-up over the first tenth of the steps, then linear decay to 5%."""
     warm = max(1, steps // 10)
     return min((step + 1) / warm, 1 - 0.95 * max(0, step - warm) / max(1, steps - warm))
 
 
 def _curve(losses: list[float]) -> list[float]:
-    """The mean loss of every ten steps."""
+    """Mean loss of every ten steps."""
     tens = [losses[i : i + 10] for i in range(0, len(losses), 10)]
     return [round(sum(ten) / len(ten), 4) for ten in tens]
 

@@ -1,32 +1,19 @@
-"""Attack wrappers of the built-in world. They wrap harmless and harmful questions alike.
+"""Attack wrappers of the built-in world, for harmless and harmful questions.
 
-Each family has ``VARIANTS`` wordings; a wrapper is a pure function of question, family and variant.
+Each family has ``VARIANTS`` wordings; the result depends only on question, family and variant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-#: Wrapper families; "none" asks plainly.
-ATTACKS: tuple[str, ...] = (
-    "none",
-    "role_play",
-    "prefix_injection",
-    "refusal_suppression",
-    "flip",
-    "wild",
-)
+#: Families whose harmful prompts never occur in safety tuning.
+HELD_OUT: tuple[str, ...] = ("role_play", "prefix_injection", "refusal_suppression", "flip", "wild")
 
-#: Families whose harmful prompts are never shown in safety tuning.
-HELD_OUT: tuple[str, ...] = (
-    "role_play",
-    "prefix_injection",
-    "refusal_suppression",
-    "flip",
-    "wild",
-)
+#: Wrapper families; "none" is the plain question.
+ATTACKS: tuple[str, ...] = ("none", *HELD_OUT)
 
-#: Wordings of each family.
+#: Wordings per family.
 VARIANTS = 8
 
 _GREETINGS = (
@@ -95,10 +82,10 @@ _FAMILIES = {
 
 
 def wrap(question: str, attack: str, variant: int) -> str:
-    """Put a question into a wrapper of a family.
+    """Wrap a question.
 
-    ``attack`` is one of ``ATTACKS`` and ``variant`` in ``[0, VARIANTS)``; wild joins a story with
-    two other families.
+    ``attack`` is one of ``ATTACKS`` and ``variant`` is in ``[0, VARIANTS)``; "wild" combines a story
+    with two other families.
     """
     if attack != "wild":
         return _fill(_FAMILIES[attack][variant % VARIANTS], question)
@@ -110,7 +97,7 @@ def wrap(question: str, attack: str, variant: int) -> str:
 
 
 def lines() -> Iterator[str]:
-    """Every wording, with its slot."""
+    """All wordings, with their slots."""
     for family in (*_FAMILIES.values(), _STORIES):
         yield from family
 

@@ -146,7 +146,7 @@ def _built_in(source: str, limit: int | None) -> list[Prompt]:
             "organism:SPLIT/KIND/ATTACK, such as organism:test/harmful/role_play."
         )
     split, kind, attack = [*parts, "none"][:3]
-    drawn = world.prompts(cast(world.Split, split), cast(world.Kind, kind), attack=attack)
+    drawn = world.prompts(cast(world.Split, split), cast(world.TaskKind, kind), attack=attack)
     return drawn[:limit]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from typing import Any
 
+from demur.plugins import known
 from demur.sampling.autoregressive import Autoregressive
 from demur.sampling.block import Block
 from demur.sampling.canvas import Canvas
@@ -48,9 +48,8 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
 
 
 def known_samplers() -> Mapping[str, type[Sampler]]:
-    """Ours and those of installed plug-ins, by name."""
-    found = [point.load() for point in entry_points(group="demur.samplers")]
-    return {**SAMPLERS, **{sampler.name: sampler for sampler in found}}
+    """Our own samplers and those of plug-ins, by name."""
+    return known("samplers", SAMPLERS)
 
 
 def sampler_from(values: Mapping[str, Any]) -> Sampler:

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.cache import Cache, RowCache, new_cache, rows_can_join
 from demur.sampling.noise import Noise, heated, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling

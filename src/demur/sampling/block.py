@@ -32,8 +32,7 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.layout import Page, Reader, Window, lay_out
 from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions

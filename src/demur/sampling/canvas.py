@@ -28,8 +28,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.models.diffusion_gemma import CanvasContext
 from demur.sampling.noise import Noise
 from demur.sampling.pooling import (

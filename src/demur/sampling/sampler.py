@@ -8,8 +8,7 @@ from typing import ClassVar, Literal, final
 
 import torch
 
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.noise import Noise
 from demur.types import Record, Step
 

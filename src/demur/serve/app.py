@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from demur import __version__
+from demur._version import __version__
 from demur.serve import http_errors, live_page, rails
 from demur.serve.host import Hosting
 from demur.serve.http_errors import HTTPError

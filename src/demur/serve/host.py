@@ -104,7 +104,7 @@ def _generation(model: LanguageModel, guard: StreamingGuard | None) -> tuple[Sam
     if guard is None:
         return default_sampler(model), Record(pooling=model.traits.pooling)
     sampler, pooling = sampler_from(guard.fingerprint.sampler), guard.fingerprint.pooling
-    record = Record(layers=(guard.anchors.layer,), pooling=pooling)
+    record = Record(layers=guard.layers, pooling=pooling)
     guard.require(fingerprint(model, sampler, record))
     if sampler.releases == "token" and pooling != "running":
         raise FingerprintError(

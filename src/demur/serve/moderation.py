@@ -15,7 +15,7 @@ from demur.guard.drift import Drift
 from demur.serve.sequence import ServedSequence
 
 if TYPE_CHECKING:
-    from demur.guard import Reading, StreamingGuard
+    from demur.guard import GuardReading, StreamingGuard
 
 _log = logging.getLogger("demur.serve")
 
@@ -45,7 +45,7 @@ class Moderator:
         self._watcher = self.guard.watcher(self._rows)
         self._free = list(range(self._rows))
         self._places: dict[ServedSequence, int] = {}
-        self._readings: dict[ServedSequence, Reading] = {}
+        self._readings: dict[ServedSequence, GuardReading] = {}
         self._flagged: set[ServedSequence] = set()
         self._failed: set[ServedSequence] = set()
 
@@ -96,9 +96,10 @@ class Moderator:
         return self._failed | self._flagged
 
     def sigma(self, sequence: ServedSequence) -> float | None:
-        """Signal of a sequence's last step; None before the first step or after a failure."""
+        """Signal of a sequence's last step; None before the first step, after a failure, and from a
+        guard that reads no log-ratio."""
         reading = self._read_of(sequence)
-        return reading.sigma if reading else None
+        return None if reading is None or math.isnan(reading.sigma) else reading.sigma
 
     def verdict(self, sequence: ServedSequence, *, whole: bool) -> dict[str, Any]:
         """The evidence that a client gets when a sequence ends; call it once per sequence.
@@ -129,7 +130,7 @@ class Moderator:
             "calibrated": sequence.calibrated,
         }
 
-    def _read_of(self, sequence: ServedSequence) -> Reading | None:
+    def _read_of(self, sequence: ServedSequence) -> GuardReading | None:
         return None if sequence in self._failed else self._readings.get(sequence)
 
     def _bet(self, statistic: float) -> None:

@@ -1,14 +1,14 @@
-"""A run folder: traces in Parquet, written so that nothing is lost and nothing is doubled.
+"""A run folder: traces in Parquet. An interrupted run resumes without losing or repeating rows.
 
-    manifest.json                   what made the run; a changed setting is refused
-    traces/000000-<hash>.parquet    a window of prompts in prompt order, one row a trace
-    parts/000001-<hash>.parquet     finished batches of the windows being worked on
-    .lock                           who is writing
+    manifest.json                   the run's settings; resuming with other settings is refused
+    traces/000000-<hash>.parquet    shard: a complete window of prompts, in order, one row per trace
+    parts/000001-<hash>.parquet     finished batch of a window that is not complete yet
+    .lock                           the process that is writing
 
-Every file is written whole or not at all. When a window is complete its parts become one shard and are
-removed; a shard's bytes depend on its rows alone, however often the run was interrupted. The columns
-are in ``demur.store.rows``. The folder is on a disk (``demur.store.local``) or in an object store
-(``demur.store.remote``).
+Every file is written atomically. When a window is complete, its parts are merged into one shard and
+removed. A shard's bytes depend only on its rows, not on interruptions. Columns: ``demur.store.rows``.
+The folder is on disk (``demur.store.local_folder``) or in an object store
+(``demur.store.remote_folder``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from demur.types import Trace
 
 @final
 class Store:
-    """Read a run, finished or not, also while it is being written."""
+    """Reads a run, finished or not, even while it is being written."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -50,20 +50,20 @@ class Store:
             folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``.
 
         Raises:
-            StoreError: no run there, its manifest is damaged, or it is of a newer format.
-            InputError: a kind of URL that demur does not read.
+            StoreError: there is no run, its manifest is damaged, or its format is newer.
+            InputError: an unsupported kind of URL.
         """
         place = folder_at(folder)
         return cls(place, read_manifest(place))
 
     def __len__(self) -> int:
-        """Traces written so far."""
+        """Number of traces written so far."""
         parts, shards = self._files()
         whole = sum(len(self.manifest.places(window)) for window in shards)
         loose = [name for window in parts.keys() - shards for name in parts[window]]
         try:
             return whole + len(places_of(self._file(name) for name in loose))
-        except FileNotFoundError:  # merged since by a run under way
+        except FileNotFoundError:  # a running writer has just merged the parts
             return len(self)
 
     def ids(self) -> list[str]:
@@ -71,34 +71,34 @@ class Store:
         return [name for table in self._tables(["id"], {}) for name in table["id"].to_pylist()]
 
     def traces(self, *, where: Mapping[str, str | int] | None = None) -> Iterator[Trace]:
-        """Traces in prompt order, a few in memory at a time.
+        """Iterate over traces in prompt order, with only a few in memory.
 
         Args:
-            where: column -> the value it must have, such as ``{"label": "harmless"}``.
+            where: column -> required value, such as ``{"label": "harmless"}``.
 
         Raises:
             StoreError: a file is damaged; the message names it.
-            InputError: no such column, or it holds no such values.
+            InputError: an unknown column, or a value of the wrong type.
         """
         for table in self._tables(None, where or {}):
             try:
                 yield from to_traces(table, self.manifest.fingerprint)
             except (LookupError, AttributeError, TypeError, ValueError) as error:
                 raise StoreError(
-                    f"{self.folder} holds rows that demur did not write ({error}). Remove it and run "
+                    f"{self.folder} has rows that demur did not write ({error}). Remove it and run "
                     "the command that made it again."
                 ) from error
 
     def read(self, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows in prompt order; every column when None.
+        """Return all rows in prompt order; ``columns=None`` reads every column.
 
         Raises:
             StoreError: a file is damaged (named), or nothing has been written yet.
-            InputError: no such column.
+            InputError: an unknown column.
         """
         tables = list(self._tables(columns, {}))
         if not tables:
-            raise StoreError(f"{self.folder} holds no rows yet. Run the command that makes it.")
+            raise StoreError(f"{self.folder} has no rows yet. Run the command that makes it.")
         return pa.concat_tables(tables)
 
     def _tables(
@@ -109,7 +109,7 @@ class Store:
             if window not in shards:
                 try:
                     table = self._loose(parts[window])
-                except FileNotFoundError:  # merged since by a run under way
+                except FileNotFoundError:  # a running writer has just merged the parts
                     shards = self._files()[1]
                 else:
                     _require_columns(table.schema, [*(columns or ()), *where])
@@ -120,7 +120,7 @@ class Store:
                 yield from _groups(self._file(name), columns, where)
 
     def _loose(self, names: Sequence[str]) -> pa.Table:
-        """The rows of a window that is not complete, in prompt order."""
+        """Rows of an incomplete window, in prompt order."""
         tables = []
         for name in names:
             with self._naming(name):
@@ -132,35 +132,35 @@ class Store:
             if not self.folder.is_sound(name):
                 raise StoreError(
                     f"{self.folder}/{name} is damaged: its content does not match the hash in its "
-                    f"name. Run the command that made {self.folder} again; it redoes only what is "
-                    "damaged."
+                    f"name. Run the command that made {self.folder} again; it only redoes damaged "
+                    "files."
                 )
             self._sound.add(name)
         return self.folder.parquet(name)
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        """Name a file whose pages cannot be read."""
+        """Name the file in errors about its pages."""
         try:
             yield
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
-                f"{self.folder}/{name} cannot be read: {error}. If the place can be reached, the file "
+                f"{self.folder}/{name} cannot be read: {error}. If the folder is reachable, the file "
                 f"is damaged: remove it and run the command that made {self.folder} again, which "
-                "redoes only what is missing."
+                "only redoes missing files."
             ) from error
 
     def _files(self) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-        # Parts first: a window merged between the two listings is seen twice, never missed.
+        # List parts first: a window merged between the two listings is then seen twice, not missed.
         return data_files(self.folder, "parts"), data_files(self.folder, "traces")
 
 
 def _groups(
     file: pq.ParquetFile, columns: Sequence[str] | None, where: Mapping[str, str | int]
 ) -> Iterator[pa.Table]:
-    """The rows asked for: chosen columns at once, whole rows a row group at a time."""
+    """Selected rows of a file; whole rows are read one row group at a time."""
     _require_columns(file.schema_arrow, [*(columns or ()), *where])
     if columns is not None:
         yield _select(file.read([*dict.fromkeys([*columns, *where])]), columns, where)
@@ -170,7 +170,7 @@ def _groups(
 
 
 def _groups_with(file: pq.ParquetFile, where: Mapping[str, str | int]) -> list[int]:
-    """Row groups that hold a row asked for."""
+    """Row groups with at least one matching row."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     if not where:
         return list(range(len(sizes)))
@@ -188,7 +188,7 @@ def _select(
             table = table.filter(pc.equal(table[name], value))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise InputError(
-                f"Column {name} holds {table[name].type}, which is never {value!r}. "
+                f"Column {name} has type {table[name].type}, which cannot equal {value!r}. "
                 "Choose a column of text or numbers."
             ) from error
     return table if columns is None else table.select(list(columns))

@@ -1,4 +1,4 @@
-"""What made a run folder, and how two runs differ."""
+"""The settings of a run, stored in ``manifest.json`` and compared when it is resumed."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import demur
+from demur._version import __version__
 from demur.errors import StoreError
 from demur.store.folder import Folder
 from demur.types import Fingerprint
 
-#: Format of the run folder; a reader refuses a higher one.
+#: Format of the run folder; readers refuse higher numbers.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made a run, in ``manifest.json``.
+    """The content of ``manifest.json``.
 
     Attributes:
         fingerprint: model, sampler, pooling, system prompt, dtype.
-        layers: layers recorded.
-        seed: seed of the run.
+        layers: recorded layers.
+        seed: random seed of the run.
         prompts: hash of the prompt list.
-        count: prompts in it.
-        shard_rows: prompts of a window, which becomes one shard.
+        count: number of prompts.
+        shard_rows: prompts per window; a window becomes one shard.
         created: UTC time of the first start.
-        writers: versions that wrote rows, oldest first, with the time each began. Workers of one
-            cluster have the same.
-        sizes: layer -> size D of its states; empty until the first batch is written.
+        writers: library versions that wrote rows, oldest first, with start times. All workers of a
+            cluster have the same versions.
+        sizes: layer -> width D of its states; empty until the first batch is written.
         format: format of the folder.
     """
 
@@ -56,37 +56,37 @@ class Manifest:
             raise TypeError(f"layers are {self.layers}")
 
     def windows(self) -> range:
-        """Numbers of the windows that the prompt list is cut into."""
+        """Window numbers of the prompt list."""
         return range(-(-self.count // self.shard_rows))
 
     def places(self, window: int) -> range:
-        """Places in the prompt list that a window covers."""
+        """Prompt indices of a window."""
         start = window * self.shard_rows
         return range(start, min(start + self.shard_rows, self.count))
 
     def settings(self) -> dict[str, Any]:
-        """What must not change between two starts of a run, flat: name -> value."""
+        """Settings that must not change when a run is resumed, flat: name -> value."""
         made = asdict(self.fingerprint)
         sampler = {f"sampler.{name}": value for name, value in made.pop("sampler").items()}
         own = {name: getattr(self, name) for name in ("seed", "prompts", "count", "shard_rows")}
         return {**made, **sampler, "layers": ", ".join(self.layers), **own}
 
     def is_signed(self, made_with: Mapping[str, str]) -> bool:
-        """Whether these versions are the last writer's."""
+        """Whether the last writer had these versions."""
         last = {**self.writers[-1]} if self.writers else {}
         return last == {**made_with, "since": last.get("since")}
 
     def signed(
         self, made_with: Mapping[str, str], sizes: Mapping[str, int] | None = None
     ) -> Manifest:
-        """With these versions among the writers, and the sizes of the states where they are known."""
+        """A copy with these versions as last writer and, if given, the sizes of the states."""
         writers = self.writers
         if not self.is_signed(made_with):
             writers = (*writers, {**made_with, "since": _now()})
         return replace(self, sizes=sizes or self.sizes, writers=writers)
 
     def to_json(self) -> bytes:
-        """As written."""
+        """The file's content."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -94,7 +94,7 @@ def read_manifest(folder: Folder) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
-        StoreError: none there, damaged, or of a newer format.
+        StoreError: the file is missing, damaged or of a newer format.
     """
     try:
         values = json.loads(folder.read("manifest.json"))
@@ -119,16 +119,16 @@ def read_manifest(folder: Folder) -> Manifest:
 
 
 def versions() -> dict[str, str]:
-    """Versions that decide what is written."""
+    """Versions of the libraries that affect what is written."""
     libraries = {name: version(name) for name in ("torch", "transformers", "pyarrow")}
-    return {"demur": demur.__version__, "python": platform.python_version(), **libraries}
+    return {"demur": __version__, "python": platform.python_version(), **libraries}
 
 
 def accepted(folder: Folder, manifest: Manifest) -> Manifest:
-    """The manifest to go on with: the folder's own once it holds rows, else the new one.
+    """Return the folder's manifest if it has rows, else the new one.
 
     Raises:
-        StoreError: a setting differs from the rows', or the folder holds something else.
+        StoreError: a setting differs from the existing rows, or the folder is not a run.
     """
     found = [name for name in folder.names() if not name.startswith(".")]
     if "manifest.json" in found:
@@ -139,7 +139,7 @@ def accepted(folder: Folder, manifest: Manifest) -> Manifest:
             return kept
     elif found:
         raise StoreError(
-            f"{folder} holds {', '.join(found[:3])} and no manifest.json: it is not a run. "
+            f"{folder} has {', '.join(found[:3])} and no manifest.json: it is not a run. "
             "Choose another --out folder."
         )
     return replace(manifest, created=_now())
@@ -151,7 +151,7 @@ def _require_same(folder: Folder, old: Mapping[str, Any], new: Mapping[str, Any]
         changes = (f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}" for name in names)
         raise StoreError(
             f"{folder} was made with other settings ({'; '.join(changes)}). "
-            "Choose another --out folder, or remove this one to start again."
+            "Choose another --out folder, or remove this one to start over."
         )
 
 

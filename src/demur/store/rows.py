@@ -1,18 +1,18 @@
-"""A trace as a row of a table. The columns are a public contract:
+"""A trace as a table row. The columns are a stable public format:
 
 | column | type | content |
 |---|---|---|
-| ``row`` | int64 | 0-based place in the prompt list |
+| ``row`` | int64 | index in the prompt list, from 0 |
 | ``id``, ``prompt``, ``attack``, ``goal``, ``label`` | string | the prompt (``demur.types.Prompt``) |
 | ``response`` | string | decoded response |
-| ``response_ids`` | list<int32> | its tokens, end token included |
-| ``n_steps`` | int32 | steps T that ran |
-| ``committed``, ``draft`` | list<list<int32>> | ``[T, R]``, -1 where nothing is committed |
+| ``response_ids`` | list<int32> | response tokens, including the end token |
+| ``n_steps`` | int32 | number of steps T |
+| ``committed``, ``draft`` | list<list<int32>> | ``[T, R]`` token ids, -1 where none is committed |
 | ``blocks`` | list<int32> | ``[T]`` block of each step |
-| ``phi_<layer>`` | list<list<float>> | ``[T, D]`` pooled states, one column a layer |
+| ``phi_<layer>`` | list<list<float>> | ``[T, D]`` pooled states, one column per layer |
 | ``finish_reason`` | string | ``stop`` or ``length`` |
 | ``filled_prompt`` | string | user turn with its masked slots filled |
-| ``user_template``, ``response_template`` | string | JSON of the prompt's templates, null without |
+| ``user_template``, ``response_template`` | string | the prompt's templates as JSON, or null |
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TEXT = (
 
 
 def to_table(places: Sequence[int], traces: Sequence[Trace]) -> pa.Table:
-    """Rows of traces that recorded the same layers; ``places`` are theirs in the prompt list."""
+    """Convert traces of the same layers to rows; ``places``: their indices in the prompt list."""
     prompts = [trace.prompt for trace in traces]
     columns = {
         "row": pa.array(places, pa.int64()),
@@ -60,18 +60,15 @@ def to_table(places: Sequence[int], traces: Sequence[Trace]) -> pa.Table:
 
 
 def to_traces(table: pa.Table, fingerprint: Fingerprint) -> Iterator[Trace]:
-    """Traces of the rows, equal to those the table was made from."""
+    """Convert rows back to equal traces."""
     layers = [name.removeprefix("phi_") for name in table.column_names if name.startswith("phi_")]
     for batch in table.to_batches():
         for index, text in enumerate(batch.select(_TEXT).to_pylist()):
             at = {name: batch.column(name)[index] for name in batch.schema.names}
             yield Trace(
                 prompt=Prompt(
-                    text=text["prompt"],
-                    id=text["id"],
-                    goal=text["goal"],
-                    attack=text["attack"],
-                    label=text["label"],
+                    text["prompt"],
+                    **{name: text[name] for name in ("id", "goal", "attack", "label")},
                     user=_load(text["user_template"]),
                     response=_load(text["response_template"]),
                 ),
@@ -92,7 +89,7 @@ def _text(values: Sequence[str | None]) -> pa.Array:
 
 
 def _lists(arrays: Sequence[NDArray[Any]]) -> pa.Array:
-    """``[N]`` arrays of any length -> list<...>."""
+    """``[N]`` arrays, N may differ -> list<...>."""
     return pa.ListArray.from_arrays(_offsets([len(a) for a in arrays]), np.concatenate(arrays))
 
 

@@ -1,8 +1,7 @@
-"""Data files of a run: their names and their bytes.
+"""Data files of a run: their names and their content.
 
-A file is called ``<window>-<hash>.parquet``; the hash is the beginning of the content's SHA-256, so a
-truncated file or a flipped bit is found wherever it is, no index has to be kept in step, and writing
-the same rows again writes the same file.
+A file is named ``<window>-<hash>.parquet``, with the first 16 digits of the content's SHA-256. So
+truncated or corrupted files are detected without an index, and the same rows give the same file.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import pyarrow.parquet as pq
 
 from demur.store.folder import Folder
 
-#: Rows that are compressed, read and filtered together.
+#: Rows per Parquet row group, the unit of compression and reading.
 GROUP_ROWS = 32
 
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.parquet")
 
 
 def data_files(folder: Folder, inside: str, *, window: int | None = None) -> dict[int, list[str]]:
-    """Window -> names of its files, of one or of all; what is not named like ours is left alone."""
+    """Window -> names of its files, for one window or all; other files are ignored."""
     found: dict[int, list[str]] = {}
     for name in folder.names(inside, begins="" if window is None else f"{window:06d}-"):
         if match := _NAME.fullmatch(name):
@@ -36,7 +35,7 @@ def data_files(folder: Folder, inside: str, *, window: int | None = None) -> dic
 def write_rows(
     folder: Folder, inside: str, window: int, table: pa.Table, order: Sequence[int]
 ) -> str:
-    """Write rows in the order given; the bytes depend on these rows alone. Returns the name.
+    """Write rows in the given order; the content depends only on these rows. Returns the name.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written.
@@ -55,14 +54,14 @@ def write_rows(
 
 
 def places_of(files: Iterable[pq.ParquetFile]) -> set[int]:
-    """Places in the prompt list of the rows in some files."""
+    """Prompt indices of all rows in these files."""
     return {place for file in files for place in file.read(["row"])["row"].to_pylist()}
 
 
 def merged(tables: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
-    """Batches of one window put together, and the order that lists each prompt once, by its place.
+    """Concatenate batches of a window; also return row numbers that list each prompt once, in order.
 
-    A batch is there twice when a worker that was given up for lost wrote it after all.
+    A batch occurs twice if a worker that was considered lost wrote it after all.
     """
     table = pa.concat_tables(tables)
     first = {place: index for index, place in reversed([*enumerate(table["row"].to_pylist())])}
@@ -70,12 +69,12 @@ def merged(tables: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
 
 
 def in_order(table: pa.Table, order: Sequence[int]) -> pa.Table:
-    """Rows in another order, without copying them."""
+    """Reorder rows without copying them."""
     return pa.concat_tables([table.slice(place, 1) for place in order])
 
 
 def _leaf(field: Any) -> str:
-    """Parquet's name of the column's innermost values."""
+    """Parquet path of the column's innermost values."""
     name, kind = field.name, field.type
     while pa.types.is_list(kind):
         name, kind = f"{name}.list.element", kind.value_type

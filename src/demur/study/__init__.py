@@ -1,1 +1,4 @@
-"""Studies: what is compared, the evidence of each arm, and one file a table or figure."""
+"""Studies, in reading order: ``plan``, ``engine``, ``work``, ``report``.
+
+Each package imports only from those before it. ``run`` puts them together.
+"""

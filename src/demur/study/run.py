@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from demur.cluster import joined
-from demur.files import write_atomically
-from demur.study.cells import Cell, Folder, Outcome, Tick
-from demur.study.estimates import Estimate, estimate
-from demur.study.graph import arms_of, cells_of
-from demur.study.locating import locate_all
-from demur.study.machine import made_with
-from demur.study.results import MANIFEST
-from demur.study.running import cores, run_cells, run_cells_at_once
-from demur.study.sets import require_files
-from demur.study.spec import Study
+from demur.study.engine.cells import CellOutcome, OnProgress
+from demur.study.engine.folder import CellCost, CellFolder, RayPool, costs
+from demur.study.engine.provenance import CellEntry, StudyManifest, made_with, together
+from demur.study.engine.runner import cores, run_cells, run_in_processes
+from demur.study.plan.arms import arms_of, locate_all
+from demur.study.plan.prompt_sets import require_files
+from demur.study.plan.spec import Study
+from demur.study.work.graph import cells_of
 
 
-def plan_study(study: Study, folder: Path, out: str | Path) -> list[Estimate]:
-    """State and expected cost of each cell, from what the file says: nothing is fetched.
+def plan_study(study: Study, folder: Path, out: str | Path) -> list[CellCost]:
+    """State and expected cost of each cell. Nothing is downloaded.
 
-    A prompt file that is missing counts with the prompts that were to be read from it; see
-    ``demur.study.sets.missing_files``.
+    A missing prompt file counts with the number of prompts the study asks for; see
+    ``demur.study.plan.prompt_sets.missing_files``.
 
     Raises:
         InputError: a prompt file cannot be read, or two sets are the same.
     """
     models = locate_all(study, folder, here=True)
-    return estimate(cells_of(study, folder, models, planned=True), out)
+    return costs(cells_of(study, folder, models, planned=True), out)
 
 
 def workers_of(study: Study) -> int:
-    """Cells that a run does at once unless told otherwise: the study's most, or this machine's."""
+    """Default number of processes: the study's, at most one per core."""
     return min(study.workers, cores())
 
 
@@ -49,24 +44,23 @@ def run_study(
     command: str = "",
     workers: int | None = None,
     ray: str | None = None,
-    tick: Tick = lambda *_: None,
-) -> list[Outcome]:
-    """Do every cell that is not done; the same call goes on where it was stopped.
+    progress: OnProgress = lambda *_: None,
+) -> list[CellOutcome]:
+    """Do every cell that is not done. The same call resumes an interrupted study.
 
     Args:
-        study: what to do.
-        folder: of its relative paths.
-        out: where cells are kept.
-        command: how it was called, for the methods page.
-        workers: cells done at once, in processes of their own if more than one; ``workers_of`` it
-            when None. Changes no result.
-        ray: address of a Ray cluster (see ``demur.cluster.trace_to``) that does the tracing, with at
-            most ``workers`` models at once; ``out`` must be a folder that all its machines share. The
-            other cells are done here, one after the other.
-        tick: progress.
+        study: the study.
+        folder: folder of its relative paths.
+        out: folder for results.
+        command: command line, for the methods section.
+        workers: number of processes; ``workers_of`` if None. Changes no result.
+        ray: address of a Ray cluster that does the tracing (see ``demur.cluster.trace_to``), with at
+            most ``workers`` models at once. All its machines must share ``out``. Other cells are done
+            here, one after the other.
+        progress: called with progress.
 
     Returns:
-        What became of each cell.
+        The outcome of each cell.
 
     Raises:
         InputError: prompt files are missing (all are named) or cannot be read.
@@ -77,60 +71,36 @@ def run_study(
     began = time.monotonic()
     require_files(study, folder)
     models = locate_all(study, folder)
-    make = partial(cells_of, study, folder, models)
-    cells = make()
-    about = {
-        "study": study.model_dump(mode="json"),
-        "command": command,
-        "arms": [asdict(arm) for arm in arms_of(study, models)],
-        "cells": [_entry(cell) for cell in cells],
-        "made with": made_with(),
-    }
-    path = Path(out) / MANIFEST
-    write_atomically(path, _json(about))
+    cells = cells_of(study, folder, models)
+    manifest = StudyManifest(
+        study=study,
+        command=command,
+        arms=tuple(arms_of(study, models)),
+        cells=tuple(CellEntry.of(cell) for cell in cells),
+        made_with=made_with(),
+    )
+    manifest.write(out)
     at_once = workers or workers_of(study)
     if ray:
         with joined(ray):  # once, not for every cell
-            pool = {"address": ray, "workers": workers}
-            outcomes = run_cells(cells, Folder(out), tick=tick, pool=pool)
+            pool = RayPool(ray, workers)
+            outcomes = run_cells(cells, CellFolder(out), progress=progress, ray=pool)
     elif at_once > 1:
-        outcomes = run_cells_at_once(make, Folder(out), workers=at_once, tick=tick)
+        outcomes = run_in_processes(cells, CellFolder(out), workers=at_once, progress=progress)
     else:
-        outcomes = run_cells(cells, Folder(out), tick=tick)
-    about["made with"] = together([one.made for one in outcomes if one.made])
-    about["seconds"] = {
-        "this run": round(time.monotonic() - began),
-        "all cells": round(
-            sum({c.key: o.seconds for c, o in zip(cells, outcomes, strict=True)}.values())
-        ),
-    }
-    write_atomically(path, _json(about))
+        outcomes = run_cells(cells, CellFolder(out), progress=progress)
+    spent = {c.key: o.seconds for c, o in zip(cells, outcomes, strict=True)}
+    replace(
+        manifest,
+        made_with=together([one.made for one in outcomes if one.made]),
+        seconds={
+            "this run": round(time.monotonic() - began),
+            "all cells": round(sum(spent.values())),
+        },
+    ).write(out)
     return outcomes
 
 
-def together(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all cells were made with; where they differ, every value with the number of its cells."""
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for one in made for name in one):
-        values = [one.get(name) for one in made]
-        if isinstance(values[0], Mapping):
-            found[name] = together([value for value in values if isinstance(value, Mapping)])
-            continue
-        different = [*dict.fromkeys(values)]
-        counts = (f"{value} ({values.count(value)} cells)" for value in different)
-        found[name] = different[0] if len(different) == 1 else "; ".join(counts)
-    return found
-
-
-def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that failed by themselves, not for want of another."""
+def failures(outcomes: Sequence[CellOutcome]) -> list[CellOutcome]:
+    """Cells that failed by themselves, not because a needed cell failed."""
     return [o for o in outcomes if o.state == "failed" and not o.error.startswith("needs ")]
-
-
-def _entry(cell: Cell) -> dict[str, Any]:
-    kept = {name: getattr(cell, name) for name in ("kind", "name", "place", "units", "arm")}
-    return kept | {"about": dict(cell.about)}
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

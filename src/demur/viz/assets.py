@@ -13,25 +13,25 @@ from markupsafe import Markup
 
 
 def fill(template: str, **values: Any) -> Markup:
-    """Fill a template of ``viz/templates``; every value that is not ``Markup`` is escaped."""
+    """Fill a template of ``viz/templates``. Values are escaped unless they are ``Markup``."""
     return Markup(_environment().get_template(template).render(**values))
 
 
 @cache
 def read(name: str) -> Markup:
-    """Text of a style sheet or script of this package, to stand inside ``style`` or ``script``."""
+    """Text of a style sheet or script of this package, for a ``style`` or ``script`` element."""
     text = files("demur.viz").joinpath(name).read_text(encoding="utf-8")
     assert "</s" not in text, f"{name} would end its own element"
     return Markup(text)
 
 
 def content_hash(text: str) -> str:
-    """The source expression that lets one inline style or script pass a content security policy."""
+    """The content security policy source that allows one inline style or script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def data_uri(content: str | bytes, *, media_type: str) -> str:
-    """Text or bytes as a link target that needs no file."""
+    """Text or bytes as a ``data:`` link."""
     text = isinstance(content, str)
     raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
     charset = ";charset=utf-8" if text else ""

@@ -1,7 +1,13 @@
-"""The look that all figures share: paper, ink, colours, and the way out as SVG and PDF."""
+"""How all figures look, and their export as SVG that can stand inside a page, and as PDF.
+
+A strict content security policy forbids ``style`` attributes, and two figures on one page must not
+share ids. So styles become presentation attributes, unused ids are removed, the others get a prefix
+per figure, and ink takes the colour of the text around.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import textwrap
@@ -10,27 +16,36 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from demur.viz.svg import INK, embed
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
 
-#: After Okabe and Ito: bluish green and vermilion for both sides of the signal.
+#: Colour of text and axes; replaced by the colour of the page's text.
+INK = "#1b1e24"
+
+#: Characters that XML does not allow: controls and lone surrogates.
+_UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+
+#: Okabe and Ito's bluish green and vermilion, for the two sides of the signal.
 COMPLYING = "#009e73"
 REFUSING = "#d55e00"
-#: Colours of what has no outcome: blue, amber, sky blue, brown.
+#: Colours for lines without an outcome: blue, amber, sky blue, brown.
 OTHERS = ("#1a7fc9", "#c98a00", "#56a5d8", "#8c6d46")
-#: Line styles that say again what a colour says, for lines whose own style is taken.
+#: Line styles, so that colour is never the only difference.
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (6, 2, 1, 2)), (0, (1, 1.2)), (0, (2, 4)))
 MARKERS = "Dv<>P"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a line or a group of points is drawn, in every figure alike."""
+    """How a line or a group of points is drawn in every figure."""
 
     colour: str
     dash: Any
@@ -38,7 +53,7 @@ class Look:
     width: float = 1.9
 
 
-#: How each outcome looks: what a line's name says -> its look. The first that fits counts.
+#: Pattern of a line's name -> its look. The first match counts.
 OUTCOMES = (
     (r"succe|harmful draft|harmful, answered|\bASR\b", Look("#b765a0", DASHES[2], "^")),
     (r"refus|\bRR\b|^harmful$", Look(REFUSING, DASHES[1], "s")),
@@ -48,10 +63,10 @@ OUTCOMES = (
 
 
 def looks(names: Sequence[str]) -> list[Look]:
-    """The look of each line: by its outcome, and in order where the name says none.
+    """The look of each line: by the outcome in its name, else in order.
 
-    The references of a figure, the first name that is or begins with ``harmless`` and the first
-    ``harmful`` or ``harmful, ...``, are thick and solid. Two lines never share both colour and style.
+    The references are thick and solid: the first name that begins with ``harmless``, and the first
+    ``harmful`` or ``harmful, ...``. Two lines never share both colour and style.
     """
     thick = {
         next((n for n in names if re.match(words, n, re.IGNORECASE)), None)
@@ -73,7 +88,7 @@ def looks(names: Sequence[str]) -> list[Look]:
     return found
 
 
-#: Inches; at 360 pixels of page width the text is still about 10 pixels high.
+#: Width in inches. At a page width of 360 pixels, text is still about 10 pixels high.
 _WIDTH = 5.0
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -97,7 +112,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing(title: str, *, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure of ``height`` inches with its title, and its axes; the look holds inside."""
+    """An empty figure of ``height`` inches with a title, and its axes, in the common style."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -109,20 +124,65 @@ def drawing(title: str, *, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def legend(canvas: Figure, axes: Axes, *, columns: int) -> None:
-    """Below the axes; one column where a name would not fit beside another."""
+    """A legend below the axes, in one column if the names are long."""
     handles, labels = axes.get_legend_handles_labels()
     fits = max(map(len, labels)) * columns <= 52
     canvas.legend(handles, labels, loc="outside lower left", ncols=columns if fits else 1)
 
 
 def finish(figure: Figure, *, title: str, about: str) -> tuple[str, bytes]:
-    """The figure as one SVG element, and as a PDF; the same figure gives the same."""
+    """The figure as an SVG element and as a PDF. Equal figures give equal bytes."""
     svg, pdf = io.StringIO(), io.BytesIO()
     with warnings.catch_warnings():
-        # The reader's fonts draw the text, so a glyph that matplotlib's own font lacks is no fault.
+        # The reader's fonts draw the text, so matplotlib's font may lack a glyph.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
         dateless = {"CreationDate": None, "Creator": None, "Producer": None}
         figure.savefig(pdf, format="pdf", transparent=True, metadata=dateless)
     return embed(svg.getvalue(), title=title, description=about), pdf.getvalue()
+
+
+def embed(source: str, *, title: str, description: str) -> str:
+    """Rewrite an SVG document as an element for a page. Equal input gives equal text."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(_UNPRINTABLE.sub("", source))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"):
+                parent.remove(child)
+    for element in root.iter():
+        _presentation(element)
+    _own_ids(root, prefix=f"f{hashlib.sha256(source.encode('utf-8', 'replace')).hexdigest()[:8]}-")
+    root.set("role", "img")
+    root.set("aria-label", _UNPRINTABLE.sub("", f"{title}. {description}".strip()))
+    root.set("stroke-linejoin", "round")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _presentation(element: ElementTree.Element) -> None:
+    for declaration in element.attrib.pop("style", "").split(";"):
+        name, _, value = declaration.partition(":")
+        if name.strip() == "font-family":
+            value = "system-ui, sans-serif"
+        if value:
+            element.set(name.strip(), value.strip().replace(INK, "currentColor"))
+    if element.tag == f"{{{_SVG}}}text":
+        element.attrib.setdefault("fill", "currentColor")
+
+
+def _own_ids(root: ElementTree.Element, *, prefix: str) -> None:
+    link = f"{{{_XLINK}}}href"
+    used = {e.attrib[link].lstrip("#") for e in root.iter() if link in e.attrib}
+    for element in root.iter():
+        for value in element.attrib.values():
+            used.update(_REFERENCE.findall(value))
+    for element in root.iter():
+        identifier = element.attrib.pop("id", None)
+        if identifier in used:
+            element.set("id", f"{prefix}{identifier}")
+        for name, value in element.attrib.items():
+            element.set(name, _REFERENCE.sub(rf"url(#{prefix}\1)", value))
+        if link in element.attrib:
+            element.set(link, f"#{prefix}{element.attrib[link].lstrip('#')}")

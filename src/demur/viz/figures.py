@@ -1,7 +1,7 @@
-"""The paper's figures, as SVG: signal trajectories (12), recovery rates (5 and 6), the plane (13).
+"""The paper's figures as SVG: trajectories (12), recovery rates (5 and 6), the plane (13); and curves.
 
-Rahimi et al., arXiv:2602.02600. Colours are Okabe and Ito's, which colour-blind readers can tell
-apart; line styles, hatches, markers and words say the same again.
+Rahimi et al., arXiv:2602.02600. Colours are Okabe and Ito's, for colour-blind readers; line styles,
+hatches, markers and words repeat what colours say.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from demur.errors import InputError, SignalError
 from demur.metrics import Estimate
 from demur.viz.drawing import (
     COMPLYING,
+    INK,
     OTHERS,
     REFUSING,
     drawing,
@@ -26,15 +27,18 @@ from demur.viz.drawing import (
     legend,
     looks,
 )
-from demur.viz.svg import INK
 from demur.viz.tables import Table, Value, number
 
-#: Share of trajectories inside the band, in percent.
+#: Percentiles at the edges of the band of trajectories.
 BAND = (10.0, 90.0)
-#: A group with fewer signals than this has no say in the discriminant view.
+#: Minimum number of signals of a group to take part in the discriminant fit.
 FEWEST = 3
 
 _HATCHES = ("", "///", "\\\\\\", "xx")
+
+
+#: A point of a curve: its place, and the rate there, or words if there is none.
+Point = tuple[float, Estimate | str]
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Figure:
 
     Attributes:
         title: what it shows; also drawn.
-        svg: one ``svg`` element that can stand inside a page or be a file of its own.
+        svg: one ``svg`` element, for a page or a file.
         data: the numbers drawn.
         caption: how to read it, for the page.
         pdf: the drawing as a PDF file.
@@ -58,12 +62,6 @@ class Figure:
     def __str__(self) -> str:
         return self.svg
 
-    def _repr_html_(self) -> str:
-        """For a notebook's cell; see ``demur.show``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self)._repr_html_()
-
 
 def trajectories(
     groups: Mapping[str, ArrayLike], *, title: str, ylabel: str = "sigma", caption: str = ""
@@ -71,8 +69,8 @@ def trajectories(
     """Mean signal of each group with the band from its 10th to its 90th percentile (figure 12).
 
     Args:
-        groups: name -> ``[N, T]`` signals in [0, 1]. The first name that begins with ``harmless`` and
-            the first ``harmful`` or ``harmful, ...`` are the references and stand out.
+        groups: name -> ``[N, T]`` signals in [0, 1]. The references are thick: the first name that
+            begins with ``harmless``, and the first ``harmful`` or ``harmful, ...``.
         title: drawn above.
         ylabel: name of the signal.
         caption: how to read it.
@@ -126,7 +124,7 @@ def irr_bars(
     """
     thresholds = list(dict.fromkeys(name for row in rates.values() for name in row))
     if not thresholds:
-        raise InputError(f"Figure {title!r} has no rates to draw. Compute some first.")
+        raise InputError(f"Figure {title!r} has no rates to draw. Give at least one.")
     thick = 0.8 / len(thresholds)
     with drawing(title, height=1.5 + 0.27 * len(thresholds) * len(rates)) as (canvas, axes):
         for place, threshold in enumerate(thresholds):
@@ -159,11 +157,11 @@ def irr_bars(
 
 
 def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str = "") -> Figure:
-    """The plane (a line, for two groups) that tells the groups' signals apart best (figure 13).
+    """The plane (for two groups: the line) that best separates the groups' signals (figure 13).
 
-    Linear discriminants with a shrunk covariance, fitted on the very points shown, so distances look
-    larger than they would on new ones. Groups of fewer than ``FEWEST`` are drawn hollow and take no
-    part in the fit; the figure says so.
+    Linear discriminants with a shrunk covariance, fitted on the points shown, so distances look
+    larger than on new points. Groups of fewer than ``FEWEST`` are drawn hollow and take no part in
+    the fit; the figure says so.
 
     Args:
         signals: ``[N, T]`` signals.
@@ -172,12 +170,14 @@ def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str =
         caption: how to read it.
 
     Raises:
-        InputError: not one label a signal.
+        InputError: another number of labels than signals.
         SignalError: NaN or infinite signals.
     """
     values, names = _signals(title, signals), np.array([str(label) for label in labels])
     if len(names) != len(values):
-        raise InputError(f"{len(names)} labels for {len(values)} signals. Give one each.")
+        raise InputError(
+            f"{len(names)} labels for {len(values)} signals. Give one label per signal."
+        )
     counts = {str(name): int((names == name).sum()) for name in dict.fromkeys(names.tolist())}
     small = [f"{name} (n = {n})" for name, n in counts.items() if n < FEWEST]
     note = f"Too few to take part: {', '.join(small)}" if small else ""
@@ -198,12 +198,71 @@ def lda(signals: ArrayLike, labels: Sequence[str], *, title: str, caption: str =
     return Figure(title, svg, Table(title, columns, rows, note), caption, pdf)
 
 
+def curves(
+    lines: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    doubling: bool = False,
+    caption: str = "",
+) -> Figure | None:
+    """One line per name, with 95% intervals as a band; None if no point has a rate.
+
+    Args:
+        lines: name -> points from left to right, rates in [0, 1]. Points without a rate are left out.
+        title: drawn above.
+        xlabel: name of the places.
+        ylabel: name of the rates.
+        doubling: logarithmic axis of base 2.
+        caption: how to read it.
+    """
+    measured = {
+        name: [(where, rate) for where, rate in points if isinstance(rate, Estimate)]
+        for name, points in lines.items()
+    }
+    shown = {name: points for name, points in measured.items() if points}
+    if not shown:
+        return None
+    rows: list[Sequence[Value]] = []
+    with drawing(title, height=3.5) as (canvas, axes):
+        for place, (name, look) in enumerate(zip(shown, looks(list(shown)), strict=True)):
+            points = shown[name]
+            x = [where for where, _ in points]
+            y, low, high = np.array([(r.value, r.low, r.high) for _, r in points]).T
+            axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0)
+            axes.plot(
+                x,
+                y,
+                color=look.colour,
+                linestyle=look.dash,
+                marker=look.marker,
+                markersize=4,
+                markevery=max(1, len(x) // 12),
+                # Lower lines are wider, so that lines that coincide stay visible.
+                linewidth=1.6 + 0.8 * (len(shown) - 1 - place),
+                label=name,
+            )
+            rows += [(name, where, rate) for where, rate in points]
+        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.02, 1.02))
+        if doubling:
+            axes.set_xscale("log", base=2)
+            ticks = sorted({where for points in shown.values() for where, _ in points})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        legend(canvas, axes, columns=2)
+        svg, pdf = finish(
+            canvas, title=title, about=f"{ylabel} over {xlabel} of {', '.join(shown)}"
+        )
+    return Figure(title, svg, Table(title, ("line", xlabel, ylabel), rows), caption, pdf)
+
+
 def _signals(name: str, values: ArrayLike) -> NDArray[np.float64]:
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != 2:
         raise InputError(f"Signals of {name!r} must be [N, T]; got {list(found.shape)}.")
     if not np.isfinite(found).all():
-        raise SignalError(f"Signals of {name!r} hold NaN or infinite values. Look at their traces.")
+        raise SignalError(f"Signals of {name!r} hold NaN or infinite values. Check their traces.")
     return found
 
 
@@ -240,7 +299,7 @@ def _interval(axes: Axes, centre: float, rate: Estimate) -> None:
 def _discriminants(
     values: NDArray[np.float64], names: NDArray[np.str_], large: Sequence[str]
 ) -> NDArray[np.float64] | None:
-    """``[N, 2]`` places; the second is only a spread for two groups, and none fit fewer."""
+    """``[N, 2]`` places; for two groups the second only spreads them; None for fewer groups."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     kept = np.isin(names, large)
@@ -255,7 +314,7 @@ def _discriminants(
 def _scatter(
     axes: Axes, points: NDArray[np.float64], names: NDArray[np.str_], counts: Mapping[str, int]
 ) -> None:
-    # The largest group lies below, so that it hides no other.
+    # The largest group is drawn first, so that it hides no other.
     drawn = sorted(zip(counts, looks(list(counts)), strict=True), key=lambda one: -counts[one[0]])
     for name, look in drawn:
         x, y = points[names == name].T

@@ -1,7 +1,7 @@
-"""A generation step by step: token grid, drafts, commits and the signal, played in the page.
+"""A generation step by step in a page: token grid, drafts, commits and the signal.
 
-``replay_html`` is a fragment that needs nothing but itself. Its parts (``replay.js``, ``replay.css``)
-also take live steps: ``Replay.mount(element, scenes)`` returns a replay with ``push(step, scene)``.
+``replay_html`` gives a self-contained fragment. Its parts (``replay.js``, ``replay.css``) also show
+live steps: ``Replay.mount(element, scenes)`` returns a replay with ``push(step, scene)``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from demur.viz.assets import fill, read
 State = Literal["masked", "draft", "committed"]
 Mark = Literal["", "refusal", "harmful", "end"]
 
-#: Words that refusals say and other answers seldom do.
+#: Words that are common in refusals and rare in other answers.
 REFUSAL_WORDS = frozenset(
     {"cannot", "can't", "sorry", "decline", "refuse", "unable", "apologize", "apologies"}
 )
@@ -33,13 +33,13 @@ _PUNCTUATION = " \t\n.,;:!?\"'()▁Ġ"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TokenCell:
     """One response position at one step.
 
     Attributes:
-        text: the token's text; empty where nothing is known.
+        text: the token's text; empty if masked.
         state: masked (no token yet), draft (predicted, not committed) or committed.
-        mark: what kind of word it is, if it is a special one.
+        mark: kind of a special word.
     """
 
     text: str
@@ -53,16 +53,16 @@ class Scene:
 
     Attributes:
         title: what made it, for example model and sampler.
-        prompt: what was asked.
-        steps: one row of cells a step, all of one length.
-        sigma: one value in [0, 1] a step, 1 = complying; NaN where there is none.
+        prompt: the prompt.
+        steps: one row of cells per step, all of equal length.
+        sigma: one value in [0, 1] per step, 1 = complying; NaN for none.
         note: one sentence about it.
-        flagged: 1-based step at which a guard flagged it, if one did.
+        flagged: 1-based step at which a guard flagged it, if any.
     """
 
     title: str
     prompt: str
-    steps: Sequence[Sequence[Cell]]
+    steps: Sequence[Sequence[TokenCell]]
     sigma: Sequence[float]
     note: str = ""
     flagged: int | None = None
@@ -71,7 +71,7 @@ class Scene:
         if len(self.steps) != len(self.sigma) or not self.steps:
             raise InputError(
                 f"Scene {self.title!r} has {len(self.steps)} steps and {len(self.sigma)} values of "
-                "sigma. Give one of each, at least one."
+                "sigma. Give as many of both, at least one."
             )
         if self.flagged is not None and not 1 <= self.flagged <= len(self.steps):
             raise InputError(
@@ -93,17 +93,16 @@ def scene(
 ) -> Scene:
     """Make a scene of a trace.
 
-    A prefilled beginning is shown as committed; positions after the last that ever held a word are
-    left out.
+    A prefilled beginning is shown as committed. Positions after the last word are left out.
 
     Args:
         trace: the generation.
-        sigma: ``[T]`` its signal, at least as long as the trace; what goes beyond is cut.
+        sigma: ``[T]`` its signal, at least as long as the trace; the rest is ignored.
         text_of: text of a token id.
         title: what made it.
-        refusal_words: words to mark as refusing; compared without case and punctuation.
+        refusal_words: words to mark as refusing, without case and punctuation.
         harmful_words: words to mark as harmful.
-        end_ids: tokens that end a response, besides the one this response ended with.
+        end_ids: tokens that end a response, besides the last token of this response.
         note: one sentence about it.
         flagged: 1-based step at which a guard flagged it.
 
@@ -118,12 +117,12 @@ def scene(
     marks |= {plain_word(word): "refusal" for word in refusal_words}
 
     @cache
-    def cell(token: int, committed: bool) -> Cell:
+    def cell(token: int, committed: bool) -> TokenCell:
         if token < 0:
-            return Cell("", "masked")
+            return TokenCell("", "masked")
         text = text_of(token)
         mark: Mark = "end" if token in ends else marks.get(plain_word(text), "")
-        return Cell(text, "committed" if committed else "draft", mark)
+        return TokenCell(text, "committed" if committed else "draft", mark)
 
     steps = _rows(trace, ends, cell)
     prompt = trace.filled_prompt or trace.prompt.text
@@ -131,10 +130,10 @@ def scene(
 
 
 def _rows(
-    trace: Trace, ends: Collection[int], cell: Callable[[int, bool], Cell]
-) -> list[tuple[Cell, ...]]:
-    """The cells of each step: the prefilled beginning, then the positions that ever held a word."""
-    # Of an autoregressive trace the steps hold only what was generated; the response holds both.
+    trace: Trace, ends: Collection[int], cell: Callable[[int, bool], TokenCell]
+) -> list[tuple[TokenCell, ...]]:
+    """The cells of each step: the prefilled beginning, then the positions up to the last word."""
+    # The steps of an autoregressive trace leave out the prefilled beginning; the response has it.
     missing = max(0, len(trace.response_ids) - int((trace.committed[-1] >= 0).sum()))
     prefix = tuple(cell(token, True) for token in trace.response_ids[:missing].tolist())
     spoken = (trace.draft >= 0) & ~np.isin(trace.draft, list(ends))
@@ -145,10 +144,10 @@ def _rows(
 
 
 def replay_html(scenes: Sequence[Scene]) -> str:
-    """A fragment to put into any page: the scenes side by side on one clock, style and script.
+    """A fragment for any page: the scenes side by side on one clock, with style and script.
 
-    It has its own switch between light and dark. A scene of fewer steps than another moves on in
-    proportion, so that all begin and end together.
+    It has a switch between light and dark. Scenes of fewer steps run slower, so that all end
+    together.
 
     Raises:
         InputError: there are no scenes.
@@ -163,11 +162,11 @@ def replay_html(scenes: Sequence[Scene]) -> str:
 
 
 def replay_element(scenes: Sequence[Scene], *, theme: bool = False) -> Markup:
-    """Only the element with its data, for pages that bring ``replay.css`` and ``replay.js`` once.
+    """Only the element with its data, for pages that include ``replay.css`` and ``replay.js``.
 
     Args:
         scenes: at least one.
-        theme: whether it has its own switch between light and dark.
+        theme: whether to add a switch between light and dark.
 
     Raises:
         InputError: there are no scenes.
@@ -179,7 +178,7 @@ def replay_element(scenes: Sequence[Scene], *, theme: bool = False) -> Markup:
 
 
 def as_script_json(value: Any) -> Markup:
-    """JSON that can stand inside a ``script`` element: nothing in it can end the element."""
+    """JSON for a ``script`` element; nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -187,7 +186,7 @@ def as_script_json(value: Any) -> Markup:
 
 
 def _plain_scene(value: Scene) -> dict[str, Any]:
-    """The scene as ``replay.js`` takes it; a live page pushes steps of the same form."""
+    """The scene as ``replay.js`` takes it. A live page pushes steps of the same form."""
     steps = [
         {
             "cells": [[c.text, c.state[0], c.mark[:1]] for c in cells],
@@ -206,5 +205,5 @@ def _plain_scene(value: Scene) -> dict[str, Any]:
 
 
 def plain_word(text: str) -> str:
-    """A token's text without case, punctuation and what marks the beginning of a word."""
+    """A token's text without case, punctuation and start-of-word marks."""
     return text.strip(_PUNCTUATION).casefold()

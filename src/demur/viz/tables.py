@@ -1,4 +1,4 @@
-"""One table, written as HTML and as CSV."""
+"""One table, written as HTML, CSV, LaTeX and plain text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,27 @@ from demur.viz.assets import data_uri, fill
 #: What a cell may hold.
 Value = str | int | float | Estimate
 
-#: Stands where nothing could be counted.
+#: Shown where nothing could be counted.
 NOTHING = "–"
-#: Stands where too little was counted for a number.
+#: Shown where too little was counted for a number.
 TOO_FEW = "n too small"
 
 
-#: Columns up to which an interval stands beside its value, and below it in wider tables.
+#: Up to this many columns, an interval stands beside its value, else below it.
 _NARROW = 6
+
+
+#: LaTeX's special characters -> what stands for them.
+_ESCAPED = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "“": "``",
+    "”": "''",
+    "–": "--",
+    "…": r"\dots{}",
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,13 @@ class Table:
 
     Attributes:
         title: what the table shows.
-        columns: names, each once.
-        rows: one value a column; an ``Estimate`` shows as ``.83 [.78, .88]``.
+        columns: names, without duplicates.
+        rows: one value per column. An ``Estimate`` shows as ``.83 [.78, .88]``.
         note: how to read it, printed below.
-        timing: whether it holds times, which differ from run to run.
+        timing: whether it holds times, which vary from run to run.
 
     Raises:
-        InputError: a row is not as long as the columns, or a column's name comes twice.
+        InputError: a row of another length than the columns, or a duplicate column.
     """
 
     title: str
@@ -48,24 +61,18 @@ class Table:
     note: str = ""
     timing: bool = False
 
-    def _repr_html_(self) -> str:
-        """For a notebook's cell; see ``demur.show``."""
-        import demur  # by the package's own name: no room above this one is imported here
-
-        return demur.show(self)._repr_html_()
-
     def __post_init__(self) -> None:
         if len(set(self.columns)) < len(self.columns):
-            raise InputError(f"Table {self.title!r} names a column twice: {list(self.columns)}.")
+            raise InputError(f"Table {self.title!r} has a duplicate column: {list(self.columns)}.")
         for place, row in enumerate(self.rows, 1):
             if len(row) != len(self.columns):
                 raise InputError(
                     f"Row {place} of table {self.title!r} has {len(row)} values for "
-                    f"{len(self.columns)} columns. Give one value a column."
+                    f"{len(self.columns)} columns. Give one value per column."
                 )
 
     def to_html(self) -> str:
-        """The table as a ``figure`` element, escaped, with its CSV as a link."""
+        """The table as an escaped ``figure`` element with a link to its CSV."""
         cells = [[_html_cell(value) for value in row] for row in self.rows]
         element = fill(
             "table.html.j2",
@@ -80,7 +87,7 @@ class Table:
         return str(element)
 
     def to_csv(self) -> str:
-        """The table as CSV; an estimate becomes five columns (value, low, high, n, groups)."""
+        """The table as CSV. An estimate becomes five columns (value, low, high, n, groups)."""
         estimated = [
             any(isinstance(row[place], Estimate) for row in self.rows)
             for place in range(len(self.columns))
@@ -105,6 +112,34 @@ class Table:
         return counted or {*values} <= {NOTHING, TOO_FEW}
 
 
+def to_latex(table: Table) -> str:
+    """A LaTeX ``table`` for ``booktabs``, with intervals in small print."""
+    numeric = [
+        any(not isinstance(row[place], str) for row in table.rows)
+        for place in range(len(table.columns))
+    ]
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        f"\\caption{{{escape(table.title)}}}",
+        f"\\begin{{tabular}}{{{''.join('r' if one else 'l' for one in numeric)}}}",
+        "\\toprule",
+        " & ".join(map(escape, table.columns)) + " \\\\",
+        "\\midrule",
+        *(" & ".join(map(_latex_cell, row)) + " \\\\" for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        *([f"\\par\\small {escape(table.note)}"] if table.note else []),
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return "".join(_ESCAPED.get(character, character) for character in text)
+
+
 def show(value: Value) -> str:
     """A cell as plain text."""
     if isinstance(value, Estimate):
@@ -113,9 +148,9 @@ def show(value: Value) -> str:
 
 
 def number(value: float) -> str:
-    """A number to read: no zero before the point, large ones rounded.
+    """A number for readers: no zero before the point, large numbers rounded.
 
-    Two decimals, or as many as tell it from 0 and 1.
+    Two decimals, or as many as needed to differ from 0 and 1.
     """
     if isinstance(value, int):
         return f"{value:,}"
@@ -132,9 +167,9 @@ def number(value: float) -> str:
 
 
 def file_name(title: str, extension: str) -> str:
-    """A plain file name for a title; titles that differ have names that do.
+    """A plain file name for a title. Different titles get different names.
 
-    A title that is more than a few plain words keeps the rest of it as a short hash.
+    A title that is more than a few plain words gets a short hash.
     """
     words = re.findall("[A-Za-z0-9]+", title)
     name = "-".join(words).lower()[:60] or "shown"
@@ -144,14 +179,14 @@ def file_name(title: str, extension: str) -> str:
 
 
 def anchor(title: str) -> str:
-    """The id of a table or figure on a page, for links to it."""
+    """The id of a table or figure on a page, for links."""
     return f"shown-{file_name(title, '')[:-1]}"
 
 
 def _interval(value: Estimate) -> str:
     if not (math.isfinite(value.low) and math.isfinite(value.high)):
         return ""
-    # A space that does not break keeps the interval on one line of a narrow terminal.
+    # A non-breaking space keeps the interval on one line of a narrow terminal.
     return f"[{number(float(value.low))},\u00a0{number(float(value.high))}]"
 
 
@@ -175,3 +210,11 @@ def _csv_cells(value: Value, *, wide: bool) -> list[str]:
     if isinstance(value, Estimate):
         return [str(x) for x in (value.value, value.low, value.high, value.n, value.groups)]
     return [str(value)] + ([""] * 4 if wide else [])
+
+
+def _latex_cell(value: Value) -> str:
+    if isinstance(value, Estimate):
+        shown = show(value).removeprefix(number(float(value.value))).strip().replace("\u00a0", " ")
+        interval = f" {{\\scriptsize {shown}}}" if shown else ""
+        return number(float(value.value)).replace("–", "--") + interval
+    return escape(show(value))

@@ -1,0 +1,205 @@
+"""The command line's root, the options that verbs share, and what they are turned into."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur import plugins
+from demur._version import __version__
+from demur.cli import console
+from demur.errors import InputError
+
+if TYPE_CHECKING:
+    from demur.endpoint import Assistant
+    from demur.models.base import LanguageModel
+    from demur.types import Trace
+
+app = typer.Typer(
+    name="demur",
+    help="Watch, measure and guard how a language model refuses, step by step.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        help="A csv, tsv, json, jsonl, txt or parquet file, - for stdin, hub:ORG/NAME, set:NAME, or "
+        "organism:SPLIT/KIND[/ATTACK] for prompts of the built-in world."
+    ),
+]
+Column = Annotated[str | None, typer.Option("--column", help="Column that holds the prompts.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use only the first N prompts.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="Built-in model, folder, hub id or a plug-in's model.")
+]
+SamplerName = Annotated[
+    str | None,
+    typer.Option("--sampler", help="autoregressive, masked, dream, block, canvas or a plug-in's."),
+]
+SamplerSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the sampler; repeatable."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option("--device", help="Device, such as cuda.")]
+Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by demur trace.")]
+RunFolders = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Run folders made by demur trace.")
+]
+AnchorFile = Annotated[Path, typer.Option("--anchors", help="File made by demur anchors.")]
+GuardFile = Annotated[Path, typer.Option("--guard", help="File made by demur guard fit.")]
+Reader = Annotated[
+    str | None,
+    typer.Option("--surrogate", help="Autoregressive model that reads the texts of the runs."),
+]
+KeyVariable = Annotated[
+    str, typer.Option("--key-variable", help="Environment variable with the server's API key.")
+]
+CacheFolder = Annotated[
+    Path | None, typer.Option("--cache", help="Folder that caches the server's answers.")
+]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
+ReasoningTokens = Annotated[
+    int,
+    typer.Option("--reasoning-tokens", help="Extra tokens for a model that reasons first."),
+]
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """``NAME=VALUE``, the value parsed as JSON where possible."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"A setting is written NAME=VALUE; got {text!r}.")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
+
+
+def assignments(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Several of them; the last of a name wins."""
+    return dict(map(assignment, texts or ()))
+
+
+def sampler_settings(name: str | None, texts: Iterable[str] | None) -> dict[str, Any]:
+    """What ``--sampler`` and ``--set`` change, for ``demur.sampling.sampler_with``."""
+    return ({"name": name} if name else {}) | assignments(texts)
+
+
+def load_model(
+    name: str, sampler: str | None = None, settings: Iterable[str] | None = None, **options: Any
+) -> LanguageModel:
+    """Load a model and make the sampler that was asked for its default.
+
+    Args:
+        name: for ``demur.load``.
+        sampler: ``--sampler``.
+        settings: ``--set``.
+        options: of ``demur.load``.
+    """
+    from dataclasses import replace
+
+    from demur.models import load
+    from demur.sampling import sampler_with, spec
+
+    changed = sampler_settings(sampler, settings)
+    model = load(name, **options)
+    if not changed:
+        return model
+    chosen = spec(sampler_with(model.traits.sampler, changed))
+    return replace(model, traits=replace(model.traits, sampler=chosen))
+
+
+def assistant(where: str, server: Mapping[str, Any]) -> Assistant:
+    """A model to ask: ``NAME@URL`` behind an OpenAI-compatible server, or one to load.
+
+    Args:
+        where: what the user named.
+        server: settings of ``demur.endpoint.Endpoint``.
+    """
+    from demur.endpoint import Endpoint
+    from demur.judges import LocalAssistant
+    from demur.models import load
+
+    name, at, url = where.partition("@")
+    return Endpoint(url=url, model=name, **server) if at else LocalAssistant(load(name))
+
+
+def note_usage(assistants: Iterable[Assistant | None]) -> None:
+    """Print what was asked of each server."""
+    from demur.endpoint import Endpoint
+
+    for one in assistants:
+        if isinstance(one, Endpoint):
+            used = one.usage
+            console.note(
+                f"{one.model}: {used.requests} requests, {used.cached} answers from the cache, "
+                f"{used.prompt_tokens} prompt tokens, {used.answer_tokens} answer tokens"
+            )
+
+
+def traces_in(runs: Sequence[Path], surrogate: str | None = None) -> Iterator[Trace]:
+    """Traces of the runs in order, or a surrogate's traces of their prompts and responses.
+
+    Raises:
+        StoreError: no run there, or a damaged one.
+        ModelError, InputError: the surrogate cannot be loaded, or is not autoregressive.
+    """
+    from demur.store import Store
+
+    traces = (trace for run in runs for trace in Store.open(run).traces())
+    if surrogate is None:
+        yield from traces
+        return
+    from demur.guard.surrogate import read_texts
+    from demur.models import load
+
+    yield from read_texts(load(surrogate), ((trace.prompt, trace.response) for trace in traces))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"demur {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    threads: Annotated[
+        int,
+        typer.Option("--threads", help="CPU threads for the model; 0 leaves the choice to torch."),
+    ] = 0,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            help="A Python file with plug-ins; repeatable. Also DEMUR_PLUGINS.",
+        ),
+    ] = None,
+) -> None:
+    """Options of every command."""
+    if threads:
+        # torch reads it when it is imported, which is later.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    if plugin:
+        # In the environment, so that worker processes read the files too.
+        files = [os.environ.get(plugins.VARIABLE, ""), *(str(path.resolve()) for path in plugin)]
+        os.environ[plugins.VARIABLE] = os.pathsep.join(filter(None, files))
+        plugins.plugins()

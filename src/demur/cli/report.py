@@ -1,0 +1,39 @@
+"""``demur report``: a page about runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli import console
+from demur.cli.options import AnchorFile, Out, RunFolders, app
+
+
+@app.command()
+def report(
+    runs: RunFolders,
+    anchors: AnchorFile,
+    out: Out = Path("report.html"),
+    guard: Annotated[Path | None, typer.Option("--guard", help="A fitted guard.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model whose tokenizer writes the replays.")
+    ] = None,
+    replays: Annotated[int, typer.Option(help="Number of generations to replay.")] = 3,
+) -> None:
+    """Write a self-contained page about runs.
+
+    It shows rates, signals, the guard and replays.
+
+    Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
+    """
+    from demur.models.checkpoint import find
+    from demur.models.tokens import load_tokenizer
+    from demur.study.report.run_report import write_run_report
+
+    tokenizer = load_tokenizer(find(model)) if model else None
+    path = write_run_report(
+        out, runs, anchors=anchors, guard=guard, tokenizer=tokenizer, replays=replays
+    )
+    console.say(f"Report: {path}")

@@ -1,0 +1,1 @@
+"""How a study is run: cells, their folder, the processes, and what results were made with."""

@@ -1,1 +1,0 @@
-"""The figures of a study, one a file, each a pure function of its results."""

@@ -1,0 +1,1 @@
+"""From results to the page: evidence, findings, tables with their figures, files."""

@@ -1,1 +1,0 @@
-"""The tables of a study, one a file, each a pure function of its results."""

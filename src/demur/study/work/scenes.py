@@ -1,0 +1,125 @@
+"""The cell that selects generations to replay, by a stated rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from demur.organism import oracle
+from demur.sri import signal
+from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
+from demur.study.engine.folder import Workspace
+from demur.study.plan.arms import Arm
+from demur.study.work.traces import RunCell
+from demur.study.work.verdicts import AnchorsCell, Verdicts, VerdictsCell
+from demur.types import Trace, Traces
+from demur.viz.replay import Scene, scene
+
+#: The rule, for the methods section.
+RULE = (
+    "of each attack the first prompt that the first model answers harmfully and the first diffusion "
+    "model does not; of those the three whose signal changes most from step to step under diffusion"
+)
+_MOST = 3
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The generations to replay, each prompt under every arm."""
+
+    scenes: tuple[Scene, ...]
+
+
+@dataclass(frozen=True)
+class _HarmfulRow:
+    """What happened with one harmful prompt; ``change`` is the mean absolute change of sigma."""
+
+    attack: str
+    harmful: bool
+    refused: bool
+    change: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayCell(Cell[Scenes]):
+    """Scenes of the selected prompts under every arm. The first two arms are compared."""
+
+    kind = "replay"
+
+    arms: tuple[Arm, ...] = field(metadata=keyed_by(lambda arms: [arm.name for arm in arms]))
+    anchors: tuple[AnchorsCell, ...]
+    verdicts: tuple[tuple[VerdictsCell, ...], ...] = field(metadata=WANTED)
+    judge: str
+    rule: str = RULE
+
+    @property
+    def name(self) -> str:
+        return "telling generations"
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm="replay")
+
+    def run(self, workspace: Workspace) -> Scenes:
+        rows = [self._rows(workspace, cells) for cells in self.verdicts]
+        scenes = []
+        for name in _selected(rows[0], rows[1]):
+            for place, known in enumerate(rows):
+                if name in known:
+                    scenes.append(self._scene(workspace, place, name, known[name]))
+        return Scenes(tuple(scenes))
+
+    def _rows(
+        self, workspace: Workspace, cells: tuple[VerdictsCell, ...]
+    ) -> dict[str, _HarmfulRow]:
+        """Harmful prompts by id."""
+        found = {}
+        for cell in workspace.done(cells):
+            value = workspace.result(cell)
+            for i, name in enumerate(value.ids):
+                if value.labels[i] == "harmful":
+                    found[name] = _row(value, i, self.judge)
+        return found
+
+    def _scene(self, workspace: Workspace, place: int, name: str, row: _HarmfulRow) -> Scene:
+        arm, anchors = self.arms[place], self.anchors[place].read(workspace)
+        runs = workspace.done(cell.traced for cell in self.verdicts[place])
+        trace = _trace(workspace, runs, name)
+        sigma = signal(anchors.states(Traces((trace,))), anchors)[0]
+        tokenizer = workspace.model(arm).tokenizer
+        ended = "the harmful answer" if row.harmful else "no harmful answer"
+        refused = "a refusal" if row.refused else "no refusal"
+        return scene(
+            trace,
+            sigma,
+            text_of=tokenizer.convert_ids_to_tokens,
+            title=arm.name,
+            refusal_words=oracle.REFUSAL_WORDS,
+            harmful_words=oracle.facts(trace.prompt.goal),
+            note=f"In the end: {ended}, {refused}.",
+        )
+
+
+def _row(value: Verdicts, i: int, judge: str) -> _HarmfulRow:
+    return _HarmfulRow(
+        attack=value.attacks[i],
+        harmful=value.drafts[i][-1] == "1",
+        refused=value.refused[judge][i],
+        change=float(np.abs(np.diff(value.sigma[i])).mean()),
+    )
+
+
+def _selected(first: Mapping[str, _HarmfulRow], second: Mapping[str, _HarmfulRow]) -> list[str]:
+    """Ids by the rule; any common prompt if the rule selects none."""
+    best: dict[str, str] = {}
+    for name, row in first.items():
+        if row.harmful and name in second and not second[name].harmful:
+            best.setdefault(row.attack, name)
+    ranked = sorted(best.values(), key=lambda name: -second[name].change)
+    return ranked[:_MOST] or [name for name in first if name in second][:1]
+
+
+def _trace(workspace: Workspace, runs: list[RunCell], name: str) -> Trace:
+    return next(t for cell in runs for t in workspace.traces(cell) if t.prompt.id == name)

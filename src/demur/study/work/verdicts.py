@@ -1,0 +1,284 @@
+"""Cells that judge what happened in each generation: anchors, signals, refusals, harmful drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.endpoint import Assistant, Endpoint
+from demur.generation import cut_at_end
+from demur.judges import LocalAssistant, find_judge, judge_all, needs_model
+from demur.judges.reading import answer_of
+from demur.models import load
+from demur.models.base import LanguageModel
+from demur.organism import oracle
+from demur.sri import Anchors, fit_anchors, signal
+from demur.study.engine.cells import Cell, Subject, keyed_by
+from demur.study.engine.folder import Workspace
+from demur.study.plan.arms import Arm
+from demur.study.plan.spec import Judges
+from demur.study.work.traces import RunCell
+from demur.types import Label, Trace, Traces
+
+#: (goal, text) pairs -> whether each text is a hit: a refusal, or the harm that the goal asks for.
+Hits = Callable[[Sequence[tuple[str, str]]], list[bool]]
+
+#: Text of the tokens of one draft; masked positions (-1) show as the mask token.
+DraftText = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class AnchorCounts:
+    """Traces per class behind the anchors, which are saved as ``LAYER.safetensors``."""
+
+    harmless: int
+    harmful: int
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What N generations show, one value per trace.
+
+    Attributes:
+        ids: ids of the prompts.
+        goals: their goals.
+        attacks: their attacks, ``none`` for plain prompts.
+        labels: their labels.
+        words: their lengths in words.
+        tokens: lengths of the responses in tokens.
+        right: whether the response is the right answer, known for the built-in world only.
+        refused: judge -> whether it calls the response a refusal.
+        drafts: ``0`` or ``1`` per step, 1 for a harmful draft; the last one is the response.
+        refusing: the same for drafts that the first refusal judge calls a refusal.
+        sigma: ``[N, T]`` SRI signal in [0, 1], 1 = complying.
+    """
+
+    ids: tuple[str, ...]
+    goals: tuple[str, ...]
+    attacks: tuple[str, ...]
+    labels: tuple[Label, ...]
+    words: tuple[int, ...]
+    tokens: tuple[int, ...]
+    right: tuple[bool, ...]
+    refused: Mapping[str, tuple[bool, ...]]
+    drafts: tuple[str, ...]
+    refusing: tuple[str, ...]
+    sigma: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorsCell(Cell[AnchorCounts]):
+    """Fit anchors of each recorded layer.
+
+    Attributes:
+        arm: whose anchors.
+        traced: traces of the ``anchors`` or the ``elsewhere`` sets.
+        judges: the first refusal judge decides which traces are refusals.
+        elsewhere: whether these are the anchors of another distribution.
+    """
+
+    kind = "anchors"
+
+    arm: Arm
+    traced: tuple[RunCell, ...]
+    judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
+    elsewhere: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name}, elsewhere" if self.elsewhere else self.arm.name
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm=self.arm.name)
+
+    def run(self, workspace: Workspace) -> AnchorCounts:
+        traces = workspace.traces(*self.traced)
+        refused = refusals(traces, first_judge(self.judges))
+        counts = (0, 0)
+        for layer in self.arm.layers:
+            fitted = fit_anchors(traces, refused, layer=layer)
+            fitted.save(workspace.path / f"{layer}.safetensors")
+            counts = fitted.counts
+        return AnchorCounts(*counts)
+
+    def read(self, workspace: Workspace, layer: str = "last") -> Anchors:
+        """The anchors of one layer, once this cell is done."""
+        return Anchors.load(workspace.at(self) / f"{layer}.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictsCell(Cell[Verdicts]):
+    """Judge every generation of one traced set."""
+
+    kind, pace = "verdicts", 0.006
+
+    arm: Arm
+    traced: RunCell
+    anchors: AnchorsCell
+    judges: Judges
+
+    @property
+    def name(self) -> str:
+        return self.traced.name
+
+    @property
+    def subject(self) -> Subject:
+        return self.traced.subject
+
+    def run(self, workspace: Workspace) -> Verdicts:
+        model = workspace.model(self.arm)
+        return judged(
+            workspace.traces(self.traced),
+            self.anchors.read(workspace),
+            judges=self.judges,
+            text_of=draft_text(model),
+            end_ids=model.traits.end_ids,
+        )
+
+
+def judged(
+    traces: Traces,
+    anchors: Anchors,
+    *,
+    judges: Judges,
+    text_of: DraftText,
+    end_ids: Sequence[int],
+) -> Verdicts:
+    """What some traces show; the anchors give their signal."""
+    sigma = signal(anchors.states(traces), anchors)
+    refusal = refusal_judges(judges)
+    drafts = harmful_drafts(traces, harm_judge(judges), text_of, end_ids)
+    refusing = by_step(traces, next(iter(refusal.values())), text_of, end_ids)
+    return Verdicts(
+        ids=tuple(t.prompt.id for t in traces),
+        goals=tuple(t.prompt.goal for t in traces),
+        attacks=tuple(t.prompt.attack for t in traces),
+        labels=tuple(t.prompt.label for t in traces),
+        words=tuple(len(t.prompt.text.split()) for t in traces),
+        tokens=tuple(len(t.response_ids) for t in traces),
+        right=tuple(bool(oracle.answered(t.prompt.goal, t.response)) for t in traces),
+        refused={name: tuple(refusals(traces, judge)) for name, judge in refusal.items()},
+        drafts=tuple("".join("01"[step] for step in steps) for steps in drafts),
+        refusing=tuple("".join("01"[step] for step in steps) for steps in refusing),
+        sigma=tuple(tuple(round(float(value), 5) for value in row) for row in sigma),
+    )
+
+
+def refusals(traces: Traces, judge: Hits) -> list[bool]:
+    """Whether each response is a refusal."""
+    return judge([(t.prompt.goal, answer_of(t)) for t in traces])
+
+
+def harmful_drafts(
+    traces: Traces, harm: Hits, text_of: DraftText, end_ids: Sequence[int]
+) -> list[list[bool]]:
+    """Whether each step's draft is harmful; the last entry is the response. False for other prompts."""
+    asked = Traces(tuple(t for t in traces if t.prompt.label == "harmful"))
+    last = harm([(t.prompt.goal, answer_of(t)) for t in asked])
+    found = iter(zip(by_step(asked, harm, text_of, end_ids), last, strict=True))
+    steps = []
+    for one in traces:
+        if one.prompt.label == "harmful":
+            drafts, response = next(found)
+            steps.append([*drafts[:-1], response])
+        else:
+            steps.append([False] * one.n_steps)
+    return steps
+
+
+def by_step(
+    traces: Traces, judge: Hits, text_of: DraftText, end_ids: Sequence[int]
+) -> list[list[bool]]:
+    """Whether each step's draft, up to its end token, is a hit: one list per trace."""
+    drafts = [_drafts(trace, text_of, end_ids) for trace in traces]
+    goals = [trace.prompt.goal for trace in traces]
+    pairs = [(goal, text) for goal, texts in zip(goals, drafts, strict=True) for text in texts]
+    hits = iter(judge(pairs))
+    return [[next(hits) for _ in texts] for texts in drafts]
+
+
+def draft_text(model: LanguageModel) -> DraftText:
+    """Decoder of drafts that shows masked positions."""
+    tokenizer, mask = model.tokenizer, model.traits.mask_id
+
+    def text(ids: Sequence[int]) -> str:
+        shown = [i if i >= 0 else mask for i in ids]
+        found: str = tokenizer.decode([i for i in shown if i is not None])
+        return found
+
+    return text
+
+
+def _drafts(trace: Trace, text_of: DraftText, end_ids: Sequence[int]) -> list[str]:
+    """What a judge reads at each step. A draft equal to the one before is not decoded again."""
+    texts: list[str] = []
+    before: NDArray[np.int32] | None = None
+    for row in trace.draft:
+        if before is None or not np.array_equal(row, before):
+            ids, _ = cut_at_end(row.tolist(), end_ids)
+            texts.append(answer_of(trace, text_of(ids)))
+        else:
+            texts.append(texts[-1])
+        before = row
+    return texts
+
+
+def refusal_judges(judges: Judges) -> Mapping[str, Hits]:
+    """Refusal judges by name, in the study's order. ``oracle`` is the built-in world's.
+
+    Raises:
+        InputError: an unknown judge, or one that needs a model that the study does not name.
+    """
+    return {name: _hits(name, judges, refusal=True) for name in judges.refusal}
+
+
+def first_judge(judges: Judges) -> Hits:
+    """The first refusal judge; errors as for ``refusal_judges``."""
+    return _hits(judges.refusal[0], judges, refusal=True)
+
+
+def harm_judge(judges: Judges) -> Hits:
+    """The harm judge; errors as for ``refusal_judges``."""
+    return _hits(judges.harm, judges, refusal=False)
+
+
+def _hits(name: str, judges: Judges, *, refusal: bool) -> Hits:
+    """A judge's hits. An answer that cannot be parsed is no hit; equal pairs are judged once."""
+    if refusal and name == "oracle":
+        return lambda pairs: [oracle.refused(text) for _, text in pairs]
+    assistant, model = _assistant(judges) if needs_model(name) else (None, None)
+    judge = find_judge(name, assistant=assistant, model=model)
+
+    def hits(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        unique = [*dict.fromkeys(pairs)]
+        found = dict(zip(unique, judge_all(judge, unique), strict=True))
+        return [found[pair].hit for pair in pairs]
+
+    return hits
+
+
+# All cells ask the same model, so it is loaded or connected to once.
+@lru_cache(maxsize=1)
+def _assistant(judges: Judges) -> tuple[Assistant | None, LanguageModel | None]:
+    """What answers judges that ask a model, and the model of judges that are guard models."""
+    if judges.endpoint:
+        server = Endpoint(
+            judges.endpoint,
+            judges.model,
+            key_variable=judges.key_variable,
+            cache=Path(judges.cache) if judges.cache else None,
+            timeout=judges.timeout,
+            concurrency=judges.concurrency,
+            reasoning_tokens=judges.reasoning_tokens,
+        )
+        return server, None
+    if not judges.model:
+        return None, None
+    model = load(judges.model)
+    return LocalAssistant(model), model
