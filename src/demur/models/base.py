@@ -158,8 +158,9 @@ class LanguageModel:
         kinds = [rope, *(each for each in rope.values() if isinstance(each, Mapping))]
         for each in kinds:
             if each.get("rope_type", each.get("type")) in ("longrope", "su"):
-                length = each.get("original_max_position_embeddings")
-                return int(length or getattr(config, "original_max_position_embeddings", 0)) or None
+                own = each.get("original_max_position_embeddings")
+                length = own or getattr(config, "original_max_position_embeddings", None)
+                return int(length) if length else None
         return None
 
     @cached_property
@@ -217,6 +218,7 @@ class LanguageModel:
     @property
     def _padding(self) -> int:
         """A token that the embedding has; the tokenizer's pad token if it can be."""
+        candidates: tuple[int | None, ...]
         candidates = (self.tokenizer.pad_token_id, *self.traits.end_ids, 0)
         return next(i for i in candidates if i is not None and 0 <= i < self.vocabulary)
 

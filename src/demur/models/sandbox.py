@@ -68,13 +68,14 @@ class Limited(NodeTransformer):
 
     def visit_For(self, node: nodes.For, *args: Any) -> nodes.Node:
         """Count the turns of a loop."""
-        node = self.generic_visit(node, *args)
+        self.generic_visit(node, *args)
         node.iter = _filtered(node.iter, "counted")
         return node
 
     def visit_Concat(self, node: nodes.Concat, *args: Any) -> nodes.Node:
         """Measure what ``~`` makes."""
-        return _filtered(self.generic_visit(node, *args), "measured")
+        self.generic_visit(node, *args)
+        return _filtered(node, "measured")
 
 
 class Generation(Extension):
@@ -112,8 +113,10 @@ def _to_dict(*args: Any, **options: Any) -> dict[Any, Any]:
     return dict(*args, **options)
 
 
-def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None).set_lineno(node.lineno)
+def _filtered(node: Any, name: str) -> nodes.Filter:
+    made = nodes.Filter(node, name, [], [], None, None)
+    made.set_lineno(node.lineno)
+    return made
 
 
 def _step(context: Context) -> None:
