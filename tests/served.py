@@ -23,9 +23,9 @@ from demur.organism import world
 from demur.sampling import Sampler
 from demur.serve.app import create_app
 from demur.serve.host import host
+from demur.serve.hosted import Limits, ServeOptions
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
-from demur.serve.options import Limits, ServeOptions
 from demur.serve.server import Server, listen
 from demur.serve.service import Keys
 from demur.types import Record, Traces, digest

@@ -349,7 +349,7 @@ def test_top_k_one_is_greedy_and_the_draw_follows_the_probabilities(model: Langu
         ({"block_steps": -1}, "block_steps is -1"),
         ({"threshold": 1.0}, "threshold is 1.0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"top_k": -1}, "top_k -1"),
+        ({"top_k": -1}, "top_k is -1"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"edit_threshold": 1.0}, "edit_threshold is 1.0"),
         ({"edit_steps": 0}, "edit_steps is 0"),

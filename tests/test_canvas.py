@@ -156,10 +156,10 @@ def test_each_pooling_takes_its_own_positions(model: LanguageModel) -> None:
     [
         ({"gen_length": 100}, "canvas_length 256 does not divide gen_length 100"),
         ({"canvas_steps": 0}, "canvas_steps is 0"),
-        ({"stability": -1}, "stability -1"),
+        ({"stability": -1}, "stability is -1"),
         ({"t_min": 0.9}, "t_min is 0.9"),
         ({"entropy_bound": 0.0}, "entropy_bound is 0.0"),
-        ({"confidence": 0.0}, "confidence 0.0"),
+        ({"confidence": 0.0}, "confidence is 0.0"),
     ],
 )
 def test_settings_that_cannot_be(wrong: dict[str, Any], message: str) -> None:

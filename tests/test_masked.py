@@ -337,7 +337,7 @@ def test_end_last_commits_ends_after_everything_else(tiny_dlm: LanguageModel) ->
     [
         ({"steps": 7, "gen_length": 12, "block_length": 4}, "multiple of 3"),
         ({"gen_length": 12, "block_length": 5}, "does not divide"),
-        ({"steps": 0}, "cannot be divided"),
+        ({"steps": 0}, "at least 1"),
         ({"temperature": -1.0}, "0 or more"),
         ({"cfg_scale": -0.1}, "0 or more"),
         ({"threshold": 1.5}, "between 0 and 1"),

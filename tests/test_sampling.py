@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from scipy.stats import chi2
@@ -9,6 +13,7 @@ from scipy.stats import chi2
 from demur.errors import InputError
 from demur.sampling import SAMPLERS, RowNoise, sampler_from, spec
 from demur.sampling.noise import nucleus
+from parity.blocks import save_sdar
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -92,3 +97,21 @@ def test_nucleus(options: dict[str, float], kept: list[int]) -> None:
     logits = torch.tensor([[0.55, 0.25, 0.15, 0.05]]).log()
     found = nucleus(logits, **options)  # type: ignore[arg-type]
     assert torch.isfinite(found[0]).nonzero()[:, 0].tolist() == kept
+
+
+@pytest.mark.parametrize("name", ["organism-ar", "organism-dlm", "sdar"])
+def test_steps_that_are_kept_until_exit_print_nothing(tmp_path: Path, name: str) -> None:
+    """A generator suspended in inference mode printed "Exception ignored in generator"."""
+    path = str(save_sdar(tmp_path / "tiny-sdar")) if name == "sdar" else name
+    code = f"""
+import demur
+from demur.sampling import RowNoise, sampler_from
+from demur.types import Prompt, Record
+model = demur.load({path!r})
+sampler = sampler_from(model.traits.sampler)
+batch, record = model.encode([Prompt("w1 w2")]), Record(pooling=model.traits.pooling)
+steps = sampler.run(model, batch, record, RowNoise.seeded([0]))
+assert next(iter(steps)).index == 1
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Exception ignored" not in done.stderr

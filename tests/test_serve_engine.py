@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 import demur
+from demur.serve.hosted import Limits
 from demur.serve.model_engine import ModelEngine
-from demur.serve.options import Limits
 from demur.serve.scheduler import Scheduler
 from served import QUESTION, serving, until
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import demur
 from demur.cli import app as cli
 from demur.errors import InputError
-from demur.serve.options import Limits
+from demur.serve.hosted import Limits
 from demur.serve.server import is_loopback, listen
 from demur.serve.service import Keys, read_keys
 from served import QUESTION, Served, serving, started, until, without_end

@@ -22,8 +22,8 @@ from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
 from demur.serve.host import host, read_guard
+from demur.serve.hosted import Limits
 from demur.serve.moderation import Moderator
-from demur.serve.options import Limits
 from demur.serve.rails import FLAGGED, UNFINISHED
 from demur.serve.sequence import ServedSequence
 from served import QUESTION, a_guard, at_threshold, serving, without_end
@@ -345,7 +345,7 @@ def test_what_the_calibration_does_not_cover(
                 assert '"calibrated":false' in other.text
         about = server.engines[model.name].hosted.coverage()
         assert "temperature 0.0" in about
-        assert ("Answers end at" in about) == (model.traits.attention == "causal")
+        assert ("Answers end after" in about) == (model.traits.attention == "causal")
 
 
 def test_steps_that_no_guard_reads_are_refused(model: LanguageModel, usual: StreamingGuard) -> None:

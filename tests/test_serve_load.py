@@ -14,7 +14,7 @@ import pytest
 
 import demur
 from demur.organism import world
-from demur.serve.options import Limits
+from demur.serve.hosted import Limits
 from served import a_guard, serving, started
 
 STREAMS = 200

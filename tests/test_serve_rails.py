@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 import demur
+from demur.serve.hosted import Limits
 from demur.serve.http_errors import LITELLM, NEMO
-from demur.serve.options import Limits
 from served import QUESTION, Served, a_guard, at_threshold, serving, without_end
 
 KEY = "a-key-that-is-long-enough"
@@ -102,7 +102,7 @@ def test_the_first_guard_judges_and_none_blocks() -> None:
     with serving([other]) as server:
         found = server.post(NEMO, {"input": QUESTION}).json()
         assert found["jailbreak"] is True
-        assert "no guard" in found["reason"]
+        assert "has a guard" in found["reason"]
 
 
 def test_a_wrong_key_stays_an_error() -> None:

@@ -20,7 +20,7 @@ from demur.attacks import attack_from
 from demur.errors import StoreError
 from demur.models import load
 from demur.sampling import sampler_from
-from demur.study.engine.cells import WANTED, Cell, Subject
+from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
 from demur.study.engine.folder import CellFolder, Workspace, costs
 from demur.study.engine.runner import run_cells
 from demur.study.plan.arms import Arm, arms_of, locate_all
@@ -223,7 +223,7 @@ class Fragile(Cell[Number]):
     """Fails while the file is there."""
 
     kind = "a"
-    broken: Path
+    broken: Path = field(metadata=keyed_by(str))
     arm: str = ""
 
     @property

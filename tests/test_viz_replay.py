@@ -15,7 +15,7 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Masked
 from demur.types import Trace
-from demur.viz.replay import Cell, Scene, as_script_json, replay_element, replay_html, scene
+from demur.viz.replay import Scene, TokenCell, as_script_json, replay_element, replay_html, scene
 
 HOSTILE = "</script><script>alert(1)</script>&amp;\u2028<!--"
 
@@ -58,7 +58,7 @@ def test_an_autoregressive_scene_leaves_later_positions_empty(written: Trace) ->
     made = scene(written, np.full(written.n_steps, 0.5), text_of=text_of, title="ar")
     for place, cells in enumerate(made.steps, 1):
         assert [c.state for c in cells[:place]] == ["committed"] * place
-        assert set(cells[place:]) <= {Cell("", "masked")}
+        assert set(cells[place:]) <= {TokenCell("", "masked")}
 
 
 def test_a_prefilled_beginning_is_shown_before_what_was_generated(tiny_ar: LanguageModel) -> None:
@@ -138,7 +138,7 @@ def test_the_fragment_carries_the_scene(diffused: Trace) -> None:
 
 
 def test_hostile_text_cannot_leave_its_place() -> None:
-    cells = [Cell(HOSTILE, "committed", "harmful")]
+    cells = [TokenCell(HOSTILE, "committed", "harmful")]
     page = replay_html([Scene(HOSTILE, HOSTILE, [cells], [0.5], note=HOSTILE)])
     data, script = scripts(page)
     assert "alert(1)" not in script

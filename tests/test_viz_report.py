@@ -15,8 +15,8 @@ import pytest
 from demur.errors import InputError, StoreError
 from demur.metrics import rate
 from demur.viz.figures import trajectories
-from demur.viz.replay import Cell, Scene
-from demur.viz.report_page import Report, Said, Section, paragraphs, render, write_report
+from demur.viz.replay import Scene, TokenCell
+from demur.viz.report_page import Report, Section, Statement, paragraphs, render, write_report
 from demur.viz.tables import Table
 
 HOSTILE = '<script>alert(1)</script><img src="x" onerror="alert(2)">'
@@ -26,7 +26,7 @@ TOY = "Toy models: not evidence about real ones."
 def made(text: str = "Plain text") -> Report:
     signals = np.random.default_rng(0).uniform(size=(5, 4))
     scenes = [
-        Scene(f"{name} {text}", prompt, [[Cell(text, "committed")]], [0.4], note=text)
+        Scene(f"{name} {text}", prompt, [[TokenCell(text, "committed")]], [0.4], note=text)
         for prompt in (text, "another prompt")
         for name in ("ar", "dlm")
     ]
@@ -142,7 +142,7 @@ def test_the_numbers_of_figures_and_tables_can_be_taken_along() -> None:
 
 def test_what_was_found_links_to_what_supports_it() -> None:
     shown = made()
-    said = Said("Guards", f"they {HOSTILE}", ("Plain text", "not on the page"))
+    said = Statement("Guards", f"they {HOSTILE}", ("Plain text", "not on the page"))
     page = Page(render(replace(shown, findings=[said])))
     assert "img" not in [tag for tag, _ in page.found]
     ids = {a["id"] for _, a in page.found if "id" in a}

@@ -113,7 +113,7 @@ def test_markup_in_any_text_stays_text() -> None:
     ("columns", "rows", "message"),
     [
         (("a", "b"), [("x", 1), ("y",)], "Row 2 of table 'T' has 1 values for 2 columns"),
-        (("a", "a"), [], "names a column twice"),
+        (("a", "a"), [], "has a duplicate column"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(

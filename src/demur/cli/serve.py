@@ -11,7 +11,7 @@ import typer
 from demur.cli import console
 from demur.cli.options import Device, Dtype, SamplerName, SamplerSettings, app, load_model
 from demur.errors import InputError, MissingExtraError
-from demur.serve.options import Limits
+from demur.serve.hosted import Limits
 
 
 @app.command()
@@ -101,7 +101,7 @@ def serve(
 
     from demur.serve.app import create_app
     from demur.serve.host import host, read_guard
-    from demur.serve.options import ServeOptions
+    from demur.serve.hosted import ServeOptions
     from demur.serve.server import Server, is_loopback, listen
     from demur.serve.service import read_keys
 

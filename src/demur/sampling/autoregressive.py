@@ -25,7 +25,7 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling.cache import Cache, RowCache, new_cache, rows_can_join
 from demur.sampling.noise import Noise, heated, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
-from demur.sampling.sampler import Sampler
+from demur.sampling.sampler import Sampler, require
 from demur.types import Record, Step
 
 
@@ -47,17 +47,9 @@ class Autoregressive(Sampler):
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; it must be at least 1.")
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; it must be 0 or more.")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.steps
+        require(self, "at least 1", "steps")
+        require(self, "0 or more", "temperature")
+        require(self, "above 0 and at most 1", "top_p")
 
     def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Decoding:
         """Generate; see ``Decoding``.

@@ -1,5 +1,5 @@
 """Block diffusion: blocks from left to right, masked diffusion inside each, exact keys and values
-kept of those that are finished.
+stored of finished blocks.
 
 SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate``:
 
@@ -8,17 +8,16 @@ SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate
     2. a position attends to its own block and to every block before it;
     3. each step predicts the masked positions of the first unfinished block and commits the most
        confident; with a threshold, also what is above it;
-    4. a finished block never changes: its keys and values are kept;
+    4. a finished block never changes: its keys and values are stored;
     5. generation stops after a block with an end token.
 
-LLaDA 2.1, arXiv:2602.08676, edits: a committed token of the block gives way to another that is
+LLaDA 2.1, arXiv:2602.08676, edits: a committed token of the block is replaced by another one that is
 predicted with enough confidence, until a step without masks changes nothing.
 
-Differs from upstream: batched, no row waiting for another; a finished block is stored by the next
-block's first step, not by a pass of its own; no more positions are committed than are masked (SDAR's
-rules overwrite the prompt's tail when a step's share is larger); the mask token is never predicted.
-The last block reaches past ``gen_length`` where the prompt's length makes it; what lies there is
-neither shown nor pooled.
+Differs from upstream: batched, no row waits for another; the next block's first step stores a
+finished block, not a pass of its own; no more positions are committed than are masked (SDAR's rules
+overwrite the prompt's tail when a step's share is larger); the mask token is never predicted. The
+last block can reach past ``gen_length``; positions there are neither shown nor pooled.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.layout import Page, Reader, Window, lay_out
+from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
 from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.remasking import (
@@ -44,7 +42,7 @@ from demur.sampling.remasking import (
     most_confident,
     spread,
 )
-from demur.sampling.sampler import InferenceStream, Sampler
+from demur.sampling.sampler import InferenceStream, Sampler, require
 from demur.types import Record, Step
 
 
@@ -57,16 +55,16 @@ class Block(Sampler):
         block_length: positions of a block; the one the model was trained with.
         block_steps: denoising steps of a block without a threshold.
         remasking: rule that decides what is committed; ``left_to_right`` is SDAR's ``sequential``.
-        threshold: commit also every position with a confidence above it, in (0, 1); None keeps the
+        threshold: also commit every position with a confidence above it, in (0, 1); None keeps the
             static schedule.
-        temperature: of the multinomial draw; 0 takes the most likely token.
+        temperature: sampling temperature; 0 takes the most likely token.
         top_k: draw from the most likely k tokens only; 0 is off.
         top_p: draw from the nucleus of this probability mass only, in (0, 1].
         edit_threshold: replace a committed token of the block by another with a probability above
             this, in [0, 1); None never does.
-        edit_steps: most steps that go on editing a block without masks.
-        counted_from: the first token that begins a block: SDAR and LLaDA-2 count from the prompt's,
-            the block-causal A2D models (bd3lm) from the response's.
+        edit_steps: maximum steps that edit a block without masks.
+        counted_from: where the first block begins: SDAR and LLaDA-2 count from the prompt, the
+            block-causal A2D models (bd3lm) from the response.
     """
 
     name: ClassVar[str] = "block"
@@ -84,21 +82,11 @@ class Block(Sampler):
 
     def __post_init__(self) -> None:
         check_rule(self.remasking)
-        for name in ("gen_length", "block_length", "block_steps", "edit_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
-        if self.edit_threshold is not None and not 0 <= self.edit_threshold < 1:
-            raise InputError(
-                f"edit_threshold is {self.edit_threshold}; it must be at least 0 and below 1."
-            )
-        if self.temperature < 0 or self.top_k < 0:
-            raise InputError(
-                f"temperature is {self.temperature} and top_k {self.top_k}; both must be 0 or more."
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        require(self, "at least 1", "gen_length", "block_length", "block_steps", "edit_steps")
+        require(self, "0 or more", "temperature", "top_k")
+        require(self, "between 0 and 1", "threshold")
+        require(self, "at least 0 and below 1", "edit_threshold")
+        require(self, "above 0 and at most 1", "top_p")
 
     @property
     def steps(self) -> int:
@@ -106,11 +94,6 @@ class Block(Sampler):
         blocks = -(-(self.gen_length + self.block_length - 1) // self.block_length)
         editing = 0 if self.edit_threshold is None else self.edit_steps
         return blocks * (min(self.block_steps, self.block_length) + editing)
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
 
     @property
     def takes_back(self) -> bool:
@@ -129,9 +112,8 @@ def block(
 ) -> Iterator[Step]:
     """Yield a ``Step`` for each denoising iteration.
 
-    Drafts are -1 in blocks that have not begun. Pooled are the positions of the blocks begun so far;
-    while only slots inside the prompt are filled there is no response yet, and the block's own mean
-    stands for it.
+    Drafts are -1 in blocks that have not begun. The pooled positions are those of the blocks begun so
+    far; while only slots inside the prompt are filled, the mean of the block stands for the response.
 
     Raises:
         InputError: not a block diffusion model, a response template is too long, or a pooling that
@@ -146,7 +128,7 @@ def block(
     )
     pooling = find_pooling(record.pooling)
     require_own_positions(pooling)
-    read, rule = Reader(model, page, x, record.layers), BlockRule(settings, page)
+    read, rule = BlockReader(model, page, x, record.layers), BlockRule(settings, page)
     means = BlockMeans(page, pooling, record.layers, end_ids=model.traits.end_ids)
     size, block = settings.block_length, page.first_masked(x)
     busy, blocks = torch.zeros_like(block, dtype=torch.bool), torch.zeros_like(block)
@@ -176,7 +158,12 @@ class BlockMeans:
     """Means over the positions of the blocks begun so far."""
 
     def __init__(
-        self, page: Page, pooling: Pooling, layers: Sequence[str], *, end_ids: tuple[int, ...]
+        self,
+        page: BlockLayout,
+        pooling: Pooling,
+        layers: Sequence[str],
+        *,
+        end_ids: tuple[int, ...],
     ) -> None:
         self._page, self._pooling, self._layers = page, pooling, layers
         self._end_ids = end_ids
@@ -185,12 +172,7 @@ class BlockMeans:
     def __call__(
         self, window: Window, states: Mapping[str, Tensor], decision: BlockDecision, live: Tensor
     ) -> dict[str, Tensor]:
-        """Layer -> ``[B, D]`` after a step of the rows ``live``; the others repeat.
-
-        Args:
-            window: what was read, with its states ``[K, S, D]``.
-            decision: what was decided about the block.
-        """
+        """Layer -> ``[B, D]`` after a step of the rows ``live``; other rows repeat."""
         size, states = self._page.block_length, {layer: states[layer] for layer in self._layers}
         shown = self._page.shown(window.columns, live)
         older = window.columns < window.start[:, None]
@@ -227,7 +209,7 @@ class BlockRule:
     Each row counts the steps of its own block.
     """
 
-    def __init__(self, settings: Block, page: Page) -> None:
+    def __init__(self, settings: Block, page: BlockLayout) -> None:
         self._settings, self._mask_id = settings, page.mask_id
         self._block = torch.full_like(page.first, -1)
         self._taken, self._edited = torch.zeros_like(page.first), torch.zeros_like(page.first)

@@ -1,20 +1,20 @@
-"""Uniform diffusion on a canvas, with renoising: what is accepted may be taken back.
+"""Uniform diffusion on a canvas, with renoising: accepted tokens can be taken back.
 
 DiffusionGemma, transformers ``DiffusionGemmaGenerationMixin.generate``; acceptance by entropy,
 arXiv:2505.24857:
 
-    1. a canvas begins as uniform noise behind the prompt;
-    2. each step predicts every position, under a temperature that falls from step to step, and is
-       told the logits of the step before;
-    3. the positions of least entropy whose sum, the largest left out, stays within a bound are
-       accepted; all others become noise again, also those accepted before;
+    1. a canvas after the prompt starts as uniform noise; 2. each step predicts every position, at a
+    temperature that falls from step to step, given the logits
+       of the previous step;
+    3. the positions of least entropy are accepted while their sum, without the largest, stays within a
+       bound; all others become noise again, including those accepted before;
     4. the canvas is done when the most likely tokens have stayed the same and their mean entropy is
-       low, or when the steps are used up; the most likely tokens are then what it says;
+       low, or after the last step; its text is then the most likely tokens;
     5. generation stops after a canvas with an end token.
 
-Differs from upstream: each row's random numbers are its own and rows that are done leave the batch,
-so that a row's result does not depend on the others; tokens after an end token are kept, not padded.
-A step's ``tokens`` are what is accepted at that step, its ``draft`` the most likely tokens.
+Differs from upstream: each row has its own random numbers, and finished rows leave the batch, so a
+row's result does not depend on the others; tokens after an end token are kept, not padded. A step's
+``tokens`` are those accepted at that step, its ``draft`` the most likely tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from demur.sampling.pooling import (
     positions_mask,
     require_own_positions,
 )
-from demur.sampling.sampler import InferenceStream, Sampler
+from demur.sampling.sampler import InferenceStream, Sampler, require
 from demur.types import Record, Step
 
 
@@ -48,12 +48,12 @@ class Canvas(Sampler):
     Attributes:
         gen_length: response positions R, one or more canvases.
         canvas_length: positions of a canvas.
-        canvas_steps: most denoising steps of a canvas.
-        entropy_bound: nats; the more, the more positions are accepted at a step.
-        t_max: temperature before the first step.
-        t_min: temperature towards which it falls.
-        stability: steps for which the most likely tokens must have stayed the same.
-        confidence: nats; mean entropy below which a stable canvas is done.
+        canvas_steps: maximum denoising steps of a canvas.
+        entropy_bound: in nats; a higher bound accepts more positions per step.
+        t_max: temperature at the first step.
+        t_min: temperature that it falls towards.
+        stability: steps for which the most likely tokens must stay the same.
+        confidence: in nats; a stable canvas is done when its mean entropy is below this.
     """
 
     name: ClassVar[str] = "canvas"
@@ -67,35 +67,21 @@ class Canvas(Sampler):
     confidence: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.canvas_length < 1 or self.gen_length < 1 or self.gen_length % self.canvas_length:
+        require(self, "at least 1", "gen_length", "canvas_length", "canvas_steps")
+        require(self, "0 or more", "stability")
+        require(self, "above 0", "t_min", "entropy_bound", "confidence")
+        if self.gen_length % self.canvas_length:
             raise InputError(
                 f"canvas_length {self.canvas_length} does not divide gen_length {self.gen_length}. "
                 "Choose a multiple of the canvas."
             )
-        if self.canvas_steps < 1 or self.stability < 0:
-            raise InputError(
-                f"canvas_steps is {self.canvas_steps} and stability {self.stability}; at least 1 "
-                "step and 0 or more are needed."
-            )
-        if not 0 < self.t_min < self.t_max:
-            raise InputError(
-                f"t_min is {self.t_min} and t_max {self.t_max}; t_min must be above 0, t_max higher."
-            )
-        if self.entropy_bound <= 0 or self.confidence <= 0:
-            raise InputError(
-                f"entropy_bound is {self.entropy_bound} and confidence {self.confidence}; "
-                "both must be above 0."
-            )
+        if self.t_max <= self.t_min:
+            raise InputError(f"t_min is {self.t_min} and t_max {self.t_max}; t_max must be higher.")
 
     @property
     def steps(self) -> int:
         """Most steps a generation takes; a canvas that settles takes fewer."""
         return self.gen_length // self.canvas_length * self.canvas_steps
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
 
     @property
     def takes_back(self) -> bool:
@@ -117,7 +103,7 @@ def canvas(
     A canvas that has not begun is -1 in tokens and drafts, and is not pooled.
 
     Raises:
-        InputError: the model does not write on a canvas, a response template is too long, or a
+        InputError: the model does not denoise a canvas, a response template is too long, or a
             pooling that takes the state before each position.
     """
     pooling, layers = find_pooling(record.pooling), record.layers
@@ -156,11 +142,11 @@ class Refined:
     """One denoising step of a canvas.
 
     Attributes:
-        rows: ``[K]`` rows it belongs to.
+        rows: ``[K]`` rows that it belongs to.
         draft: ``[K, C]`` most likely tokens.
         tokens: ``[K, C]`` accepted tokens, -1 elsewhere; the draft where the canvas is done.
         states: layer -> ``[K, C, D]``.
-        done: ``[K]`` bool, rows for which it was the last step.
+        done: ``[K]`` bool, rows whose last step it was.
     """
 
     rows: Tensor
@@ -178,7 +164,7 @@ def refine(
     noise: Noise,
     layers: Sequence[str],
 ) -> Iterator[Refined]:
-    """Denoise one canvas behind what is written, ``fixed`` ``[B, C]`` held where it is not -1."""
+    """Denoise one canvas; tokens of ``fixed`` ``[B, C]`` stay where they are not -1."""
     vocabulary = model.net.get_output_embeddings().weight.shape[0]
     rows = torch.arange(len(fixed), device=fixed.device)
     x, conditioning = hold(noise.integers(fixed.shape[1], vocabulary).to(rows.device), fixed), None
@@ -209,18 +195,18 @@ def refine(
 
 
 def temperature(left: int, settings: Canvas, device: torch.device) -> Tensor:
-    """Float32 temperature with ``left`` steps to go, this one included."""
+    """Float32 temperature with ``left`` steps left, including this one."""
     share = torch.tensor(left, device=device) / settings.canvas_steps
     return settings.t_min + (settings.t_max - settings.t_min) * share
 
 
 def least_uncertain(entropy: Tensor, bound: float) -> Tensor:
-    """Positions ``[B, C]`` of least entropy whose sum, their largest left out, is within the bound."""
+    """Positions ``[B, C]`` of least entropy whose sum, without the largest, is within the bound."""
     ordered, order = entropy.sort(dim=-1)
     within = ordered.cumsum(-1) - ordered <= bound
     return torch.zeros_like(within).scatter(-1, order, within)
 
 
 def hold(tokens: Tensor, fixed: Tensor) -> Tensor:
-    """Tokens with the fixed ones in their places."""
+    """Tokens with the fixed ones in place."""
     return torch.where(fixed >= 0, fixed, tokens)

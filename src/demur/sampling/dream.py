@@ -29,7 +29,7 @@ from demur.models.base import Batch, LanguageModel
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
 from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
 from demur.sampling.remasking import Remasking, confidence, most_confident, spread
-from demur.sampling.sampler import Sampler
+from demur.sampling.sampler import Sampler, require
 from demur.types import Record
 
 Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
@@ -70,24 +70,10 @@ class Dream(Sampler):
     def __post_init__(self) -> None:
         if self.alg not in get_args(Algorithm):
             raise InputError(f"Unknown alg {self.alg!r}. Known: {', '.join(get_args(Algorithm))}.")
-        if self.steps < 1 or self.gen_length < 1:
-            raise InputError(
-                f"steps is {self.steps} and gen_length {self.gen_length}; both must be at least 1."
-            )
-        if self.temperature < 0 or self.alg_temp < 0 or self.top_k < 0:
-            raise InputError(
-                f"temperature is {self.temperature}, alg_temp {self.alg_temp} and top_k "
-                f"{self.top_k}; all must be 0 or more."
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if not 0 < self.eps < 1:
-            raise InputError(f"eps is {self.eps}; it must lie between 0 and 1.")
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
+        require(self, "at least 1", "steps", "gen_length")
+        require(self, "0 or more", "temperature", "alg_temp", "top_k")
+        require(self, "above 0 and at most 1", "top_p")
+        require(self, "between 0 and 1", "eps")
 
     def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Denoising:
         """Generate; see ``TimeStep`` for the step.

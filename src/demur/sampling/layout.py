@@ -1,4 +1,4 @@
-"""What block samplers write on: each row from its own first token, and keys and values by column."""
+"""Layout of block samplers: rows aligned at their first token, keys and values by column."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from demur.sampling.denoising import masked_text
 
 @dataclass(frozen=True)
 class Window:
-    """The columns that a pass reads, the same number in every row, each row's block last.
+    """The columns that a pass reads: the same number in every row, each row's block last.
 
     Attributes:
-        block: ``[K]`` the block each row works on, counted from the first prompt token.
+        block: ``[K]`` block of each row, counted from the first prompt token.
         start: ``[K]`` its first column.
         columns: ``[K, S]`` columns, 0 where a row needs fewer than S.
         positions: ``[K, S]`` their position ids.
-        fresh: ``[K, S]`` bool, columns whose keys and values are not kept yet.
-        attention: ``[K, 1, S, W]`` bool, blocks up to and with a column's own.
+        fresh: ``[K, S]`` bool, columns whose keys and values are not stored yet.
+        attention: ``[K, 1, S, W]`` bool, blocks up to and including a column's own.
     """
 
     block: Tensor
@@ -37,16 +37,16 @@ class Window:
 
 @final
 @dataclass(frozen=True)
-class Page:
-    """Prompts and masked responses, no more in front than brings the blocks to where they begin.
+class BlockLayout:
+    """Prompts and masked responses, with empty columns in front only where blocks start later.
 
     Attributes:
-        prompt: the prompts as encoded.
-        empty: ``[B]`` columns before the first prompt token, which nothing looks at.
+        prompt: the encoded prompts.
+        empty: ``[B]`` columns before the first prompt token, which nothing attends to.
         first: ``[B]`` first response column.
-        given: ``[B, W]`` bool, columns that were not masked at the beginning.
+        given: ``[B, W]`` bool, columns not masked at the beginning.
         mask_id: the mask token.
-        gen_length: response positions R that are shown.
+        gen_length: response positions R.
         block_length: positions of a block.
     """
 
@@ -65,7 +65,7 @@ class Page:
         return found.masked_fill(found == self.mask_id, -1)
 
     def response_block(self, block: Tensor) -> Tensor:
-        """``[B]`` blocks counted from the one where the response begins, from 0."""
+        """``[B]`` 0-based blocks, counted from the one where the response begins."""
         return (block - self.first // self.block_length).clamp(min=0)
 
     def write(self, x: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ class Page:
         return left.any(1) & ~ended.any(1)
 
     def window(self, rows: Tensor, block: Tensor, stored: Tensor) -> Window:
-        """Columns from the first not stored to the end of a block.
+        """Columns from the first one not stored to the end of a block.
 
         Args:
-            rows: ``[K]`` rows that are read.
+            rows: ``[K]`` rows to read.
             block: ``[K]`` block of each.
-            stored: ``[K]`` columns at the beginning whose keys and values are kept.
+            stored: ``[K]`` number of columns whose keys and values are stored.
         """
         end = (block + 1) * self.block_length
         size, width = int((end - stored).max()), int(end.max())
@@ -111,7 +111,7 @@ class Page:
         empty, asking = self.empty[rows, None], columns[:, None, :, None]
         keys = torch.arange(width, device=block.device)
         attention = keys // self.block_length <= asking // self.block_length
-        # An empty column looks at everything, so that no row of its softmax is empty.
+        # An empty column attends to everything, so that no softmax is empty.
         attention &= (keys >= empty[..., None, None]) | (asking < empty[..., None, None])
         positions = (columns - empty).clamp(min=0)
         return Window(block, block * self.block_length, columns, positions, fresh, attention)
@@ -124,11 +124,11 @@ def lay_out(
     gen_length: int,
     block_length: int,
     counted_from: Literal["prompt", "response"] = "prompt",
-) -> tuple[Page, Tensor]:
-    """Make the page and its first content ``[B, W]``, whole blocks in every row.
+) -> tuple[BlockLayout, Tensor]:
+    """Make the layout and its first content ``[B, W]``, whole blocks in every row.
 
     Args:
-        counted_from: the first token that begins a block.
+        counted_from: where the first block begins.
 
     Raises:
         InputError: not a block diffusion model, or a response template is too long.
@@ -146,26 +146,28 @@ def lay_out(
     columns = torch.arange(int(ends.max()), device=lengths.device)
     source = columns + (first.start - begins)[:, None]
     x = first.tokens.gather(1, source.clamp(min=0, max=first.tokens.shape[1] - 1))
-    # Any token but the mask, which would be waited for.
+    # Any token but the mask, which would be predicted.
     x = x.masked_fill(columns < empty[:, None], int(first.mask_id == 0))
     x = x.masked_fill(columns >= (begins + gen_length)[:, None], first.mask_id)
     x = x.masked_fill(columns >= ends[:, None], -1)
     given = x != first.mask_id
-    return Page(batch, empty, begins, given, first.mask_id, gen_length, block_length), x
+    return BlockLayout(batch, empty, begins, given, first.mask_id, gen_length, block_length), x
 
 
 @final
-class Reader:
-    """The network reading each row's block, and once what was finished before it."""
+class BlockReader:
+    """Reads each row's block, and once the finished blocks before it."""
 
-    def __init__(self, model: LanguageModel, page: Page, x: Tensor, layers: Sequence[str]) -> None:
+    def __init__(
+        self, model: LanguageModel, page: BlockLayout, x: Tensor, layers: Sequence[str]
+    ) -> None:
         self._model, self._page = model, page
         self._layers = tuple(dict.fromkeys(["last", *layers]))
         self._cache = KeyValues(*x.shape)
         self._stored = page.empty.clone()
 
     def __call__(self, x: Tensor, block: Tensor, live: Tensor) -> tuple[Window, dict[str, Tensor]]:
-        """Read the rows ``live`` up to their ``block``; both of ``[B, ...]``.
+        """Read the rows ``live`` up to their ``block``.
 
         Returns:
             The window and layer -> ``[K, S, D]`` states.
@@ -184,10 +186,10 @@ class Reader:
 
 @final
 class KeyValues:
-    """Keys and values by column, in the form of a transformers cache.
+    """Keys and values by column, with the interface of a transformers cache.
 
-    Each pass writes the columns of its window, so that those of an unfinished block are overwritten
-    by the next pass and nothing has to be taken back. Columns already kept are not written again.
+    Each pass writes the columns of its window, so the next pass overwrites those of an unfinished
+    block. Stored columns are not written again.
     """
 
     def __init__(self, rows: int, width: int) -> None:
@@ -197,7 +199,7 @@ class KeyValues:
         self._target, self._until = self._rows, 0
 
     def at(self, rows: Tensor, window: Window) -> KeyValues:
-        """Drop every row but these and write this window's columns next."""
+        """Drop all rows but these, and write this window's columns next."""
         if len(rows) < len(self._rows):
             stay = torch.isin(self._rows, rows.cpu()).nonzero()[:, 0].to(rows.device)
             self._kept = {i: (k[stay], v[stay]) for i, (k, v) in self._kept.items()}
@@ -209,7 +211,7 @@ class KeyValues:
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write ``[K, H, S, d]`` and give all columns that the window may look at."""
+        """Write ``[K, H, S, d]`` and return all columns that the window attends to."""
         if layer_idx not in self._kept:
             shape = (*keys.shape[:2], self._width + 1, keys.shape[3])
             self._kept[layer_idx] = (keys.new_zeros(shape), values.new_zeros(shape))
@@ -220,5 +222,5 @@ class KeyValues:
         return kept[0][:, :, : self._until], kept[1][:, :, : self._until]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """0: positions are given with every pass."""
+        """0, because every pass gives its positions."""
         return 0

@@ -33,7 +33,7 @@ from demur.sampling.remasking import (
     most_confident,
     spread,
 )
-from demur.sampling.sampler import Sampler
+from demur.sampling.sampler import Sampler, require
 from demur.types import Record
 
 
@@ -71,23 +71,19 @@ class Masked(Sampler):
 
     def __post_init__(self) -> None:
         check_rule(self.remasking)
-        if self.gen_length < 1 or self.block_length < 1 or self.gen_length % self.block_length:
+        require(self, "at least 1", "steps", "gen_length", "block_length")
+        require(self, "0 or more", "temperature", "cfg_scale")
+        require(self, "between 0 and 1", "threshold")
+        if self.gen_length % self.block_length:
             raise InputError(
                 f"block_length {self.block_length} does not divide gen_length {self.gen_length}. "
                 "Choose a block length that does."
             )
-        if self.steps < 1 or self.steps % self.blocks:
+        if self.steps % self.blocks:
             raise InputError(
                 f"steps {self.steps} cannot be divided over {self.blocks} blocks "
                 f"({self.gen_length} / {self.block_length}). Choose a multiple of {self.blocks}."
             )
-        if self.temperature < 0 or self.cfg_scale < 0:
-            raise InputError(
-                f"temperature is {self.temperature} and cfg_scale {self.cfg_scale}; "
-                "both must be 0 or more."
-            )
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
         if self.threshold is not None and self.remasking not in ("low_confidence", "margin"):
             raise InputError(
                 f"A threshold needs confidences that are probabilities; {self.remasking} has none. "
@@ -98,11 +94,6 @@ class Masked(Sampler):
     def blocks(self) -> int:
         """Number of blocks."""
         return self.gen_length // self.block_length
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
 
     def run(self, model: LanguageModel, batch: Batch, record: Record, noise: Noise) -> Denoising:
         """Generate; see ``Remask`` for the step.

@@ -1,12 +1,12 @@
 """Pooling: which response positions are averaged, and which state stands for a position.
 
-Differs from the paper: the text (section 3.1) pools generated tokens, its released code pools all
-response positions for LLaDA and a running mean of last-position states for Llama. Each reading has a
-name here, and the name is stored with every trace.
+Differs from the paper: its text (arXiv:2602.02600, section 3.1) pools generated tokens, its released
+code pools all response positions for LLaDA and a running mean of last-position states for Llama. Each
+way has a name here, and the name is stored with every trace.
 
 | name | positions averaged at step t | state of position j |
 |---|---|---|
-| ``response`` | all response positions, masked ones included | at j |
+| ``response`` | all response positions, including masked ones | at j |
 | ``response_predictor`` | the same | at j - 1, which predicts token j in shifted models |
 | ``generated`` | positions committed so far | at j |
 | ``running`` | positions committed so far | at j - 1 (the released Llama wrapper) |
@@ -28,7 +28,7 @@ from demur.errors import InputError
 
 @dataclass(frozen=True)
 class Pooling:
-    """One way of turning a response's states into one vector."""
+    """A way to pool a response's states into one vector."""
 
     name: str
     positions: Literal["response", "generated", "content"]
@@ -49,7 +49,7 @@ POOLINGS: Mapping[str, Pooling] = {
 
 
 def find_pooling(name: str | None) -> Pooling:
-    """Look a pooling up by name.
+    """The pooling of a name.
 
     Raises:
         InputError: no such pooling.
@@ -60,7 +60,7 @@ def find_pooling(name: str | None) -> Pooling:
 
 
 def require_own_positions(pooling: Pooling) -> None:
-    """Raise InputError where the pooling takes the state before each position."""
+    """Raise InputError if the pooling takes the state before each position."""
     if pooling.predictor:
         raise InputError(
             f"Pooling {pooling.name!r} takes the state before each position, but this model predicts "
@@ -76,7 +76,7 @@ def positions_mask(
     Args:
         pooling: which positions.
         committed: ``[B, R]`` bool, committed after this step.
-        draft: ``[B, R]`` tokens, predictions included.
+        draft: ``[B, R]`` tokens, including predictions.
         end_ids: tokens that end a response.
 
     Returns:
@@ -102,7 +102,7 @@ def mean_states(states: Tensor, chosen: Tensor) -> Tensor:
 
 
 class RunningMeans:
-    """Means over the positions seen so far, one row of the batch each, kept on the device."""
+    """Running means over the positions seen so far, one per row, kept on the device."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
@@ -110,13 +110,13 @@ class RunningMeans:
         self._mean: dict[str, Tensor] = {}
 
     def add(self, states: Mapping[str, Tensor], rows: Tensor, counted: Tensor) -> dict[str, Tensor]:
-        """Take in one position's states and give the means.
+        """Add one position's states and return the means.
 
         Args:
             states: layer -> ``[K, D]`` of the rows still running.
-            rows: ``[K]`` their places in the batch.
-            counted: ``[K]`` bool, False where the position is left out; a row's first position
-                always counts, so that a mean exists.
+            rows: ``[K]`` their indices in the batch.
+            counted: ``[K]`` bool, False to leave a position out; a row's first position always
+                counts, so that a mean exists.
 
         Returns:
             layer -> ``[B, D]`` float32 snapshot.
@@ -138,17 +138,17 @@ class RunningMeans:
         return {layer: mean.clone() for layer, mean in self._mean.items()}
 
     def forget(self, rows: Tensor) -> None:
-        """Begin anew in these places ``[K]`` of the batch."""
+        """Start again in these rows ``[K]``."""
         if self._count is not None:
             self._count[rows] = 0
         for mean in self._mean.values():
-            # A first state is taken in as its distance from the mean, so that any other than 0 would
-            # stay in its last bit, and NaN for ever.
+            # The first state is added as its difference from the mean, so anything but 0 would stay
+            # in the last bit, and NaN forever.
             mean[rows] = 0
 
 
 class FinishedMeans:
-    """Means over finished positions, whose states stay, and over those a step works on."""
+    """Means over finished positions, whose states are final, and those that a step works on."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
@@ -157,10 +157,10 @@ class FinishedMeans:
         self._mean: dict[str, Tensor] = {}
 
     def finish(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> None:
-        """Take in finished positions for good.
+        """Add finished positions for good.
 
         Args:
-            rows: ``[K]`` places of the rows in the batch.
+            rows: ``[K]`` indices of the rows in the batch.
             states: layer -> ``[K, S, D]``.
             chosen: ``[K, S]`` bool, which of them.
         """
@@ -170,9 +170,9 @@ class FinishedMeans:
             self._sum[layer][rows] += torch.einsum("bsd,bs->bd", value.float(), chosen.float())
 
     def mean(self, rows: Tensor, states: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
-        """Mean of what is finished and of these positions; arguments as for ``finish``.
+        """Mean over finished and these positions; arguments as for ``finish``.
 
-        A row that has no position at all gets the mean of all positions given.
+        A row without any chosen position gets the mean of all given positions.
 
         Returns:
             layer -> ``[B, D]`` float32; rows not given repeat.
@@ -187,7 +187,7 @@ class FinishedMeans:
         return dict(self._mean)
 
     def _begin(self, states: Mapping[str, Tensor], device: torch.device) -> Tensor:
-        """Make the sums at the first use, where the states are; give the counts ``[B]``."""
+        """Create the sums at the first use, on the states' device; return the counts ``[B]``."""
         if self._count is None:
             for layer, value in states.items():
                 self._sum[layer] = torch.zeros(self._rows, value.shape[-1], device=value.device)

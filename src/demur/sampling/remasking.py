@@ -1,13 +1,13 @@
 """Remasking rules: which predicted tokens a masked sampler commits first.
 
-Each rule turns logits into a confidence; the most confident positions are committed and the rest are
+Each rule turns logits into a confidence. The most confident positions are committed, the rest are
 masked again. Ties go to the leftmost position.
 
-- ``low_confidence``: probability of the chosen token (LLaDA ``generate.py``; PAPER section 6).
+- ``low_confidence``: probability of the chosen token (LLaDA ``generate.py``; the paper's default).
 - ``random``: a uniform number (LLaDA ``generate.py``).
 - ``entropy``: minus the entropy of the distribution (Dream ``generation_utils.py``).
 - ``margin``: difference of the two largest probabilities (Dream ``topk_margin``).
-- ``left_to_right``: the leftmost first, the AR order with diffusion weights (PAPER table 2).
+- ``left_to_right``: the leftmost first, autoregressive order (arXiv:2602.02600, table 2).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Remasking = Literal["low_confidence", "random", "entropy", "margin", "left_to_ri
 def confidence(
     rule: Remasking, logits: Tensor, chosen: Tensor, *, columns: Tensor, uniform: Tensor | None
 ) -> Tensor:
-    """Confidence of each masked position; higher is committed earlier.
+    """Confidence of each masked position; the highest are committed first.
 
     Args:
         rule: see the module's list.
-        logits: ``[N, V]``, in the dtype the confidence should be computed in.
+        logits: ``[N, V]``, in the dtype in which to compute the confidence.
         chosen: ``[N]`` predicted tokens.
         columns: ``[N]`` column of each position.
         uniform: ``[N]`` random numbers, for ``random``.
@@ -48,7 +48,7 @@ def confidence(
     if rule == "margin":
         top = logits.softmax(-1).topk(2, dim=-1).values
         return (top[:, 0] - top[:, 1]).float()
-    # The probability is rounded to the dtype of the logits as upstream's softmax is, and ties with it.
+    # Rounded to the logits' dtype like upstream's softmax, so ties are the same.
     return logits.softmax(-1).gather(1, chosen[:, None])[:, 0].float()
 
 
@@ -65,11 +65,11 @@ def check_rule(rule: str) -> None:
 
 
 def commits_at(masked: Tensor, step: Tensor, steps: int) -> Tensor:
-    """How many positions a step commits, all arguments and result ``[B]``.
+    """How many positions a step commits; arguments and result are ``[B]``.
 
-    ``masked`` positions at the block's beginning are spread evenly over its ``steps``, the remainder
-    first; ``step`` counts from 0. Source: LLaDA ``generate.py``, ``get_num_transfer_tokens`` (linear
-    noise schedule).
+    The positions ``masked`` at the block's beginning are spread evenly over its ``steps``, the
+    remainder first; ``step`` counts from 0. Source: LLaDA ``generate.py``,
+    ``get_num_transfer_tokens`` (linear noise schedule).
     """
     return masked // steps + (step < masked % steps).long()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Literal, final
 
 import torch
 
+from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling.noise import Noise
 from demur.types import Record, Step
@@ -33,9 +34,10 @@ class Sampler(ABC):
         """Most steps T a generation takes."""
 
     @property
-    @abstractmethod
     def new_tokens(self) -> int:
         """Most tokens a response can have."""
+        found: int = getattr(self, self.length_field)
+        return found
 
     @property
     def takes_back(self) -> bool:
@@ -72,3 +74,22 @@ class InferenceStream(Iterator[Step]):
     @torch.inference_mode()
     def __next__(self) -> Step:
         return next(self._generator)
+
+
+#: Range of a setting -> whether a value lies in it.
+RANGES: Mapping[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "0 or more": lambda value: value >= 0,
+    "above 0": lambda value: value > 0,
+    "above 0 and at most 1": lambda value: 0 < value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "between 0 and 1": lambda value: 0 < value < 1,
+}
+
+
+def require(sampler: Sampler, range_: str, *names: str) -> None:
+    """Raise InputError unless these settings lie in a range of ``RANGES`` or are None."""
+    for name in names:
+        value = getattr(sampler, name)
+        if value is not None and not RANGES[range_](value):
+            raise InputError(f"{name} is {value}; it must be {range_}.")

@@ -9,7 +9,7 @@ A request passes these files in order:
 - ``moderation``, ``sequence``: what the guard says, and what text may be released;
 - ``response``, ``http_errors``: the answer, whole or streamed.
 
-Besides: ``host`` and ``options`` (models with guards, settings), ``service`` (API keys),
+Besides: ``host`` and ``hosted`` (models with guards, options), ``service`` (API keys),
 ``monitoring``, ``rails`` (routes for gateways), ``live_page``, ``replicas`` (copies on a Ray
 cluster).
 """

@@ -11,9 +11,9 @@ from demur.errors import FingerprintError, InputError
 from demur.generation import default_sampler, fingerprint
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
+from demur.serve.hosted import HOW, HostedModel, ServeOptions
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
-from demur.serve.options import HOW, HostedModel, ServeOptions
 from demur.types import Record
 
 if TYPE_CHECKING:

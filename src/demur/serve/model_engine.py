@@ -12,7 +12,7 @@ from typing import final
 
 import torch
 
-from demur.serve.options import HostedModel
+from demur.serve.hosted import HostedModel
 from demur.serve.scheduler import Scheduler
 from demur.serve.sequence import Event, Failed, ServedSequence
 

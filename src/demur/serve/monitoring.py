@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,72 +19,60 @@ _SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3)
 _P_VALUES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
-@dataclass(frozen=True)
+@final
 class Metrics:
-    """Metrics of one server. Each has its own registry, so several servers can share a process.
+    """Metrics of one server, in a registry of their own, so several servers can share a process.
 
-    Attributes:
-        answers: finished sequences by model and outcome (a finish reason, failed or cancelled).
-        blocks: sequences that the guard blocked, by model and cause (score or error).
-        flags: sequences flagged, blocked or not.
-        p_values: conformal p-values, by whether the guard was calibrated on such requests; for a
-            sequence that was blocked or cut, of the part that was read.
-        first: seconds from a request's arrival to its first step.
-        step: seconds of a step by part (model, guard).
-        token: seconds per token of a sequence: the time of its steps, shared or not, divided by its
-            tokens; with and without the guard.
-        waiting: sequences in the queue.
-        rows: sequences being generated.
-        drift: evidence that traffic differs from the calibration (``demur.guard.drift``).
+    An outcome is a finish reason, ``failed`` or ``cancelled``; a cause is ``score`` or ``error``. The
+    p-value of a sequence that was blocked or cut is that of the part that was read. Seconds per token
+    are the time of a sequence's steps, shared or not, divided by its tokens.
     """
 
-    registry: CollectorRegistry = field(
-        default_factory=lambda: CollectorRegistry(auto_describe=True)
-    )
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        made: dict[str, Any] = {
-            "answers": self._count("answers", "Finished sequences.", "model", "outcome"),
-            "blocks": self._count("blocks", "Sequences that the guard blocked.", "model", "cause"),
-            "flags": self._count("flags", "Sequences that the guard flagged.", "model"),
-            "p_values": self._spread(
-                "p_value", "Conformal p-values of sequences.", _P_VALUES, "model", "calibrated"
-            ),
-            "first": self._spread(
-                "first_step_seconds", "Seconds from arrival to the first step.", _SECONDS, "model"
-            ),
-            "step": self._spread(
-                "step_seconds", "Seconds per step, by part.", _SECONDS, "model", "part"
-            ),
-            "token": self._spread(
-                "token_seconds",
-                "Seconds per token, with and without the guard.",
-                _SECONDS,
-                "model",
-                "guard",
-            ),
-            "waiting": self._level("waiting", "Sequences in the queue.", "model"),
-            "rows": self._level("rows", "Sequences being generated.", "model"),
-            "drift": self._level(
-                "drift",
-                "Evidence of drift: by chance it exceeds C at most once in C sequences.",
-                "model",
-            ),
-        }
-        for name, metric in made.items():
-            object.__setattr__(self, name, metric)
-
-    answers: Counter = field(init=False)
-    blocks: Counter = field(init=False)
-    flags: Counter = field(init=False)
-    p_values: Histogram = field(init=False)
-    first: Histogram = field(init=False)
-    step: Histogram = field(init=False)
-    token: Histogram = field(init=False)
-    waiting: Gauge = field(init=False)
-    rows: Gauge = field(init=False)
-    drift: Gauge = field(init=False)
+        self.registry = CollectorRegistry(auto_describe=True)
+        of = {"registry": self.registry}
+        self.answers = Counter("demur_answers", "Finished sequences.", ["model", "outcome"], **of)
+        self.blocks = Counter(
+            "demur_blocks", "Sequences that the guard blocked.", ["model", "cause"], **of
+        )
+        self.flags = Counter("demur_flags", "Sequences that the guard flagged.", ["model"], **of)
+        self.p_values = Histogram(
+            "demur_p_value",
+            "Conformal p-values of sequences.",
+            ["model", "calibrated"],
+            buckets=_P_VALUES,
+            **of,
+        )
+        self.first = Histogram(
+            "demur_first_step_seconds",
+            "Seconds from arrival to the first step.",
+            ["model"],
+            buckets=_SECONDS,
+            **of,
+        )
+        self.step = Histogram(
+            "demur_step_seconds",
+            "Seconds per step, by part (model, guard).",
+            ["model", "part"],
+            buckets=_SECONDS,
+            **of,
+        )
+        self.token = Histogram(
+            "demur_token_seconds",
+            "Seconds per token, with and without the guard.",
+            ["model", "guard"],
+            buckets=_SECONDS,
+            **of,
+        )
+        self.waiting = Gauge("demur_waiting", "Sequences in the queue.", ["model"], **of)
+        self.rows = Gauge("demur_rows", "Sequences being generated.", ["model"], **of)
+        self.drift = Gauge(
+            "demur_drift",
+            "Evidence of drift: by chance it exceeds C at most once in C sequences.",
+            ["model"],
+            **of,
+        )
 
     def stepped(self, model: str, seconds: float, judging: float | None) -> None:
         """Record a step's seconds; ``judging`` is None without a guard."""
@@ -112,12 +99,3 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-    def _count(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"demur_{name}", about, labels, registry=self.registry)
-
-    def _level(self, name: str, about: str, *labels: str) -> Gauge:
-        return Gauge(f"demur_{name}", about, labels, registry=self.registry)
-
-    def _spread(self, name: str, about: str, edges: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"demur_{name}", about, labels, buckets=edges, registry=self.registry)

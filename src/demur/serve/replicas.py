@@ -19,7 +19,7 @@ from demur.errors import InputError, MissingExtraError
 from demur.models import load
 from demur.serve.app import create_app
 from demur.serve.host import host, read_guard
-from demur.serve.options import GuardMode, Limits, ServeOptions, Uncalibrated
+from demur.serve.hosted import GuardMode, Limits, ServeOptions, Uncalibrated
 from demur.serve.server import GRACE, SWITCH
 from demur.serve.service import VARIABLE, Keys, read_keys
 
@@ -35,11 +35,11 @@ class Settings(BaseModel):
     Attributes:
         model: name by which every machine loads the model.
         guard: file of a streaming guard, readable on every machine; None serves without a guard.
-        mode, hold, uncalibrated: see ``demur.serve.options``.
+        mode, hold, uncalibrated: see ``demur.serve.hosted``.
         dtype, device: as ``demur.load`` takes them.
         replicas: number of replicas.
         cores, gpus: per replica.
-        rows, queue, seconds: see ``demur.serve.options``; per replica.
+        rows, queue, seconds: see ``demur.serve.hosted``; per replica.
         keys: file of API keys, readable on every machine; ``DEMUR_API_KEYS`` adds to it.
         keyless: serve without keys to anyone who can reach the address.
     """

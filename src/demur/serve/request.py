@@ -10,8 +10,8 @@ from typing import Any
 
 from demur.errors import InputError
 from demur.sampling.noise import row_seed
+from demur.serve.hosted import DRAWN, HostedModel
 from demur.serve.http_errors import HTTPError
-from demur.serve.options import DRAWN, HostedModel
 from demur.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
 from demur.serve.sequence import Event, ServedSequence
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from time import monotonic, perf_counter
 from typing import final
 
+from demur.serve.hosted import HostedModel
 from demur.serve.moderation import Moderator
-from demur.serve.options import HostedModel
 from demur.serve.running_batch import BatchOutput, RunningBatch, new_batch
 from demur.serve.sequence import (
     Detokenizer,

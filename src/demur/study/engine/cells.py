@@ -162,7 +162,8 @@ class CellOutcome:
         Raises:
             ValueError: the data are not such a result.
         """
-        found: Result = _adapter(_result_type(kind)).validate_python(self.value)
+        result: Hashable = _result_type(kind)
+        found: Result = _adapter(result).validate_python(self.value)
         return found
 
 
@@ -214,5 +215,6 @@ def _result_type(kind: type[Cell[Any]]) -> Any:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(result: Hashable) -> TypeAdapter[Any]:
+    kind: Any = result
     return TypeAdapter(kind)

@@ -20,12 +20,12 @@ from demur.study.work.guards import DelayCell, SurrogateCell
 from demur.study.work.scenes import ReplayCell
 from demur.study.work.scores import ScoresCell, SetScores
 from demur.study.work.suffix_attack import SuffixAttackCell
-from demur.study.work.traces import RunCell
+from demur.study.work.traces import TraceCell
 from demur.study.work.verdicts import Verdicts, VerdictsCell
 
 #: Kinds of cells that the report reads.
 KINDS: tuple[type[Cell[Any]], ...] = (
-    RunCell,
+    TraceCell,
     VerdictsCell,
     ScoresCell,
     DelayCell,
@@ -148,7 +148,7 @@ def _evidence(
         name=arm.name,
         model=arm.model,
         group=arm.group,
-        fingerprint=next(one.result.fingerprint for one in of(RunCell) if one.result is not None),
+        fingerprint=next(one.result.fingerprint for one in of(TraceCell) if one.result is not None),
         rows=_joined([found for _, found in there], judges),
         sets={name: len(found.ids) for name, found in there},
     )

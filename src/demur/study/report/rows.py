@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -54,7 +54,7 @@ def with_failed_arms(
     table: Table,
     results: Results,
     *,
-    groups: Collection[ArmGroup] = ("main",),
+    groups: tuple[ArmGroup, ...] = ("main",),
     wanted: Callable[[Arm], bool] = lambda arm: True,
 ) -> Table:
     """The table, whose first column names arms, with a row for each arm and each set that failed.
