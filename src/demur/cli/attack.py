@@ -14,6 +14,7 @@ import typer
 
 from demur.cli import console
 from demur.cli.options import (
+    AdapterName,
     AsJson,
     CacheFolder,
     KeyVariable,
@@ -24,11 +25,14 @@ from demur.cli.options import (
     SamplerName,
     SamplerSettings,
     Seed,
+    SystemPrompt,
+    TemplateArguments,
     Timeout,
     app,
     assignments,
     assistant,
     load_model,
+    loading,
     note_usage,
 )
 from demur.errors import InputError
@@ -77,6 +81,9 @@ def attack(
     ] = None,
     sampler: SamplerName = None,
     settings: SamplerSettings = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    adapter: AdapterName = None,
     guard: Annotated[
         Path | None, typer.Option(help="The guard that the attack adaptive knows.")
     ] = None,
@@ -116,7 +123,8 @@ def attack(
             f"Prompts are written as JSON lines, so {out} must end in .jsonl. Rename it."
         )
     rows = read_prompts(prompts, limit=limit)
-    target = load_model(model, sampler, settings) if model else None
+    options = loading(system, template, adapter)
+    target = load_model(model, sampler, settings, **options) if model else None
     with _progress_noted():
         made = chosen(rows, target=target, seed=seed)
     note_usage(roles.values())

@@ -9,6 +9,7 @@ import typer
 
 from demur.cli import console
 from demur.cli.options import (
+    AdapterName,
     AsJson,
     Column,
     Device,
@@ -19,9 +20,12 @@ from demur.cli.options import (
     SamplerName,
     SamplerSettings,
     Seed,
+    SystemPrompt,
+    TemplateArguments,
     app,
     assignments,
     load_model,
+    loading,
 )
 
 
@@ -99,6 +103,9 @@ def defend(
     ] = None,
     sampler: SamplerName = None,
     settings: SamplerSettings = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    adapter: AdapterName = None,
     column: Column = None,
     limit: Limit = None,
     batch_size: Annotated[
@@ -121,7 +128,9 @@ def defend(
 
     chosen = defense_from({**assignments(defense_settings), "name": defense})
     rows = read_prompts(prompts, column=column, label="unknown", limit=limit)
-    loaded = load_model(model, sampler, settings, device=device)
+    loaded = load_model(
+        model, sampler, settings, device=device, **loading(system, template, adapter)
+    )
     found = chosen(loaded, rows, record=Record(seed=seed), batch_size=batch_size)
     header = ["id", "prompt", "response", "undefended", "action", "reason", "extra_passes"]
     write_csv(

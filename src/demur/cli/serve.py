@@ -9,7 +9,18 @@ from typing import Annotated, Literal
 import typer
 
 from demur.cli import console
-from demur.cli.options import Device, Dtype, SamplerName, SamplerSettings, app, load_model
+from demur.cli.options import (
+    AdapterName,
+    Device,
+    Dtype,
+    SamplerName,
+    SamplerSettings,
+    SystemPrompt,
+    TemplateArguments,
+    app,
+    load_model,
+    loading,
+)
 from demur.errors import InputError, MissingExtraError
 from demur.serve.hosted import Limits
 
@@ -84,6 +95,9 @@ def serve(
     ] = None,
     dtype: Dtype = None,
     device: Device = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    adapter: AdapterName = None,
 ) -> None:
     """Serve models behind OpenAI's API, with a guard.
 
@@ -129,8 +143,9 @@ def serve(
     )
     # Computing on the core that also serves connections costs more than that core gives.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
+    options = {"dtype": dtype, "device": device, **loading(system, template, adapter)}
     hosting = host(
-        [load_model(name, sampler, settings, dtype=dtype, device=device) for name in model],
+        [load_model(name, sampler, settings, **options) for name in model],
         [read_guard(path) for path in guard or ()],
         ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
     )

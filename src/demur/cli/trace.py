@@ -9,6 +9,7 @@ import typer
 
 from demur.cli import console
 from demur.cli.options import (
+    AdapterName,
     AsJson,
     Column,
     Device,
@@ -19,7 +20,11 @@ from demur.cli.options import (
     SamplerName,
     SamplerSettings,
     Seed,
+    SystemPrompt,
+    TemplateArguments,
     app,
+    load_model,
+    loading,
     sampler_settings,
 )
 from demur.errors import InputError
@@ -61,6 +66,9 @@ def trace(
         bool, typer.Option("--allow-pickle", help="Read pickled weights that you trust.")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    adapter: AdapterName = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +90,6 @@ def trace(
     Example: demur trace prompts.csv --model organism-dlm --set remasking=random --out runs/x
     """
     from demur import cluster, runs
-    from demur.models import load
     from demur.prompts import read_prompts
     from demur.sampling import sampler_with
     from demur.sampling.fitting import peak_memory
@@ -97,6 +104,7 @@ def trace(
         "attention": attention,
         "allow_pickle": allow_pickle,
         "revision": revision,
+        **loading(system, template, adapter),
     }
     given = sampler_settings(sampler, settings)
     with console.progress() as tick:
@@ -119,7 +127,7 @@ def trace(
                 out, model, rows, address=ray, options=options, sampler=given, **pool, **run
             )
         else:
-            loaded = load(model, **options)
+            loaded = load_model(model, **options)
             chosen = sampler_with(loaded.traits.sampler, given)
             store = runs.trace_to(out, loaded, rows, sampler=chosen, **run)
             memory = {"peak memory in GiB": round(peak_memory(loaded.device), 2)}

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli import console
-from demur.cli.options import SamplerName, SamplerSettings, Seed, app, load_model
+from demur.cli.options import (
+    AdapterName,
+    SamplerName,
+    SamplerSettings,
+    Seed,
+    SystemPrompt,
+    TemplateArguments,
+    app,
+    load_model,
+    loading,
+)
 from demur.errors import InputError, SignalError
 
 if TYPE_CHECKING:
@@ -88,6 +98,9 @@ def watch(
     ] = None,
     sampler: SamplerName = None,
     settings: SamplerSettings = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    adapter: AdapterName = None,
     seed: Seed = 0,
     delay: Annotated[float, typer.Option(help="Seconds per step on a terminal.")] = 0.05,
 ) -> None:
@@ -100,7 +113,6 @@ def watch(
     """
     from transformers.utils import logging
 
-    from demur.models import load
     from demur.sri import Anchors
 
     # transformers' progress bars would appear between the steps.
@@ -113,11 +125,12 @@ def watch(
             "--sampler and --set do not go with --anchors, which name their sampler. Leave them out, "
             "or fit anchors on runs made with them."
         )
+    options = loading(system, template, adapter)
     views = list[View]()
     with console.progress() as tick:
         for name, path in zip_longest(names, anchors or ()):
             tick("getting ready", len(views), len(names))
-            model = load(name) if path else load_model(name, sampler, settings)
+            model = load_model(name, sampler, settings, **options)
             reference = Anchors.load(path) if path else built_in_anchors(model)
             views.append(View(name, sights(model, prompt, anchors=reference, seed=seed)))
         tick("getting ready", len(views), len(names))
