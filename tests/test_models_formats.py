@@ -53,11 +53,11 @@ def save_gguf(file: Path, folder: Path, *, kind: str = "llama", quantized: bool 
     writer.add_string("general.base_model.0.repo_url", "https://huggingface.co/house/tiny-llama")
     special = ["<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>", "<|user|>", "<|assistant|>"]
     letters = [*string.ascii_lowercase, *string.digits, *string.ascii_uppercase[::-1]]
-    tokens = [*special, "Ġ", "w1", *letters][: config["vocab_size"]]
+    tokens = [*special, "Ġ", "w1", "w2", *letters][: config["vocab_size"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([3] * len(special) + [1] * (len(tokens) - len(special)))
-    writer.add_token_merges(["w 1"])
+    writer.add_token_merges(["w 1", "w 2"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(0)
@@ -207,12 +207,13 @@ def lora(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*", "ignore::UserWarning:peft.*")
 @pytest.mark.parametrize("saved", [[], ["lm_head", "embed_tokens"]])
 def test_an_adapter_gives_peft_s_own_numbers(saved: list[str], base: Path, tmp_path: Path) -> None:
-    from peft import PeftModel
+    peft = need("peft")
     from transformers import AutoModelForCausalLM
 
     folder = save_lora(tmp_path / "lora", base, modules_to_save=saved or None)
     model = demur.load(folder)
-    whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+    net = AutoModelForCausalLM.from_pretrained(base)
+    whole = peft.PeftModel.from_pretrained(net, folder).eval()
     ids = model.encode([Prompt(TEXT)]).ids
     found = model.logits(model.states(ids, None)["last"])
     assert not torch.allclose(found, demur.load(base).net(ids).logits, atol=1e-2)

@@ -53,7 +53,7 @@ def phi(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
             "Phi3",
             max_position_embeddings=128,
             original_max_position_embeddings=32,
-            rope_scaling={"type": "longrope", "rope_type": "longrope", **factors},
+            rope_scaling={"type": "longrope", **factors},
         )
     )
 

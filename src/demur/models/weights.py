@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +23,6 @@ from demur.models.formats import (
     sentence,
     unreadable_gguf,
 )
-
-#: transformers applies an adapter that lies beside the weights; it finds none in a folder of this name.
-_NO_ADAPTER = {"subfolder": "no-adapter"}
 
 
 def load_native(
@@ -57,9 +56,9 @@ def load_native(
         options.setdefault("config", _gguf_config(checkpoint))
     check_index(checkpoint)
     try:
-        with quiet(checkpoint.gguf):
+        with quiet(checkpoint.gguf), without_adapter(checkpoint.location) as read_from:
             net, info = auto_class.from_pretrained(
-                None if "state_dict" in options else checkpoint.location,
+                None if "state_dict" in options else read_from,
                 revision=checkpoint.hub_revision,
                 dtype=checkpoint.dtype,
                 device_map=device_map,
@@ -69,7 +68,8 @@ def load_native(
                 output_loading_info=True,
                 # A wrong shape is reported below with its tensor's name instead.
                 ignore_mismatched_sizes=True,
-                adapter_kwargs=dict(_NO_ADAPTER),
+                # No adapter is in a folder of this name, so transformers applies none.
+                adapter_kwargs={"subfolder": "no-adapter"},
                 **options,
             )
     except Exception as error:
@@ -78,6 +78,8 @@ def load_native(
         said = unreadable(location, checkpoint.name, error, allow_pickle=checkpoint.allow_pickle)
         raise ModelError(said) from error
     check_complete(checkpoint, info, published)
+    if "state_dict" not in options:
+        net.name_or_path = net.config._name_or_path = checkpoint.location
     if checkpoint.gguf and hasattr(net.config, "quantization_config"):
         del net.config.quantization_config  # the tensors are ordinary ones by now
     if checkpoint.adapter:
@@ -85,6 +87,23 @@ def load_native(
     if device_map is None and checkpoint.device:
         net = _put(net, checkpoint.device)
     return net.eval()
+
+
+@contextmanager
+def without_adapter(location: str) -> Iterator[str]:
+    """The folder, or one of links to its files if an adapter is among them.
+
+    With peft installed, transformers would apply that adapter unasked.
+    """
+    folder = Path(location)
+    if not (folder / "adapter_config.json").is_file():
+        yield location
+        return
+    with TemporaryDirectory() as links:
+        for file in folder.iterdir():
+            if not file.name.startswith("adapter_"):
+                (Path(links) / file.name).symlink_to(file.resolve())
+        yield links
 
 
 def _put(net: Any, device: str) -> Any:
