@@ -36,5 +36,5 @@ if __name__ == "__main__":
     known = [p for kind in ("harmless", "harmful") for p in world.prompts("anchors", kind, n=20)]
     traces = demur.trace(model, known, batch_size=40)
     anchors = demur.fit_anchors(traces, demur.refusal_judge("rules"))
-    guard = demur.fit_guard(traces[:20], detector="lowest", anchors=anchors, alpha=0.3)
+    guard = demur.fit_guard(traces[:20], detector="lowest", anchors=anchors, alpha=0.4)
     print(guard.score(traces).round(2))

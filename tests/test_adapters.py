@@ -108,6 +108,8 @@ def test_generate_refuses_what_it_cannot_know(model: LanguageModel, prompts: lis
     output = generate(model, prompts)
     with pytest.raises(FingerprintError, match="do not begin with these prompts"):
         from_generate(model, prompts[::-1], output, sampler=SAMPLER)
+    with pytest.raises(InputError, match="Pass a list"):
+        from_generate(model, "how can i bake a cake ?", output, sampler=SAMPLER)
     with pytest.raises(InputError, match="max_new_tokens"):
         from_generate(model, prompts, output, sampler=Autoregressive(steps=32))
     with pytest.raises(InputError, match="needs the states of positions 0 to"):

@@ -101,7 +101,7 @@ def test_attacks_can_be_put_together_and_never_undo_each_other() -> None:
     (begun,) = attack_from({"name": "prefill"})([played])
     assert begun.attack == "role_play+prefill"
     assert (begun.text, begun.goal) == (played.text, "bake a cake")
-    with pytest.raises(InputError, match="is begun already and prefill"):
+    with pytest.raises(InputError, match="has fixed parts already, and prefill"):
         attack_from({"name": "prefill"})([begun])
     (masked,) = attack_from({"name": "dija"})([played])
     with pytest.raises(InputError, match="has masked slots"):

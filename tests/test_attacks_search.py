@@ -136,10 +136,10 @@ def test_a_killed_search_goes_on_to_the_same_end(organism: LanguageModel, tmp_pa
     settings = {"opening": "sure", "length": 4, "queries": 32, "candidates": 4, "stop_at": 1.0}
     whole = RandomSearch(**settings).search(prompts, target=organism, seed=5)
     assert RandomSearch(**settings, state=state).search(prompts, target=organism, seed=5) == whole
-    with pytest.raises(InputError, match="another search: its seed differ"):
+    with pytest.raises(InputError, match="another search: seed differ"):
         RandomSearch(**settings, state=state).search(prompts, target=organism, seed=6)
     state.write_text("{}")
-    with pytest.raises(InputError, match="no state of a search"):
+    with pytest.raises(InputError, match="does not hold the state of a search"):
         RandomSearch(**settings, state=state).search(prompts, target=organism, seed=5)
 
 

@@ -190,6 +190,25 @@ def test_pooling_over_masks_is_refused(tiny_ar: LanguageModel) -> None:
         trace_batch(tiny_ar, PROMPTS, record=Record(pooling="response"))
 
 
+def test_dropped_rows_cost_no_pass_and_change_no_other(ending_ar: LanguageModel) -> None:
+    model, record = endless(ending_ar), Record(pooling="running")
+    sampler, noise = Autoregressive(steps=6), RowNoise.seeded([0] * 4)
+    whole = list(sampler.run(model, model.encode(PROMPTS), record, noise))
+    rows: list[int] = []
+    hook = model.net.model.norm.register_forward_hook(
+        lambda module, inputs, output: rows.append(len(output))
+    )
+    stream = sampler.run(model, model.encode(PROMPTS), record, RowNoise.seeded([0] * 4))
+    steps = [next(stream), next(stream)]
+    stream.drop([0, 2])
+    steps += stream
+    hook.remove()
+    assert rows == [4, 4, 2, 2, 2, 2]
+    assert not steps[-1].running[[0, 2]].any()
+    assert torch.equal(steps[-1].tokens[[1, 3]], whole[-1].tokens[[1, 3]])
+    assert torch.equal(steps[-1].tokens[[0, 2]], steps[1].tokens[[0, 2]])
+
+
 def test_stopping_the_stream_stops_the_work(tiny_ar: LanguageModel) -> None:
     passes: list[int] = []
     hook = tiny_ar.net.model.norm.register_forward_hook(lambda *_: passes.append(1))

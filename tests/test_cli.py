@@ -11,6 +11,7 @@ import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 from unittest import mock
 
 import pytest
@@ -111,6 +112,34 @@ def test_version(tmp_path: Path) -> None:
     from demur import __version__
 
     assert demur("--version", cwd=tmp_path).stdout == f"demur {__version__}\n"
+
+
+def test_choices_are_those_of_the_library() -> None:
+    from demur.cli.guard import guard_fit
+    from demur.cli.organism import organism_train
+    from demur.cli.serve import serve
+    from demur.cli.trace import trace
+    from demur.guard import ThresholdMethod
+    from demur.organism.train import RECIPES
+    from demur.serve.hosted import GuardMode, Uncalibrated
+    from demur.types import Label
+
+    for function, name, known in (
+        (trace, "label", get_args(Label)),
+        (guard_fit, "method", get_args(ThresholdMethod)),
+        (serve, "mode", get_args(GuardMode)),
+        (serve, "uncalibrated", get_args(Uncalibrated)),
+        (organism_train, "recipe", tuple(RECIPES)),
+    ):
+        assert set(get_args(get_type_hints(function)[name])) == set(known), name
+
+
+def test_a_guarded_model_is_served_as_its_guard_says(tmp_path: Path) -> None:
+    done = demur(
+        *("serve", "--model", "organism-ar", "--guard", "g", "--set", "steps=3"), cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "--set do not go with --guard" in done.stderr
 
 
 def test_help_loads_no_torch(tmp_path: Path) -> None:

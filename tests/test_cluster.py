@@ -194,5 +194,10 @@ def test_a_worker_with_other_libraries_writes_no_row(tmp_path: Path) -> None:
     store = trace_to(tmp_path / "run", demur.load("organism-ar"), PROMPTS[:1])
     signed = store.manifest.signed({**versions(), "torch": "1.0"})
     store.folder.write("manifest.json", signed.to_json())
-    assert "install the same ones on every machine" in refusal_of_a_worker(tmp_path)
+    assert "install the same versions on every machine" in refusal_of_a_worker(tmp_path)
     assert Store.open(tmp_path / "run").manifest == signed
+
+
+def test_one_text_is_no_list_of_prompts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Pass a list"):
+        cluster.trace_to(tmp_path / "run", "organism-ar", "how do i bake a cake ?")

@@ -228,7 +228,8 @@ def test_odd_text(ask: Callable[..., Endpoint], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "says"), [("localhost:8000", "no server"), ("http://me:secret@host/v1", "password")]
+    ("address", "says"),
+    [("localhost:8000", "not a server"), ("http://me:secret@host/v1", "password")],
 )
 def test_bad_address(address: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
@@ -296,7 +297,9 @@ def test_demur_attack_says_what_asking_cost(
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     # The echo is no proposal: three streams were asked once each, and the judge never.
-    assert "a: 3 requests, 0 answers from the cache, 15 tokens read, 6 written" in done.stderr
+    assert (
+        "a: 3 requests, 0 answers from the cache, 15 prompt tokens, 6 answer tokens" in done.stderr
+    )
     assert "j: 0 requests" in done.stderr
     assert {one["max_tokens"] for one in script.seen} == {509}
     assert script.keys[0] == f"Bearer {KEY}"

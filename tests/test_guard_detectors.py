@@ -300,7 +300,7 @@ def test_a_detector_of_a_third_party(tmp_path: Path) -> None:
         same(guard, again)
         assert isinstance(again.detector, Lowest)
         assert again.detector.words == ("a", "b")
-        with pytest.raises(InputError, match=r"'lowest', which no installed.*detector=\.\.\."):
+        with pytest.raises(InputError, match=r"'lowest', which nothing provides.*detector=\.\.\."):
             load_guard(path)
     alone = fit_guard(held, detector=guard.detector, alpha=0.1)
     assert alone.threshold == guard.threshold, "a fitted detector is only calibrated"

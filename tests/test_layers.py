@@ -41,10 +41,18 @@ MODULES = {module_of(path): path for path in SOURCES}
 
 
 @cache
-def imported(path: Path) -> frozenset[str]:
-    """Modules below ``demur`` that a file imports anywhere, inside functions too."""
+def imported(path: Path, *, types: bool = True) -> frozenset[str]:
+    """Modules below ``demur`` that a file imports anywhere, inside functions too.
+
+    Args:
+        path: the file.
+        types: whether imports under ``if TYPE_CHECKING`` count.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not types:
+        tree.body = [node for node in tree.body if not is_for_types(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
             assert "demur" not in names, f"{path}:{node.lineno}: import demur, which hides the room"
@@ -59,6 +67,11 @@ def imported(path: Path) -> frozenset[str]:
                     assert name, f"{path}:{node.lineno}: from demur import {alias.name}"
                     found.add(name)
     return frozenset(found)
+
+
+def is_for_types(node: ast.stmt) -> bool:
+    """Whether this is an ``if TYPE_CHECKING`` block."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def test_every_room_has_a_floor() -> None:
@@ -77,7 +90,7 @@ def test_imports_go_down(path: Path) -> None:
 
 
 def test_no_circle() -> None:
-    """Also inside a room; the module of a package imports its parts, so parts do not import it."""
+    """At run time, inside rooms too. A package imports its parts, so the parts do not import it."""
     seen: dict[str, bool] = {}  # True while on the path from the start
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -85,7 +98,7 @@ def test_no_circle() -> None:
         if name in seen:
             return
         seen[name] = True
-        for other in sorted(imported(MODULES[name])):
+        for other in sorted(imported(MODULES[name], types=False)):
             if other in MODULES and other != name:
                 visit(other, (*trail, name))
         seen[name] = False

@@ -417,3 +417,30 @@ def test_padding_written_as_masks_and_a_mask_at_the_beginning(
             assert torch.equal(a.draft[row], b.draft[0])
             assert torch.equal(a.prompt[row, longest - len(prompt) :], b.prompt[0])
             torch.testing.assert_close(a.phi["last"][row], b.phi["last"][0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+def test_forward_passes_can_be_run_from_outside(tiny_dlm: LanguageModel, guidance: float) -> None:
+    """``next_pass`` and ``advance`` give the same steps as iterating, and two passes with guidance."""
+    sampler = Masked(steps=4, gen_length=8, block_length=4, cfg_scale=guidance)
+    wanted = steps_of(tiny_dlm, PROMPTS, sampler)
+    noise = RowNoise.of(0, [p.id for p in PROMPTS])
+    record = Record(layers=("last", "first"), pooling="response")
+    generation = sampler.run(tiny_dlm, tiny_dlm.encode(PROMPTS), record, noise)
+    found: list[Step] = []
+    with torch.inference_mode():
+        while asked := generation.next_pass():
+            states = tiny_dlm.states(asked.tokens, asked.attention, layers=asked.layers)
+            step = generation.advance(states)
+            if guidance and step is None:
+                again = generation.next_pass()
+                assert again is not None
+                assert again.layers == ("last",)
+                states = tiny_dlm.states(again.tokens, again.attention, layers=again.layers)
+                step = generation.advance(states)
+            assert step is not None
+            found.append(step)
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.phi["first"], other.phi["first"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import demur
 from commanded import Desk
 from demur import plugins
 from demur.detectors import known_detectors
-from demur.errors import InputError
+from demur.errors import InputError, ModelError
 from demur.judges import JUDGES, find_judge, refusal_judge
 from demur.models import FAMILIES
 from demur.sampling import SAMPLERS, sampler_from
@@ -191,6 +192,32 @@ def test_registered_values_are_found_on_every_axis(monkeypatch: pytest.MonkeyPat
     assert demur.load("scaled").name == "scaled"
     with pytest.raises(InputError, match=r"Unknown sampler 'sentence'. Did you mean 'sentences'"):
         sampler_from({"name": "sentence"})
+
+
+def test_a_network_in_memory_is_a_model() -> None:
+    known = demur.load("organism-ar-small")
+    model = demur.load(known.net, tokenizer=known.tokenizer)
+    question = ["how can i bake a cake ?"]
+    assert demur.trace(model, question).responses == demur.trace(known, question).responses
+    again = demur.load(copy.deepcopy(known.net), tokenizer=known.tokenizer)
+    assert again.revision == model.revision
+    changed = copy.deepcopy(known.net)
+    changed.lm_head.weight.data[0, 0] += 1
+    assert demur.load(changed, tokenizer=known.tokenizer).revision != model.revision
+    bare = copy.deepcopy(known.tokenizer)
+    bare.chat_template = None
+    for call, said in (
+        (lambda: demur.load(known.net), "came without a tokenizer"),
+        (lambda: demur.load(known.net, tokenizer=bare), "no chat template"),
+        (lambda: demur.load(known.net.model, tokenizer=bare), "no causal language model"),
+        (lambda: demur.load(3), "no causal language model"),
+        (lambda: demur.load(demur.load("organism-dlm").net), "no causal language model"),
+        (lambda: demur.load(known.net, tokenizer=bare, device="cpu"), "no chat template"),
+        (lambda: demur.load(known.net, tokenizer=known.tokenizer, dtype="float16"), "dtype"),
+        (lambda: demur.load("organism-ar", tokenizer=bare), "Leave tokenizer out"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            call()
 
 
 def test_every_axis_is_read_by_its_room() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from demur.serve.running_batch import (
     ContinuousBatch,
     GroupedBatch,
     RunningBatch,
+    new_batch,
 )
 from demur.serve.sequence import ServedSequence
 from demur.types import Prompt, Record
@@ -135,15 +137,59 @@ def test_a_row_of_nan_leaves_nothing_behind(tiny_ar: LanguageModel) -> None:
         assert torch.allclose(torch.stack(states[job]), torch.stack(phi[job]), atol=1e-4)
 
 
-def test_rolling_equals_the_sampler(tiny_ar: LanguageModel) -> None:
-    sampler = Autoregressive(steps=30)
+@pytest.mark.parametrize("pooling", ["running", "generated", "content"])
+def test_rolling_equals_the_sampler(tiny_ar: LanguageModel, pooling: str) -> None:
+    sampler, record = Autoregressive(steps=30), Record(pooling=pooling)
     jobs = [a_job(tiny_ar, text, sampler) for text in TEXTS]
-    tokens, states = driven(continuous(tiny_ar, 64), jobs, when=lambda i: 2 * i)
-    for job, trace in zip(jobs, demur.trace(tiny_ar, TEXTS, sampler=sampler), strict=True):
+    batch = ContinuousBatch(tiny_ar, TokenBatch(tiny_ar, record, rows=64), rows=64)
+    tokens, states = driven(batch, jobs, when=lambda i: 2 * i)
+    traces = demur.trace(tiny_ar, TEXTS, sampler=sampler, record=record)
+    for job, trace in zip(jobs, traces, strict=True):
         assert tokens[job] == trace.response_ids.tolist()
         assert torch.allclose(
             torch.stack(states[job]), torch.from_numpy(trace.phi["last"]), atol=1e-4
         )
+
+
+@pytest.mark.skipif(
+    version("transformers") < "5", reason="these layers had a cache class of their own"
+)
+def test_layers_that_keep_a_state_are_generated_and_served(tiny_ar: LanguageModel) -> None:
+    """Rows of such models cannot join others; they start together, offline and in the server."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(1)
+    config = Lfm2Config(
+        vocab_size=len(tiny_ar.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention"],
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    traits = replace(tiny_ar.traits, end_ids=tuple(range(2, 50, 6)))
+    model = replace(tiny_ar, net=Lfm2ForCausalLM(config).eval(), traits=traits)
+    sampler = Autoregressive(steps=20)
+    jobs = [a_job(model, text, sampler) for text in TEXTS[:6]]
+    batch = new_batch(model, sampler, Record(pooling="running"), rows=8)
+    assert isinstance(batch, GroupedBatch)
+    tokens, _ = driven(batch, jobs, when=lambda i: i // 3)
+    for job, trace in zip(jobs, demur.trace(model, TEXTS[:6], sampler=sampler), strict=True):
+        alone = model.net.generate(
+            torch.tensor([job.prompt]),
+            attention_mask=torch.ones(1, len(job.prompt), dtype=torch.long),
+            max_new_tokens=20,
+            do_sample=False,
+            eos_token_id=list(model.traits.end_ids),
+            pad_token_id=0,
+        )
+        assert tokens[job] == trace.response_ids.tolist() == alone[0, len(job.prompt) :].tolist()
 
 
 def test_sliding_windows_hold_in_a_rolling_batch(tmp_path: Any) -> None:

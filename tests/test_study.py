@@ -21,8 +21,8 @@ from demur.errors import StoreError
 from demur.models import load
 from demur.sampling import sampler_from
 from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
-from demur.study.engine.folder import CellFolder, Workspace, costs
 from demur.study.engine.runner import run_cells
+from demur.study.engine.workspace import CellFolder, Workspace, costs
 from demur.study.plan.arms import Arm, arms_of, locate_all
 from demur.study.plan.prompt_sets import StudySet
 from demur.study.plan.spec_file import read_study

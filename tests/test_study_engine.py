@@ -26,9 +26,9 @@ from demur.generation import trace
 from demur.models.checkpoint import find
 from demur.sampling import sampler_from
 from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
-from demur.study.engine.folder import CellFolder, Workspace, costs
 from demur.study.engine.provenance import together
 from demur.study.engine.runner import run_cells, run_in_processes
+from demur.study.engine.workspace import CellFolder, Workspace, costs
 from demur.study.plan.arms import locate_all
 from demur.study.plan.prompt_sets import missing_files, one_a_goal, prompt_sets
 from demur.study.plan.spec_file import read_study
@@ -294,7 +294,7 @@ def test_what_cells_were_made_with_is_told_together(made: Path) -> None:
 
 
 def test_searches_begin_with_the_prompt_as_it_is(made: Path) -> None:
-    sent = next(v["attempts"] for v in values(made / "out").values() if "attempts" in v)
+    sent = next(v["attempts"] for v in values(made / "out").values() if v and "attempts" in v)
     assert [one["goal"] for one in sent if one["queries"] == 0] == [0, 1]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
+import demur.study
 from demur.errors import InputError
 from demur.study.plan.prompt_sets import prompt_sets
 from demur.study.plan.spec import Judges, Study
@@ -102,3 +104,14 @@ def test_how_a_server_is_reached_makes_no_result_stale() -> None:
     other = plain.model_copy(update={"cache": "answers", "timeout": 5.0, "concurrency": 2})
     assert plain.inputs == other.inputs
     assert plain.inputs != plain.model_copy(update={"model": "n"}).inputs
+
+
+def test_packages_of_a_study_import_only_those_before_them() -> None:
+    order = ("plan", "engine", "work", "report")
+    root = Path(demur.study.__file__).parent
+    for place, package in enumerate(order):
+        for path in (root / package).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("demur.study"):
+                    imported = str(node.module).split(".")[2]
+                    assert imported in order[: place + 1], f"{path} imports {node.module}"

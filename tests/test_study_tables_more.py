@@ -15,7 +15,7 @@ from demur.metrics import Estimate
 from demur.study.engine.cells import CellOutcome
 from demur.study.plan.arms import Arm, ArmGroup
 from demur.study.plan.spec_file import read_study
-from demur.study.report import detection, protection, rates, recovery, rows, samplers
+from demur.study.report import detection, extra_rows, protection, rates, samplers
 from demur.study.report.evidence import FEWEST, IMPOSSIBLE, Evidence
 from demur.study.report.results import Measured, Results, read_results
 from demur.study.run import failures, run_study
@@ -49,18 +49,18 @@ def column(table: Table, name: str, first: str) -> list[Value]:
 
 
 def test_recovery_counts_drafts_that_were_taken_back() -> None:
-    table = recovery.recovery_table(results(evidence()))
+    table = rates.recovery_table(results(evidence()))
     entered = BROKEN.n + REVISED.n
     assert column(table, "generations with a harmful draft", "toy") == [entered]
     assert value(column(table, "HRR", "toy")[0]) == pytest.approx(REVISED.n / entered)
-    assert column(table, "HRR", f"Dream{rows.MARK}") == [0.96]
+    assert column(table, "HRR", f"Dream{extra_rows.MARK}") == [0.96]
 
 
 def test_few_successes_are_no_figure() -> None:
     few = evidence(kinds=(*HARMLESS, replace(BROKEN, n=9), replace(ATTACKED[0], n=20)))
     few = scored(few, {"sri": scores("sri", perfect(few))})
     of = results(few)
-    assert column(recovery.recovery_table(of), "HRR", "toy") == [TOO_FEW]
+    assert column(rates.recovery_table(of), "HRR", "toy") == [TOO_FEW]
     assert column(detection.detection_table(of), "AUROC", "toy") == [TOO_FEW]
     assert column(detection.detectors_table(of), "mean AUROC", "sri") == [TOO_FEW]
 
@@ -74,7 +74,7 @@ def test_detectors_are_summed_up_over_models() -> None:
     table = detection.detectors_table(results(*arms))
     assert column(table, "mean AUROC", "sri") == [0.75]
     assert column(table, "standard deviation", "sri")[0] == pytest.approx(np.std([1, 0.5], ddof=1))
-    assert column(table, "mean AUROC", f"sri{rows.MARK}") == [0.920]
+    assert column(table, "mean AUROC", f"sri{extra_rows.MARK}") == [0.920]
     table = detection.detection_table(results(*arms))
     assert [value(cell) for cell in column(table, "AUROC", "two")] == [0.5]
 
@@ -253,9 +253,9 @@ def test_the_continuum_is_drawn_in_its_order() -> None:
 
 def test_figures_show_each_outcome() -> None:
     one = evidence()
-    shown = {str(row[0]) for row in recovery.trajectory_figure(one).data.rows}
+    shown = {str(row[0]) for row in rates.trajectory_figure(one).data.rows}
     assert {"harmless, answered", "harmful, refused", "jailbreak succeeded"} <= shown
-    assert {str(row[0]) for row in recovery.plane_figure(one).data.rows} <= shown
+    assert {str(row[0]) for row in rates.plane_figure(one).data.rows} <= shown
     steps = rates.dynamics_figure(one).data.rows
     harmful = [value(row[2]) for row in steps if row[0] == "harmful draft"]
     assert harmful[-1] == pytest.approx(BROKEN.n / 63)
@@ -263,18 +263,18 @@ def test_figures_show_each_outcome() -> None:
 
 def test_recovery_is_drawn_by_model_and_by_sampler() -> None:
     of = results(*pair())
-    assert {row[0] for row in recovery.models_figure(of).data.rows} == {"m"}
-    both = recovery.samplers_figure(of)
+    assert {row[0] for row in rates.models_figure(of).data.rows} == {"m"}
+    both = samplers.samplers_figure(of)
     assert both is not None
     assert {row[0] for row in both.data.rows} == {"m", "m, AR order"}
-    assert recovery.samplers_figure(results(evidence())) is None
+    assert samplers.samplers_figure(results(evidence())) is None
 
 
 def test_what_failed_stands_where_its_figures_would() -> None:
     one = replace(evidence(), failed={"sri": "SignalError: no refusals"})
     of = results(scored(one, {"length": scores("length", perfect(one))}))
     of = lost(of, "gone", "main")
-    table = recovery.recovery_table(of)
+    table = rates.recovery_table(of)
     assert "no weights" in str(column(table, table.columns[1], "gone")[0])
 
 
@@ -296,7 +296,7 @@ def test_failed_samplers_keep_their_rows() -> None:
     of = results(*pair())
     order = {"block_length": 1}
     tables: dict[ArmGroup, list[Any]] = {
-        "variant": [samplers.same_weights_table, recovery.recovery_table],
+        "variant": [samplers.same_weights_table, rates.recovery_table],
         "continuum": [samplers.causality_table],
     }
     for group, shown in tables.items():
@@ -335,7 +335,7 @@ def test_failures_are_grouped_by_their_cause() -> None:
         broken("verdicts", "needs traces of AR, x, which failed: ModelError: no weights"),
         broken("defense", "InputError: other"),
     )
-    table = rows.failures_table(results(evidence(), failures=found))
+    table = extra_rows.failures_table(results(evidence(), failures=found))
     assert table is not None
     assert [tuple(row[:3]) for row in table.rows] == [
         ("ModelError: no weights", "AR", 2),
@@ -366,7 +366,7 @@ def test_one_step_leaves_nothing_to_recover_from() -> None:
 def test_internal_recovery_is_parted_by_the_response() -> None:
     turned = replace(BROKEN, sigma=0.9, ends=0.1)
     one = evidence(kinds=(*HARMLESS, turned, REVISED, Kind("harmful", "flip", sigma=0.9)))
-    rows = {row[1]: row for row in recovery.internal_table(results(one)).rows}
+    rows = {row[1]: row for row in rates.internal_table(results(one)).rows}
     assert {end: row[2] for end, row in rows.items()} == {
         "succeeded": 20,
         "refused": 22,
@@ -385,7 +385,7 @@ def test_samplers_are_compared_on_the_prompts_they_share() -> None:
     rows = samplers.remasking_table(of).rows
     assert [row[0] for row in rows] == ["m, greedy", "m, greedy", "m, AR order", "m, AR order"]
     assert len({row[2] for row in rows}) == 1
-    figure = recovery.samplers_figure(of)
+    figure = samplers.samplers_figure(of)
     assert figure is not None
     assert len({cell.n for *_, cell in figure.data.rows if isinstance(cell, Estimate)}) == 1
 

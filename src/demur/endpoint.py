@@ -1,7 +1,7 @@
-"""Ask a model that answers in text: over an OpenAI-compatible server, or anything of the same shape.
+"""Models that answer in text, for judges, attackers and defenses.
 
-``Assistant`` is what judges, attackers and defenses talk to. ``Endpoint`` is the one that asks a
-server (``POST URL/chat/completions``), with the official ``openai`` client (extra ``judges``).
+``Assistant`` is the protocol. ``Endpoint`` asks an OpenAI-compatible server (``POST
+URL/chat/completions``) with the official ``openai`` client (extra ``judges``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from demur.errors import EndpointError, InputError, MissingExtraError
 from demur.files import write_atomically
 from demur.types import digest
 
-#: Seconds before a malformed answer is asked for again; twice as many each further time.
+#: Seconds before asking again after a malformed answer; doubled each time.
 PAUSE = 0.5
 
 
@@ -43,30 +43,30 @@ class Assistant(Protocol):
         temperature: float = 0,
         seed: int | Sequence[int] | None = None,
     ) -> list[str]:
-        """The next assistant turn of each conversation, in order; empty where nothing was said.
+        """The next assistant turn of each conversation, in order; may be empty.
 
         Args:
             conversations: each from its first turn on.
-            max_tokens: most tokens of an answer.
-            temperature: 0 takes the likeliest.
-            seed: of chance; one for all, or one a conversation.
+            max_tokens: maximum tokens of an answer.
+            temperature: 0 is greedy.
+            seed: random seed; one for all, or one per conversation.
         """
 
 
 def each_seed(seed: int | Sequence[int] | None, count: int) -> Sequence[int | None]:
-    """One seed a conversation of a seed for all, or of one for each."""
+    """One seed per conversation."""
     return [seed] * count if seed is None or isinstance(seed, int) else seed
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What asking has cost so far.
+    """Cost so far.
 
     Attributes:
-        requests: answers that the server gave.
-        cached: answers read from the cache instead.
-        prompt_tokens: tokens read by the server, as it counts them; 0 where it does not.
-        answer_tokens: tokens it wrote.
+        requests: answers from the server.
+        cached: answers from the cache.
+        prompt_tokens: prompt tokens as counted by the server; 0 if it does not count.
+        answer_tokens: answer tokens, likewise.
     """
 
     requests: int = 0
@@ -78,24 +78,23 @@ class Usage:
 @final
 @dataclass(eq=False)
 class Endpoint:
-    """A model behind an OpenAI-compatible server, and what asking it has cost.
+    """A model behind an OpenAI-compatible server.
 
     Attributes:
         url: base address, such as ``http://localhost:8000/v1``.
-        model: what the server calls the model.
-        key_variable: environment variable that holds the key; the key itself is kept nowhere else
-            and cut out of every message. Where it is not set, none is sent.
-        cache: folder of answers. Only what is asked to be repeatable (temperature 0, or a seed) is
-            kept; without a folder nothing is.
-        timeout: seconds one try may take.
-        retries: further tries after a time-out, a lost connection, a malformed answer or the
-            statuses 408, 409, 429 and 5xx, with a growing pause (the server's own where it says).
-        concurrency: requests under way at once.
-        reasoning_tokens: added to the most tokens of every answer, for a model that reasons first.
+        model: the model's name on the server.
+        key_variable: environment variable with the API key. The key is stored nowhere and removed
+            from messages; without it no key is sent.
+        cache: folder for answers; only repeatable requests (temperature 0, or a seed) are cached.
+        timeout: seconds per attempt.
+        retries: attempts after a time-out, a lost connection, a malformed answer or the statuses
+            408, 409, 429 and 5xx, with growing pauses, or as long as the server says.
+        concurrency: maximum parallel requests.
+        reasoning_tokens: added to ``max_tokens``, for a model that reasons first.
         usage: requests and tokens so far.
 
     Raises:
-        InputError: the address is none, or carries a user name or password.
+        InputError: not an http address, or one with a user name or password.
     """
 
     url: str
@@ -113,12 +112,12 @@ class Endpoint:
         parts = urlsplit(self.url)
         if "@" in parts.netloc:
             raise InputError(
-                "The endpoint's address carries a user name or password, which would end up in "
-                f"messages. Put the key into the variable {self.key_variable} instead."
+                "The server's address contains a user name or password, which would appear in "
+                f"messages. Put the API key into the variable {self.key_variable} instead."
             )
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InputError(
-                f"{self.url!r} is no server's address. Write one such as http://localhost:8000/v1."
+                f"{self.url!r} is not a server's address. Write it like http://localhost:8000/v1."
             )
 
     def answer(
@@ -129,11 +128,11 @@ class Endpoint:
         temperature: float = 0,
         seed: int | Sequence[int] | None = None,
     ) -> list[str]:
-        """Ask for the next turn of each conversation, several at once; answers in order.
+        """See ``Assistant.answer``; several requests run in parallel.
 
         Raises:
-            EndpointError: a request got no usable answer, or one cut off before its first word; those
-                that did are in the cache.
+            EndpointError: a request got no usable answer, or one cut off before its first word.
+                Answers to other requests are in the cache.
             MissingExtraError: the client is not installed.
         """
         settings = {"max_tokens": max_tokens + self.reasoning_tokens, "temperature": temperature}
@@ -172,7 +171,7 @@ class Endpoint:
     def _ask(self, client: Any, request: dict[str, Any]) -> tuple[str, tuple[int, int]]:
         import openai
 
-        problem = "no try was made"
+        problem = "no attempt was made"
         for number in range(self.retries + 1):
             if number:
                 time.sleep(PAUSE * 2 ** (number - 1))
@@ -181,8 +180,8 @@ class Endpoint:
             except _CutOffError:
                 raise EndpointError(
                     f"{self.model} at {self.url} wrote nothing within {request['max_tokens']} tokens, "
-                    "as models that reason first do. Raise reasoning_tokens (--reasoning-tokens), or "
-                    "ask a model that does not reason."
+                    "as models do that reason first. Raise reasoning_tokens (--reasoning-tokens), or "
+                    "use a model that does not reason."
                 ) from None
             except openai.APIStatusError as error:
                 raise self._failed(f"status {error.status_code}: {error.message}") from None
@@ -197,9 +196,9 @@ class Endpoint:
         shown = (problem.replace(key, "***") if key else problem)[:500]
         kept = "Answers so far are cached; r" if self.cache else "R"
         return EndpointError(
-            f"{self.model} at {self.url} gave no answer after {self.retries + 1} tries where more "
-            f"tries help. The last one: {shown}. Check the server, the model's name and the key in "
-            f"{self.key_variable}. {kept}un the same command again."
+            f"{self.model} at {self.url} gave no usable answer. Last problem: {shown}. Check the "
+            f"server, the model's name and the key in {self.key_variable}. {kept}un the same command "
+            "again."
         )
 
     def _client(self) -> Any:
@@ -227,11 +226,11 @@ class Endpoint:
 
 
 class _CutOffError(Exception):
-    """An answer that ended, for its length, before it said anything."""
+    """An answer that reached its length limit without text."""
 
 
 def _content(completion: Any) -> tuple[str, tuple[int, int]]:
-    """The text of a completion, and tokens read and written."""
+    """The text of a completion, and its prompt and answer tokens."""
     choice = completion.choices[0]
     message = choice.message
     text = message.content if message.content is not None else (message.refusal or "")
@@ -244,12 +243,12 @@ def _content(completion: Any) -> tuple[str, tuple[int, int]]:
 
 
 def _clean(text: str) -> str:
-    """Text that can be sent: half a surrogate pair becomes a question mark."""
+    """Text that can be sent: lone surrogates become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read(path: Path) -> str | None:
-    """The cached answer; None where there is none or the file is damaged."""
+    """The cached answer; None if there is none or the file is damaged."""
     try:
         kept = json.loads(path.read_bytes())["answer"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demur.adapters.hidden_states import pooled
 from demur.errors import FingerprintError, InputError
-from demur.generation import cut_at_end, fingerprint
+from demur.generation import as_prompts, cut_at_end, fingerprint
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive
 from demur.types import Prompt, Record, Traces
@@ -56,7 +56,7 @@ def from_generate(
             do not fit the sampler.
         FingerprintError: the prompts or the greedy tokens are not this model's.
     """
-    rows = [Prompt(p) if isinstance(p, str) else p for p in prompts]
+    rows = as_prompts(prompts)
     _require_plain(output, rows)
     ids = model.encode(rows).ids
     width = ids.shape[1]

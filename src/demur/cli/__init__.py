@@ -8,50 +8,24 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import typer
 
-# isort: off
-# In the order in which --help lists the verbs.
-from demur.cli import (
-    watch,
-    trace,
-    anchors,
-    guard,
-    judge,
-    attack,
-    defend,
-    report,
-    serve,
-    study,
-    share,
-    plugins,
-    organism,
-)
-
-# isort: on
 from demur.cli import console
 from demur.cli.options import app
 from demur.errors import DemurError
 
-__all__ = [
-    "anchors",
-    "app",
-    "attack",
-    "defend",
-    "guard",
-    "judge",
-    "main",
-    "organism",
-    "plugins",
-    "report",
-    "serve",
-    "share",
-    "study",
-    "trace",
-    "watch",
-]
+__all__ = ["app", "main"]
+
+#: Modules of verbs, in the order in which --help lists them. Importing one adds its verbs to ``app``.
+VERBS = (
+    *("watch", "trace", "anchors", "guard", "judge", "attack", "defend", "report", "serve"),
+    *("study", "share", "plugins", "organism"),
+)
+for verb in VERBS:
+    import_module(f"demur.cli.{verb}")
 
 #: Exit code after Ctrl-C.
 INTERRUPTED = 130

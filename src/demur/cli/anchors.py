@@ -7,27 +7,17 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AnchorFile,
-    AsJson,
-    Out,
-    Reader,
-    RunFolder,
-    RunFolders,
-    app,
-    traces_in,
-)
+from demur.cli import console, options
 
 
-@app.command()
+@options.app.command()
 def anchors(
-    runs: RunFolders,
-    out: Out,
+    runs: options.RunFolders,
+    out: options.Out,
     layer: Annotated[str, typer.Option(help="Recorded layer to read.")] = "last",
     judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
-    surrogate: Reader = None,
-    as_json: AsJson = False,
+    surrogate: options.Reader = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit anchors on runs.
 
@@ -38,7 +28,7 @@ def anchors(
     from demur.judges import refusal_judge
     from demur.sri import fit_anchors
 
-    fitted = fit_anchors(traces_in(runs, surrogate), refusal_judge(judge), layer=layer)
+    fitted = fit_anchors(options.traces_in(runs, surrogate), refusal_judge(judge), layer=layer)
     fitted.save(out)
     about = {
         "anchors": str(out),
@@ -50,12 +40,12 @@ def anchors(
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
-@app.command()
+@options.app.command()
 def signal(
-    run: RunFolder,
-    anchors: AnchorFile,
+    run: options.RunFolder,
+    anchors: options.AnchorFile,
     out: Annotated[Path | None, typer.Option("--out", help="A .csv file.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute the signal of each trace: 1 = complying, 0 = refusing.
 

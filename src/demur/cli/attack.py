@@ -12,34 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AdapterName,
-    AsJson,
-    CacheFolder,
-    KeyVariable,
-    Limit,
-    Out,
-    Prompts,
-    ReasoningTokens,
-    SamplerName,
-    SamplerSettings,
-    Seed,
-    SystemPrompt,
-    TemplateArguments,
-    Timeout,
-    app,
-    assignments,
-    assistant,
-    load_model,
-    loading,
-    note_usage,
-)
+from demur.cli import console, options
 from demur.errors import InputError
 
 
-@app.command()
-def attacks(as_json: AsJson = False) -> None:
+@options.app.command()
+def attacks(as_json: options.AsJson = False) -> None:
     """List the attacks, with source and settings.
 
     Example: demur attacks
@@ -56,20 +34,17 @@ def attacks(as_json: AsJson = False) -> None:
         }
         for attack in known_attacks().values()
     ]
-    if as_json:
-        console.say_json(rows)
-        return
-    for row in rows:
-        needs = "  (needs --model)" if row["needs_target"] else ""
-        console.say(f"{row['name']:<20}  {row['description']}{needs}")
-        console.say(f"{'':<20}  {row['source']}")
+    needs = {True: "  (needs --model)", False: ""}
+    console.say_list(
+        rows, as_json, lambda r: (r["description"] + needs[r["needs_target"]], r["source"])
+    )
 
 
-@app.command()
+@options.app.command()
 def attack(
     name: Annotated[str, typer.Argument(help="Name of the attack; see demur attacks.")],
-    prompts: Prompts,
-    out: Out,
+    prompts: options.Prompts,
+    out: options.Out,
     attack_settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,11 +54,11 @@ def attack(
     model: Annotated[
         str | None, typer.Option("--model", help="The model under attack, as for demur trace.")
     ] = None,
-    sampler: SamplerName = None,
-    settings: SamplerSettings = None,
-    system: SystemPrompt = None,
-    template: TemplateArguments = None,
-    adapter: AdapterName = None,
+    sampler: options.SamplerName = None,
+    settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     guard: Annotated[
         Path | None, typer.Option(help="The guard that the attack adaptive knows.")
     ] = None,
@@ -96,12 +71,12 @@ def attack(
             "NAME@URL for one behind an OpenAI-compatible server (extra judges).",
         ),
     ] = None,
-    key_variable: KeyVariable = "OPENAI_API_KEY",
-    cache: CacheFolder = None,
-    timeout: Timeout = 60.0,
-    reasoning_tokens: ReasoningTokens = 0,
-    limit: Limit = None,
-    seed: Seed = 0,
+    key_variable: options.KeyVariable = "OPENAI_API_KEY",
+    cache: options.CacheFolder = None,
+    timeout: options.Timeout = 60.0,
+    reasoning_tokens: options.ReasoningTokens = 0,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Attack prompts and write them as .jsonl, which demur trace reads.
 
@@ -113,8 +88,11 @@ def attack(
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
-    roles = {role: assistant(str(where), server) for role, where in assignments(asked).items()}
-    values: dict[str, Any] = {**assignments(attack_settings), **roles, "name": name}
+    roles = {
+        role: options.assistant(str(where), server)
+        for role, where in options.assignments(asked).items()
+    }
+    values: dict[str, Any] = {**options.assignments(attack_settings), **roles, "name": name}
     if guard:
         values["guard"] = load_guard(guard)
     chosen = attack_from(values)
@@ -123,11 +101,11 @@ def attack(
             f"Prompts are written as JSON lines, so {out} must end in .jsonl. Rename it."
         )
     rows = read_prompts(prompts, limit=limit)
-    options = loading(system, template, adapter)
-    target = load_model(model, sampler, settings, **options) if model else None
+    asked_for = options.model_options(system, template, adapter)
+    target = options.load_model(model, sampler, settings, **asked_for) if model else None
     with _progress_noted():
         made = chosen(rows, target=target, seed=seed)
-    note_usage(roles.values())
+    options.note_usage(roles.values())
     write_prompts(out, made)
     console.say(f"{len(made)} prompts in {out}")
 

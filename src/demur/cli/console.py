@@ -49,6 +49,21 @@ def say_pairs(pairs: Mapping[str, Any]) -> None:
         say(f"{name:<{width}}  {value}")
 
 
+def say_list(
+    rows: Sequence[Mapping[str, Any]],
+    as_json: bool,
+    lines: Callable[[Mapping[str, Any]], tuple[str, str]],
+) -> None:
+    """Print rows as JSON, or each row's name with two lines about it."""
+    if as_json:
+        say_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        for name, line in zip((row["name"], ""), lines(row), strict=True):
+            say(f"{name:<{width}}  {line}")
+
+
 def sparkline(values: Sequence[float]) -> str:
     """Values in [0, 1] as a row of bars."""
     bars = "▁▂▃▄▅▆▇█"

@@ -7,30 +7,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AdapterName,
-    AsJson,
-    Column,
-    Device,
-    Limit,
-    ModelName,
-    Out,
-    Prompts,
-    SamplerName,
-    SamplerSettings,
-    Seed,
-    SystemPrompt,
-    TemplateArguments,
-    app,
-    assignments,
-    load_model,
-    loading,
-)
+from demur.cli import console, options
 
 
-@app.command()
-def detectors(as_json: AsJson = False) -> None:
+@options.app.command()
+def detectors(as_json: options.AsJson = False) -> None:
     """List the detectors, with source and what they need.
 
     Example: demur detectors
@@ -49,16 +30,16 @@ def detectors(as_json: AsJson = False) -> None:
         }
         for method in known_detectors().values()
     ]
-    if as_json:
-        console.say_json(rows)
-        return
-    for row in rows:
-        marks = [mark for mark in ("supervised", "streaming") if row[mark]]
-        _say_entry(row, marks)
+    marks = ("supervised", "streaming")
+    console.say_list(
+        rows,
+        as_json,
+        lambda r: (r["description"], "; ".join([r["source"], *(m for m in marks if r[m])])),
+    )
 
 
-@app.command()
-def defenses(as_json: AsJson = False) -> None:
+@options.app.command()
+def defenses(as_json: options.AsJson = False) -> None:
     """List the defenses, with source and settings.
 
     Example: demur defenses
@@ -74,46 +55,40 @@ def defenses(as_json: AsJson = False) -> None:
         }
         for defense in known_defenses().values()
     ]
-    if as_json:
-        console.say_json(rows)
-        return
-    for row in rows:
-        settings = ", ".join(row["settings"])
-        _say_entry(row, [f"settings: {settings}"] if settings else [])
+    console.say_list(
+        rows,
+        as_json,
+        lambda r: (r["description"], "; settings: ".join([r["source"], ", ".join(r["settings"])])),
+    )
 
 
-def _say_entry(row: dict[str, Any], more: list[str]) -> None:
-    console.say(f"{row['name']:<18}  {row['description']}")
-    console.say(f"{'':<18}  {'; '.join([row['source'], *more])}")
-
-
-@app.command()
+@options.app.command()
 def defend(
-    prompts: Prompts,
-    model: ModelName,
+    prompts: options.Prompts,
+    model: options.ModelName,
     defense: Annotated[
         str, typer.Option("--defense", help="Name of the defense; see demur defenses.")
     ],
-    out: Out,
+    out: options.Out,
     defense_settings: Annotated[
         list[str] | None,
         typer.Option(
             "--defense-set", metavar="NAME=VALUE", help="A setting of the defense; repeatable."
         ),
     ] = None,
-    sampler: SamplerName = None,
-    settings: SamplerSettings = None,
-    system: SystemPrompt = None,
-    template: TemplateArguments = None,
-    adapter: AdapterName = None,
-    column: Column = None,
-    limit: Limit = None,
+    sampler: options.SamplerName = None,
+    settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
+    column: options.Column = None,
+    limit: options.Limit = None,
     batch_size: Annotated[
         int, typer.Option(help="Prompts per batch; does not change results.")
     ] = 8,
-    seed: Seed = 0,
-    device: Device = None,
-    as_json: AsJson = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Answer prompts with and without a defense.
 
@@ -126,11 +101,10 @@ def defend(
     from demur.prompts import read_prompts
     from demur.types import Record
 
-    chosen = defense_from({**assignments(defense_settings), "name": defense})
+    chosen = defense_from({**options.assignments(defense_settings), "name": defense})
     rows = read_prompts(prompts, column=column, label="unknown", limit=limit)
-    loaded = load_model(
-        model, sampler, settings, device=device, **loading(system, template, adapter)
-    )
+    asked_for = options.model_options(system, template, adapter)
+    loaded = options.load_model(model, sampler, settings, device=device, **asked_for)
     found = chosen(loaded, rows, record=Record(seed=seed), batch_size=batch_size)
     header = ["id", "prompt", "response", "undefended", "action", "reason", "extra_passes"]
     write_csv(

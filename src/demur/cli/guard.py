@@ -7,33 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AnchorFile,
-    AsJson,
-    GuardFile,
-    Out,
-    Reader,
-    RunFolder,
-    RunFolders,
-    Seed,
-    app,
-    traces_in,
-)
+from demur.cli import console, options
 from demur.errors import InputError
 
 if TYPE_CHECKING:
     from demur.types import Traces
 
 guard_app = typer.Typer(help="Fit a guard on benign runs, and score runs with it.")
-app.add_typer(guard_app, name="guard", no_args_is_help=True)
+options.app.add_typer(guard_app, name="guard", no_args_is_help=True)
 
 
 @guard_app.command("fit")
 def guard_fit(
-    runs: RunFolders,
-    anchors: AnchorFile,
-    out: Out,
+    runs: options.RunFolders,
+    anchors: options.AnchorFile,
+    out: options.Out,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
@@ -71,9 +59,9 @@ def guard_fit(
             "--streaming."
         ),
     ] = None,
-    seed: Seed = 0,
-    surrogate: Reader = None,
-    as_json: AsJson = False,
+    seed: options.Seed = 0,
+    surrogate: options.Reader = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit SRI Guard on benign runs and calibrate its threshold.
 
@@ -111,7 +99,10 @@ def guard_fit(
 
 @guard_app.command("score")
 def guard_score(
-    run: RunFolder, guard: GuardFile, surrogate: Reader = None, as_json: AsJson = False
+    run: options.RunFolder,
+    guard: options.GuardFile,
+    surrogate: options.Reader = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Score each trace of a run. Exit code 1 if any is flagged.
 
@@ -121,7 +112,7 @@ def guard_score(
     from demur.types import Traces
 
     fitted = load_guard(guard)
-    traces = Traces(tuple(traces_in([run], surrogate)))
+    traces = Traces(tuple(options.traces_in([run], surrogate)))
     scores = fitted.score(traces)
     flagged = scores > fitted.threshold
     rows = [
@@ -142,7 +133,7 @@ def guard_score(
 def _benign(runs: list[Path], surrogate: str | None) -> Traces:
     from demur.types import Traces
 
-    traces = Traces(tuple(traces_in(runs, surrogate)))
+    traces = Traces(tuple(options.traces_in(runs, surrogate)))
     if harmful := [t.prompt.id for t in traces if t.prompt.label == "harmful"]:
         raise InputError(
             f"A guard is fitted on benign prompts only, but {len(harmful)} of {len(traces)} are "

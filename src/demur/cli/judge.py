@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AsJson,
-    CacheFolder,
-    KeyVariable,
-    ReasoningTokens,
-    RunFolder,
-    Timeout,
-    app,
-    assistant,
-    note_usage,
-)
+from demur.cli import console, options
 
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
@@ -29,8 +18,8 @@ if TYPE_CHECKING:
 SHOWN, CHARACTERS = 3, 160
 
 
-@app.command()
-def judges(as_json: AsJson = False) -> None:
+@options.app.command()
+def judges(as_json: options.AsJson = False) -> None:
     """List the judges, with source and what a hit means.
 
     Example: demur judges
@@ -41,17 +30,12 @@ def judges(as_json: AsJson = False) -> None:
         {"name": j.name, "what": j.what, "about": j.about, "source": j.source}
         for j in known_judges().values()
     ]
-    if as_json:
-        console.say_json(rows)
-        return
-    for row in rows:
-        console.say(f"{row['name']:<20}  {row['what']:<7}  {row['about']}")
-        console.say(f"{'':<20}  {'':<7}  {row['source']}")
+    console.say_list(rows, as_json, lambda r: (f"{r['what']}: {r['about']}", r["source"]))
 
 
-@app.command()
+@options.app.command()
 def judge(
-    run: RunFolder,
+    run: options.RunFolder,
     names: Annotated[str, typer.Option("--judge", help="Comma-separated; see demur judges.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Write verdicts to this .csv file.")
@@ -63,11 +47,11 @@ def judge(
             "OpenAI-compatible server (extra judges)."
         ),
     ] = None,
-    key_variable: KeyVariable = "OPENAI_API_KEY",
-    cache: CacheFolder = None,
-    timeout: Timeout = 60.0,
-    reasoning_tokens: ReasoningTokens = 0,
-    as_json: AsJson = False,
+    key_variable: options.KeyVariable = "OPENAI_API_KEY",
+    cache: options.CacheFolder = None,
+    timeout: options.Timeout = 60.0,
+    reasoning_tokens: options.ReasoningTokens = 0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Judge the responses of a run.
 
@@ -82,14 +66,14 @@ def judge(
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
-    asked = assistant(judge_model, server) if judge_model else None
+    asked = options.assistant(judge_model, server) if judge_model else None
     chosen = _judges(names, asked)
     traces = list(Store.open(run).traces())
     pairs = [(trace.prompt.goal, trace.answer) for trace in traces]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
-    note_usage([asked])
+    options.note_usage([asked])
     if out:
         _write(out, traces, said)
     if as_json:

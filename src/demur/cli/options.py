@@ -121,7 +121,7 @@ def sampler_settings(name: str | None, texts: Iterable[str] | None) -> dict[str,
     return ({"name": name} if name else {}) | assignments(texts)
 
 
-def loading(
+def model_options(
     system: str | None, template: Iterable[str] | None, adapter: str | None
 ) -> dict[str, Any]:
     """Options of ``demur.load`` for ``--system``, ``--template`` and ``--adapter``."""

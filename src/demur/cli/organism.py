@@ -6,16 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import Out, app
+from demur.cli import console, options
 
 organism_app = typer.Typer(help="Train the built-in models again.")
-app.add_typer(organism_app, name="organism", no_args_is_help=True)
+options.app.add_typer(organism_app, name="organism", no_args_is_help=True)
 
 
 @organism_app.command("train")
 def organism_train(
-    out: Out,
+    out: options.Out,
     recipe: Annotated[
         Literal["base", "small", "wide"], typer.Option(help="Size of the models.")
     ] = "base",

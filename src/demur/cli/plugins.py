@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import AsJson, app
+from demur.cli import console, options
 from demur.plugins import plugins as found_plugins
 
 
-@app.command()
-def plugins(as_json: AsJson = False) -> None:
+@options.app.command()
+def plugins(as_json: options.AsJson = False) -> None:
     """List plug-ins.
 
     Shows axis, name, package and version, and why one failed. Exit code 1 if any failed.

@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import AnchorFile, Out, RunFolders, app
+from demur.cli import console, options
 
 
-@app.command()
+@options.app.command()
 def report(
-    runs: RunFolders,
-    anchors: AnchorFile,
-    out: Out = Path("report.html"),
+    runs: options.RunFolders,
+    anchors: options.AnchorFile,
+    out: options.Out = Path("report.html"),
     guard: Annotated[Path | None, typer.Option("--guard", help="A fitted guard.")] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Model whose tokenizer writes the replays.")

@@ -8,24 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AdapterName,
-    Device,
-    Dtype,
-    SamplerName,
-    SamplerSettings,
-    SystemPrompt,
-    TemplateArguments,
-    app,
-    load_model,
-    loading,
-)
+from demur.cli import console, options
 from demur.errors import InputError, MissingExtraError
 from demur.serve.hosted import Limits
 
 
-@app.command()
+@options.app.command()
 def serve(
     model: Annotated[
         list[str],
@@ -35,8 +23,8 @@ def serve(
             help="Built-in model, folder, hub id or a plug-in's; repeatable.",
         ),
     ],
-    sampler: SamplerName = None,
-    settings: SamplerSettings = None,
+    sampler: options.SamplerName = None,
+    settings: options.SamplerSettings = None,
     guard: Annotated[
         list[Path] | None,
         typer.Option(
@@ -93,11 +81,11 @@ def serve(
             help="CPU threads for the models. Default: all but one, which serves clients."
         ),
     ] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    system: SystemPrompt = None,
-    template: TemplateArguments = None,
-    adapter: AdapterName = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
 ) -> None:
     """Serve models behind OpenAI's API, with a guard.
 
@@ -143,9 +131,10 @@ def serve(
     )
     # Computing on the core that also serves connections costs more than that core gives.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
-    options = {"dtype": dtype, "device": device, **loading(system, template, adapter)}
+    asked_for = {"dtype": dtype, "device": device}
+    asked_for |= options.model_options(system, template, adapter)
     hosting = host(
-        [load_model(name, sampler, settings, **options) for name in model],
+        [options.load_model(name, sampler, settings, **asked_for) for name in model],
         [read_guard(path) for path in guard or ()],
         ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
     )

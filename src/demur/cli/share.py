@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import AsJson, Out, app
+from demur.cli import console, options
 
 Address = Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="Repository on the hub.")]
 
 
-@app.command()
+@options.app.command()
 def push(
     path: Annotated[Path, typer.Argument(help="Anchors, a guard, or a finished run folder.")],
     to: Address,
@@ -22,7 +21,7 @@ def push(
         str, typer.Option("--data", help="Description of the prompts, for the card.")
     ] = "",
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Push anchors, a guard or a run to the Hugging Face hub.
 
@@ -37,12 +36,12 @@ def push(
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
-@app.command()
+@options.app.command()
 def pull(
     address: Address,
-    out: Out,
+    out: options.Out,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Pull anchors, a guard or a run from the Hugging Face hub.
 

@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import AsJson, Out, app
+from demur.cli import console, options
 
 study_app = typer.Typer(help="Make every table and figure of the paper for your models.")
-app.add_typer(study_app, name="study", no_args_is_help=True)
+options.app.add_typer(study_app, name="study", no_args_is_help=True)
 
 StudyFile = Annotated[
     str, typer.Argument(help="A YAML file, or one that ships with demur: organism, paper.")
@@ -34,10 +33,10 @@ Workers = Annotated[
 @study_app.command("plan")
 def study_plan(
     study: StudyFile,
-    out: Out = Path("study"),
+    out: options.Out = Path("study"),
     quick: QuickOnly = False,
     workers: Workers = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the cells of a study, their expected cost, and what is done already.
 
@@ -81,7 +80,7 @@ def study_plan(
 @study_app.command("run")
 def study_run(
     study: StudyFile,
-    out: Out = Path("study"),
+    out: options.Out = Path("study"),
     quick: QuickOnly = False,
     workers: Workers = None,
     ray: Annotated[
@@ -131,7 +130,7 @@ def study_run(
 def study_report(
     folder: Annotated[Path, typer.Argument(help="A folder made by demur study run.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write to another folder.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write the report again from the results; loads no model.
 
@@ -146,8 +145,8 @@ def study_report(
         console.say(f"Report: {written.page}, numbers: {written.results}")
 
 
-@app.command()
-def demo(out: Out = Path("demo")) -> None:
+@options.app.command()
+def demo(out: options.Out = Path("demo")) -> None:
     """Run a small study of built-in models.
 
     The same as: demur study run organism --quick --out demo

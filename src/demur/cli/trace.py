@@ -7,42 +7,23 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AdapterName,
-    AsJson,
-    Column,
-    Device,
-    Dtype,
-    Limit,
-    ModelName,
-    Prompts,
-    SamplerName,
-    SamplerSettings,
-    Seed,
-    SystemPrompt,
-    TemplateArguments,
-    app,
-    load_model,
-    loading,
-    sampler_settings,
-)
+from demur.cli import console, options
 from demur.errors import InputError
 
 
-@app.command()
+@options.app.command()
 def trace(
-    prompts: Prompts,
-    model: ModelName,
+    prompts: options.Prompts,
+    model: options.ModelName,
     out: Annotated[str, typer.Option(help="Folder to write, or a URL such as s3://bucket/run.")],
-    column: Column = None,
+    column: options.Column = None,
     label: Annotated[
         Literal["harmless", "harmful", "borderline", "unknown"],
         typer.Option(help="What the prompts are, unless a column says."),
     ] = "unknown",
-    limit: Limit = None,
-    sampler: SamplerName = None,
-    settings: SamplerSettings = None,
+    limit: options.Limit = None,
+    sampler: options.SamplerName = None,
+    settings: options.SamplerSettings = None,
     pooling: Annotated[
         str | None, typer.Option(help="How the states of a step are averaged.")
     ] = None,
@@ -52,9 +33,9 @@ def trace(
     batch_size: Annotated[
         str, typer.Option(help="Prompts per batch, or auto; does not change results.")
     ] = "8",
-    seed: Seed = 0,
-    dtype: Dtype = None,
-    device: Device = None,
+    seed: options.Seed = 0,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
     device_map: Annotated[
         str | None, typer.Option(help="Device map, such as auto (extra quant).")
     ] = None,
@@ -66,9 +47,9 @@ def trace(
         bool, typer.Option("--allow-pickle", help="Read pickled weights that you trust.")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
-    system: SystemPrompt = None,
-    template: TemplateArguments = None,
-    adapter: AdapterName = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +62,7 @@ def trace(
     gpus: Annotated[
         int | None, typer.Option(help="GPUs per Ray worker; one if the model needs any.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Record responses to prompts, step by step, in a run folder.
 
@@ -96,7 +77,7 @@ def trace(
     from demur.types import Record
 
     rows = read_prompts(prompts, column=column, label=label, limit=limit)
-    options: dict[str, Any] = {
+    loading: dict[str, Any] = {
         "dtype": dtype,
         "device": device,
         "device_map": device_map,
@@ -104,9 +85,9 @@ def trace(
         "attention": attention,
         "allow_pickle": allow_pickle,
         "revision": revision,
-        **loading(system, template, adapter),
+        **options.model_options(system, template, adapter),
     }
-    given = sampler_settings(sampler, settings)
+    given = options.sampler_settings(sampler, settings)
     with console.progress() as tick:
         done = 0
 
@@ -124,10 +105,10 @@ def trace(
         if ray:
             pool: dict[str, Any] = {"workers": workers, "cores": cores, "gpus": gpus}
             store = cluster.trace_to(
-                out, model, rows, address=ray, options=options, sampler=given, **pool, **run
+                out, model, rows, address=ray, options=loading, sampler=given, **pool, **run
             )
         else:
-            loaded = load_model(model, **options)
+            loaded = options.load_model(model, **loading)
             chosen = sampler_with(loaded.traits.sampler, given)
             store = runs.trace_to(out, loaded, rows, sampler=chosen, **run)
             memory = {"peak memory in GiB": round(peak_memory(loaded.device), 2)}
@@ -148,10 +129,10 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-@app.command("ls")
+@options.app.command("ls")
 def list_runs(
     folder: Annotated[str, typer.Argument(help="Folder or URL that holds run folders.")] = "runs",
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List run folders.
 
@@ -173,7 +154,7 @@ def list_runs(
         raise typer.Exit(1)
 
 
-@app.command()
+@options.app.command()
 def models() -> None:
     """List the model families.
 

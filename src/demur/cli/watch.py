@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from demur.cli import console
-from demur.cli.options import (
-    AdapterName,
-    SamplerName,
-    SamplerSettings,
-    Seed,
-    SystemPrompt,
-    TemplateArguments,
-    app,
-    load_model,
-    loading,
-)
+from demur.cli import console, options
 from demur.errors import InputError, SignalError
 
 if TYPE_CHECKING:
@@ -77,7 +66,7 @@ class View:
         return sight is not None
 
 
-@app.command()
+@options.app.command()
 def watch(
     prompt: Annotated[
         str, typer.Argument(help="What to ask. Default: a question of the built-in world.")
@@ -96,12 +85,12 @@ def watch(
             help="File made by demur anchors; one per model, in the same order.",
         ),
     ] = None,
-    sampler: SamplerName = None,
-    settings: SamplerSettings = None,
-    system: SystemPrompt = None,
-    template: TemplateArguments = None,
-    adapter: AdapterName = None,
-    seed: Seed = 0,
+    sampler: options.SamplerName = None,
+    settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
+    seed: options.Seed = 0,
     delay: Annotated[float, typer.Option(help="Seconds per step on a terminal.")] = 0.05,
 ) -> None:
     """Watch models answer a prompt, step by step.
@@ -125,12 +114,12 @@ def watch(
             "--sampler and --set do not go with --anchors, which name their sampler. Leave them out, "
             "or fit anchors on runs made with them."
         )
-    options = loading(system, template, adapter)
+    asked_for = options.model_options(system, template, adapter)
     views = list[View]()
     with console.progress() as tick:
         for name, path in zip_longest(names, anchors or ()):
             tick("getting ready", len(views), len(names))
-            model = load_model(name, sampler, settings, **options)
+            model = options.load_model(name, sampler, settings, **asked_for)
             reference = Anchors.load(path) if path else built_in_anchors(model)
             views.append(View(name, sights(model, prompt, anchors=reference, seed=seed)))
         tick("getting ready", len(views), len(names))
@@ -220,7 +209,7 @@ def built_in_anchors(model: LanguageModel) -> Anchors:
             f"No anchors for {model.name}. Trace harmless and harmful prompts, run: demur anchors "
             "RUN RUN --out FILE, and pass it with --anchors."
         )
-    kinds: tuple[world.Kind, ...] = ("harmless", "harmful")
+    kinds: tuple[world.TaskKind, ...] = ("harmless", "harmful")
     prompts = [prompt for kind in kinds for prompt in world.prompts("anchors", kind, n=FEW)]
     traces = trace(model, prompts, batch_size=FEW)
     return fit_anchors(traces, refusal_judge("paper"))

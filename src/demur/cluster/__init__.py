@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from demur.cluster.worker import Worker, checked, describe
 from demur.errors import InputError, MissingExtraError, ModelError
-from demur.generation import Progress
+from demur.generation import Progress, as_prompts
 from demur.runs import run_of
 from demur.store import Store, Writer, writing
 from demur.store.folder import folder_at
@@ -78,7 +78,7 @@ def trace_to(
         FingerprintError: a worker loaded a different model than the first.
         ModelError, SignalError: a batch failed, or Ray did.
     """
-    rows = [p if isinstance(p, Prompt) else Prompt(p) for p in prompts]
+    rows = as_prompts(prompts)
     place, chosen = _shared(folder), {"name": str(model), **(options or {})}
     share = {"num_cpus": cores, "num_gpus": _gpus(chosen) if gpus is None else gpus}
     with joined(address) as ray:

@@ -16,14 +16,8 @@ from typing import Any, Literal
 
 import torch
 
-from demur.errors import (
-    DemurError,
-    FingerprintError,
-    InputError,
-    ModelError,
-    SignalError,
-    StoreError,
-)
+from demur import errors
+from demur.errors import DemurError, StoreError
 from demur.generation import fingerprint
 from demur.models import load
 from demur.models.base import LanguageModel
@@ -34,7 +28,7 @@ from demur.store.folder import folder_at
 from demur.store.manifest import Manifest, read_manifest, versions
 from demur.types import Prompt, Record
 
-_KINDS = (InputError, ModelError, FingerprintError, StoreError, SignalError)
+_NAMES = ("InputError", "ModelError", "FingerprintError", "StoreError", "SignalError")
 
 
 def describe(
@@ -113,7 +107,7 @@ class Worker:
 def checked(told: dict[str, Any]) -> dict[str, Any]:
     """Return a worker's reply, or raise the error in it."""
     if told.get("problem"):
-        kind = next((kind for kind in _KINDS if kind.__name__ == told["kind"]), DemurError)
+        kind = getattr(errors, told["kind"]) if told["kind"] in _NAMES else DemurError
         raise kind(told["problem"])
     return told
 

@@ -1,16 +1,16 @@
-"""The generation of DiffuGuard: stochastic annealing remasking, and repair of the first block.
+"""The sampler of DiffuGuard: stochastic annealing remasking, and repair of the first block.
 
 Li et al., DiffuGuard, arXiv:2509.24296; released code ``utility/generate_function_llada.py``:
 
-    1. at step n of a block's N a prediction's score is (1 - a) p + a u: p its probability, u uniform
-       random, a = alpha (1 - (n - 1) / (N - 1));
-    2. the highest scores inside the block are committed, the others masked again;
-    3. repair, after the first block: a share of its positions, drawn evenly, is masked again and
-       filled in random order over a few steps, the tokens that stood there being forbidden;
-    4. the next block begins.
+    1. at step n of N of a block, score each prediction by (1 - a) p + a u, with its probability p,
+       u uniform random and a = alpha (1 - (n - 1) / (N - 1));
+    2. commit the highest scores inside the block and mask the others again;
+    3. repair, after the first block: mask a random share of its positions again and fill them in
+       random order over a few steps, without the tokens that were there;
+    4. start the next block.
 
 Differs from the released code: batched over prompts of any length; each row's schedule counts its own
-masks; what the prompt or a response template fixes is never masked again; greedy predictions only.
+masks; tokens fixed by the prompt or a response template are never masked again; greedy only.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Annealing(Sampler):
     """Settings of the sampler.
 
     Attributes:
-        response_steps: denoising steps over the response, divided evenly over the blocks.
+        response_steps: denoising steps for the response, divided evenly among the blocks.
         gen_length: response positions R.
-        block_length: positions of a block.
-        alpha: weight of chance at a block's first step, in [0, 1]; it falls to 0 at the last.
-        repair_steps: steps of the repair; 0 repairs nothing.
-        repair_share: of the first block's positions that are masked again, in (0, 1].
+        block_length: positions per block.
+        alpha: weight of randomness at a block's first step, in [0, 1]; it falls to 0 at the last.
+        repair_steps: steps of the repair; 0 for none.
+        repair_share: share of the first block's positions that are masked again, in (0, 1].
     """
 
     name: ClassVar[str] = "annealing"
@@ -57,12 +57,12 @@ class Annealing(Sampler):
         if not 0 <= self.alpha <= 1 or not 0 < self.repair_share <= 1 or self.repair_steps < 0:
             raise InputError(
                 f"alpha is {self.alpha}, repair_share {self.repair_share} and repair_steps "
-                f"{self.repair_steps}; shares lie between 0 and 1, and steps are 0 or more."
+                f"{self.repair_steps}; give shares between 0 and 1, and 0 or more steps."
             )
 
     @property
     def steps(self) -> int:
-        """Most steps T, the repair's included."""
+        """Most steps T, including the repair."""
         return self.response_steps + self.repair_steps
 
     @property
@@ -103,17 +103,17 @@ def annealed(
 
 
 class Anneal:
-    """The rule of one stage: blend confidence with chance, commit each row's share."""
+    """The rule of one stage: blend confidence with randomness, commit each row's share."""
 
     def __init__(
         self, alphas: Sequence[float], *, end: int, page: MaskedText, before: MaskedText
     ) -> None:
         """
         Args:
-            alphas: weight of chance at each step of the stage.
-            end: first column behind the block.
-            page: the canvas at the beginning of the stage.
-            before: what stood there; its tokens are forbidden where ``page`` has masks.
+            alphas: weight of randomness at each step of the stage.
+            end: first column after the block.
+            page: the text at the start of the stage.
+            before: earlier text, whose tokens are forbidden where ``page`` has masks.
         """
         self._alphas, self._end, self._mask_id = alphas, end, page.mask_id
         self._masks = (page.tokens[:, :end] == page.mask_id).sum(1)
@@ -124,7 +124,7 @@ class Anneal:
         self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
     ) -> Update:
         """See ``demur.sampling.denoising.Rule``."""
-        # Where nothing stood before, it is the mask token that is forbidden, as it always is.
+        # Where there was no token before, this forbids the mask token, which is never chosen anyway.
         logits = logits.scatter(1, self._forbidden[live][masked][:, None], -torch.inf)
         chosen = most_likely(logits, self._mask_id)
         columns = masked.nonzero()[:, 1]
@@ -141,12 +141,12 @@ class Anneal:
 
 
 def _falling(alpha: float, steps: int) -> list[float]:
-    """From alpha to 0 in even steps."""
+    """From alpha down to 0 in even steps."""
     return [alpha * (1 - n / max(1, steps - 1)) for n in range(steps)]
 
 
 def _after(page: MaskedText, step: Step) -> MaskedText:
-    """The canvas as a step leaves it."""
+    """The text after a step."""
     response = step.tokens.masked_fill(step.tokens < 0, page.mask_id)
     return replace(page, tokens=torch.cat([step.prompt, response], dim=1))
 
@@ -154,7 +154,7 @@ def _after(page: MaskedText, step: Step) -> MaskedText:
 def _masked_again(
     page: MaskedText, given: Tensor, end: int, share: float, noise: Noise
 ) -> MaskedText:
-    """The canvas with a share of what was generated up to column ``end`` masked again."""
+    """The text with a share of what was generated before column ``end`` masked again."""
     eligible = ~given & (page.tokens != page.mask_id)
     eligible[:, end:] = False
     drawn = noise.uniform(eligible)

@@ -41,7 +41,7 @@ class SriGuard(Defense):
         return screened(
             self.name,
             undefended,
-            scores > guard.threshold,
+            ~(scores <= guard.threshold),  # NaN does not pass
             [f"score {score:.4g}, threshold {guard.threshold:.4g}" for score in scores],
             extra_passes=[0] * len(scores),
             seconds=undefended.seconds + time.perf_counter() - began,

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from demur.errors import FingerprintError, InputError, SignalError
 from demur.models.base import LanguageModel
 from demur.sri import TAU, Anchors, log_ratio, signal
-from demur.types import Traces
+from demur.types import Fingerprint, Traces
 
 #: Smallest spread that a value is divided by, so that a constant step does not become infinite.
 MIN_SPREAD = 1e-3
@@ -52,6 +52,15 @@ class Detector(ABC):
             FingerprintError: no anchors, or traces of another model or sampler than the anchors'.
         """
         return require_anchors(self.anchors).states(traces)
+
+    def require(self, mark: Fingerprint) -> None:
+        """Raise FingerprintError, naming what differs, unless the anchors were made like this."""
+        if self.anchors is not None and self.anchors.fingerprint is not None:
+            self.anchors.fingerprint.require(
+                mark,
+                what="These anchors were not made as the traces were",
+                fix="Fit anchors for this model and sampler: demur anchors.",
+            )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array of the detector by name."""
@@ -145,7 +154,12 @@ class StepDetector(Detector):
         return (self.layer,)
 
     def score(self, traces: Traces) -> NDArray[np.float32]:
-        """Score after each trace's last step; see ``Detector.score``."""
+        """Score after each trace's last step; see ``Detector.score``.
+
+        Raises:
+            FingerprintError: traces of another model or sampler than the anchors'.
+        """
+        self.require(traces.fingerprint)
         by_step = self.by_step(traces)
         last = (~np.isnan(by_step)).sum(axis=1) - 1
         return np.asarray(by_step[np.arange(len(by_step)), last], dtype=np.float32)

@@ -36,6 +36,9 @@ from demur.models.base import LanguageModel
 from demur.sri import Anchors
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
+#: Confidence of the PAC threshold.
+PAC_CONFIDENCE = 0.95
+
 #: Version of guard files.
 FORMAT = 2
 
@@ -43,10 +46,6 @@ ThresholdMethod = Literal["conformal", "pac"]
 
 #: Returns what a prompt shares with others like it, such as its goal.
 Clustering = Callable[[Prompt], Hashable]
-
-#: Confidence of the PAC threshold.
-PAC_CONFIDENCE = 0.95
-
 
 #: Traces or bare signals ``[N, T]``, in any form that a caller may have.
 Generations = Traces | Sequence[Trace] | ArrayLike
@@ -159,7 +158,8 @@ class AnyGuard(ABC):
             groups: returns each prompt's group; the highest threshold for all when None.
         """
         scores = self.score(generations)
-        return np.asarray(scores > self._thresholds(generations, len(scores), groups))
+        passed = scores <= self._thresholds(generations, len(scores), groups)
+        return ~np.asarray(passed)  # NaN does not pass
 
     def _thresholds(
         self, generations: Any, rows: int, groups: Grouping | None
@@ -271,7 +271,7 @@ def calibrated(
         members.setdefault(groups(prompt) if groups else "all", []).append(row)
     found = {}
     for name, rows in members.items():
-        order = sorted(rows, key=lambda row: scores[row])
+        order = np.array(rows)[np.argsort(scores[rows], kind="stable")]
         weights = cluster_weights([clusters(prompts[row]) for row in order]) if clusters else None
         try:
             at = threshold(scores[order], alpha, method=method, weights=weights)

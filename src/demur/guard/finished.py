@@ -28,7 +28,7 @@ from demur.guard.calibration import (
 )
 from demur.models.base import LanguageModel
 from demur.sri import Anchors
-from demur.types import Fingerprint, Prompt, Trace, Traces
+from demur.types import Prompt, Trace, Traces
 
 
 @final
@@ -126,13 +126,9 @@ def fit_guard(
         InputError: no traces, or what the detector needs is missing.
         FingerprintError: benign, calibration and anchors are of different models or samplers.
     """
-    train = as_generations(benign)
-    held = train if calibration is None else as_generations(calibration)
-    if calibration is None and not isinstance(detector, Detector):
-        prompts = _prompts(train, clusters)
-        names = [clusters(prompt) if clusters else row for row, prompt in enumerate(prompts)]
-        kept, out = hold_out(names, one_in=7, seed=seed)
-        train, held = _rows(train, kept), _rows(train, out)
+    if isinstance(detector, Detector) and calibration is None:
+        calibration = benign
+    train, held = split(benign, calibration, clusters, one_in=7, seed=seed)
     settings: dict[str, Any] = {
         "prompts": _prompts(held, groups or clusters),
         "alpha": alpha,
@@ -142,10 +138,40 @@ def fit_guard(
     }
     # Fails on too few prompts before the fit, which takes seconds.
     calibrated(np.zeros(len(held), dtype=np.float32), **settings)
-    mark = _fingerprint(train, held, anchors)
     found = fitted(detector, train, anchors=anchors, harmful=harmful, model=model, seed=seed)
     thresholds = calibrated(_scores(found, held), **settings)
+    made = held if isinstance(held, Traces) else found.anchors
+    mark = made.fingerprint if made else None
     return Guard(detector=found, groups=thresholds, alpha=alpha, method=method, fingerprint=mark)
+
+
+def split(
+    benign: Generations,
+    calibration: Generations | None,
+    clusters: Clustering | None,
+    *,
+    one_in: int,
+    seed: int,
+) -> tuple[Traces | NDArray[np.float32], Traces | NDArray[np.float32]]:
+    """Generations to fit on, and generations to calibrate on: one in so many clusters when None.
+
+    Raises:
+        FingerprintError: both are traces of different models or samplers.
+    """
+    train = as_generations(benign)
+    if calibration is None:
+        prompts = _prompts(train, clusters)
+        names = [clusters(prompt) if clusters else row for row, prompt in enumerate(prompts)]
+        kept, held_out = hold_out(names, one_in=one_in, seed=seed)
+        return _rows(train, kept), _rows(train, held_out)
+    held = as_generations(calibration)
+    if isinstance(train, Traces) and isinstance(held, Traces):
+        train.fingerprint.require(
+            held.fingerprint,
+            what="Benign and calibration traces differ",
+            fix="Trace both with the same model and sampler.",
+        )
+    return train, held
 
 
 def as_generations(values: Any) -> Traces | NDArray[np.float32]:
@@ -164,7 +190,7 @@ def as_generations(values: Any) -> Traces | NDArray[np.float32]:
         if any(isinstance(item, Traces) for item in items):
             raise InputError(
                 f"This is a {type(items).__name__} of {len(items)} Traces; give one. Join several of "
-                "the same model and sampler: Traces((*first, *second))."
+                "the same model and sampler: first + second."
             )
     try:
         signals = np.asarray(values, dtype=np.float32)
@@ -199,17 +225,3 @@ def _prompts(values: Traces | NDArray[np.float32], split: Any) -> list[Prompt]:
 
 def _rows(values: Traces | NDArray[np.float32], rows: list[int]) -> Traces | NDArray[np.float32]:
     return Traces(tuple(values[i] for i in rows)) if isinstance(values, Traces) else values[rows]
-
-
-def _fingerprint(
-    train: Traces | NDArray[np.float32], held: Traces | NDArray[np.float32], anchors: Any
-) -> Fingerprint | None:
-    """What both sets were made with; for bare signals, what the anchors were made with."""
-    if not isinstance(train, Traces) or not isinstance(held, Traces):
-        return anchors.fingerprint if isinstance(anchors, Anchors) else None
-    train.fingerprint.require(
-        held.fingerprint,
-        what="Benign and calibration traces differ",
-        fix="Trace both with the same model and sampler.",
-    )
-    return held.fingerprint

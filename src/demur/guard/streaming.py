@@ -37,13 +37,12 @@ from demur.guard.calibration import (
     Grouping,
     ThresholdMethod,
     calibrated,
-    hold_out,
 )
-from demur.guard.finished import as_generations
+from demur.guard.finished import as_generations, split
 from demur.guard.watch import Watched, Watcher, watch
 from demur.models.base import LanguageModel
 from demur.sampling import known_samplers
-from demur.sampling.release import Release
+from demur.sampling.sampler import Release
 from demur.sri import Anchors
 from demur.types import Fingerprint, Step, Trace, Traces
 
@@ -157,8 +156,8 @@ class StreamingGuard(AnyGuard):
 
 
 def fit_streaming_guard(
-    benign: Traces | Sequence[Trace],
-    calibration: Traces | Sequence[Trace] | None = None,
+    benign: Generations,
+    calibration: Generations | None = None,
     *,
     detector: str | DetectionMethod | StepDetector = "sri-step",
     anchors: Anchors | Mapping[str, Anchors] | None = None,
@@ -187,22 +186,11 @@ def fit_streaming_guard(
         SignalError: too few benign traces, or anchors that need to know a generation's length.
         InputError: a detector that does not read step by step, or what it needs is missing.
     """
-    train = _traces(benign)
-    if calibration is None:
-        names = [clusters(t.prompt) if clusters else row for row, t in enumerate(train)]
-        split = hold_out(names, one_in=2, seed=seed)
-        train, held = (Traces(tuple(train[row] for row in part)) for part in split)
-    else:
-        held = _traces(calibration)
+    train, held = map(_traces, split(benign, calibration, clusters, one_in=2, seed=seed))
     if len(train) < FEWEST:
         raise SignalError(
             f"{len(train)} benign traces do not say what is usual at a step. Give at least {FEWEST}."
         )
-    train.fingerprint.require(
-        held.fingerprint,
-        what="Benign and calibration traces differ",
-        fix="Trace both with the same model and sampler.",
-    )
     found = fitted(detector, train, anchors=anchors, harmful=harmful, model=model, seed=seed)
     if not isinstance(found, StepDetector):
         streaming = ", ".join(name for name, known in known_detectors().items() if known.streaming)
@@ -210,8 +198,12 @@ def fit_streaming_guard(
             f"The {found.name} detector reads finished generations only. These read step by step: "
             f"{streaming}. Or fit a guard of finished generations: demur.fit_guard."
         )
-    if found.anchors:
-        _require_streaming(found.anchors, train.fingerprint)
+    if found.anchors and found.anchors.alignment == "resample":
+        raise SignalError(
+            "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
+            "with alignment='repeat_last' for streaming."
+        )
+    found.require(train.fingerprint)
     middle, spread = _usual(found, train)
     return StreamingGuard(
         detector=found,
@@ -298,20 +290,6 @@ def _usual(
         else:
             levels[step] = levels[step - 1]
     return levels[:, 0], np.maximum(levels[:, 1] - levels[:, 0], np.float32(MIN_SPREAD))
-
-
-def _require_streaming(anchors: Anchors, mark: Fingerprint) -> None:
-    if anchors.alignment == "resample":
-        raise SignalError(
-            "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
-            "with alignment='repeat_last' for streaming."
-        )
-    if anchors.fingerprint is not None:
-        anchors.fingerprint.require(
-            mark,
-            what="These anchors were not made as the traces were",
-            fix="Fit anchors for this model and sampler: demur anchors.",
-        )
 
 
 def _traces(values: Generations) -> Traces:

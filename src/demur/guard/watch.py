@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from demur.detectors import StepDetector
 from demur.errors import SignalError
-from demur.sampling.release import Release
+from demur.sampling.sampler import Release
 from demur.types import Step
 
 if TYPE_CHECKING:

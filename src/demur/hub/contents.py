@@ -110,8 +110,14 @@ def _guard(path: Path) -> Contents:
         **(_anchor_facts(guard.anchors) if guard.anchors else {}),
     }
     benign = {name: (group.calibration, group.weights) for name, group in guard.groups.items()}
-    files, kind = {"guard.safetensors": path}, "streaming guard" if streaming else "guard"
-    return Contents(kind, files, guard.fingerprint, facts, benign, guard.alpha)
+    return Contents(
+        "streaming guard" if streaming else "guard",
+        {"guard.safetensors": path},
+        guard.fingerprint,
+        facts,
+        benign,
+        guard.alpha,
+    )
 
 
 def _anchor_facts(anchors: Anchors) -> dict[str, str]:

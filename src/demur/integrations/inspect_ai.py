@@ -1,9 +1,9 @@
-"""inspect_ai: models that demur loads, with a guard, and a scorer of the SRI signal.
+"""inspect_ai: a provider of models with a guard, and a scorer of the SRI signal.
 
     inspect eval task.py --model demur/organism-ar -M guard=guard.safetensors
 
-The entry point group ``inspect_ai`` names this module, so the provider ``demur`` is there once demur is
-installed. A flagged generation gives an empty completion with stop reason ``content_filter``.
+inspect finds the provider ``demur`` through the entry point group ``inspect_ai``. A flagged generation
+has an empty completion and the stop reason ``content_filter``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("inspect_ai", "inspect") from error
 
-#: Under which name the provider and the scorer keep what they know in a metadata field.
+#: Key of the metadata that provider and scorer write.
 KEY = "demur"
 
 
@@ -44,8 +44,8 @@ class GuardedModel(ModelAPI):
     """A model that demur loads. Arguments (``-M name=value``): ``guard``, ``anchors``, ``dtype``,
     ``device``, ``revision``, and any setting of the sampler.
 
-    Without anchors, its own or a guard's, there is no signal. With them the sampler is theirs, and the
-    task's ``max_tokens`` cuts the text that they have read, so that any task can be run.
+    Without anchors, given or in the guard, there is no signal. With anchors or a guard, their sampler
+    is used, and the task's ``max_tokens`` only cuts the text afterwards, so that any task can run.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class GuardedModel(ModelAPI):
         self.sampler = sampler_with(mark.sampler if mark else self.model.traits.sampler, sampler)
 
     def max_connections(self) -> int:
-        """One: a generation at a time."""
+        """One: generations do not run in parallel."""
         return 1
 
     async def generate(
@@ -84,7 +84,7 @@ class GuardedModel(ModelAPI):
         tool_choice: Any,
         config: GenerateConfig,
     ) -> ModelOutput:
-        """Generate one answer, watched by the guard.
+        """Generate one answer under the guard.
 
         Raises:
             InputError: tools, several user turns, or a setting that the model's sampler lacks.
@@ -92,7 +92,7 @@ class GuardedModel(ModelAPI):
         from anyio import to_thread
 
         if tools:
-            raise InputError("demur's models call no tools. Run the task without them.")
+            raise InputError("demur's models cannot call tools. Run the task without tools.")
         model, prompt = _asked(self.model, input)
         asked = {"temperature": config.temperature, "top_p": config.top_p}
         if not self.fixed:
@@ -126,14 +126,13 @@ class GuardedModel(ModelAPI):
 
 @scorer(metrics=[mean(), stderr()])
 def sri() -> Scorer:
-    """The signal at the last step, in [0, 1], 1 = complying; the series in the score's metadata."""
+    """The signal at the last step, in [0, 1], 1 = complying; the metadata has the whole series."""
 
     async def score(state: TaskState, target: Target) -> Score:
         known = (state.output.metadata or {}).get(KEY, {})
         if not known.get("sigma"):
             raise InputError(
-                "There is no signal to score. Use a model demur/NAME with -M anchors=FILE or "
-                "-M guard=FILE."
+                "No signal to score. Use a model demur/NAME with -M anchors=FILE or -M guard=FILE."
             )
         return Score(value=known["sigma"][-1], answer=state.output.completion, metadata=known)
 
@@ -141,18 +140,18 @@ def sri() -> Scorer:
 
 
 def _asked(model: LanguageModel, messages: Sequence[ChatMessage]) -> tuple[LanguageModel, Prompt]:
-    """The model under the task's system prompt, and the one user turn."""
+    """The model with the task's system prompt, and the one user turn."""
     turns = [message for message in messages if message.role != "system"]
     if [turn.role for turn in turns] != ["user"]:
         roles = ", ".join(turn.role for turn in turns) or "none"
-        raise InputError(f"demur traces one user turn; this sample has the turns: {roles}.")
+        raise InputError(f"demur needs samples with one user turn; this one has: {roles}.")
     system = [message.text for message in messages if message.role == "system"]
     model = replace(model, system="\n\n".join(system)) if system else model
     return model, Prompt(turns[0].text)
 
 
 def _at_most(tokens: int | None, trace: Trace, model: LanguageModel) -> tuple[str, StopReason]:
-    """The response, no longer than asked, and why it ends."""
+    """The response, cut to ``tokens``, and the stop reason."""
     if tokens is not None and tokens < len(trace.response_ids):
         return model.decode(trace.response_ids[:tokens].tolist()), "max_tokens"
     return trace.response, "stop" if trace.finish_reason == "stop" else "max_tokens"

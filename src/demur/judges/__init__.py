@@ -6,6 +6,7 @@ or a ``GuardForm`` that needs a guard model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from demur.endpoint import Assistant
 from demur.errors import InputError
@@ -60,13 +61,12 @@ def refusal_judge(name: str) -> Judge:
     Raises:
         InputError: no such judge.
     """
-    judges = {
-        **REFUSAL_JUDGES,
-        **{n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"},
-    }
+    outside = {n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"}
+    judges: Mapping[str, Any] = {**REFUSAL_JUDGES, **outside}
     if name not in judges:
         raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
-    return judges[name]
+    judge: Judge = judges[name]
+    return judge
 
 
 def known_judges() -> Mapping[str, Judge | Question | GuardForm]:

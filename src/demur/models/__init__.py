@@ -174,8 +174,8 @@ def _in_memory(name: Any, tokenizer: Any) -> LanguageModel | None:
         return causal.wrap(name, tokenizer)
     own = {plugin.name: plugin.value for plugin in plugins("models") if not plugin.problem}
     if str(name) in own:
-        plugged: LanguageModel = replace(own[str(name)](), name=str(name))
-        return plugged
+        model: LanguageModel = own[str(name)]()
+        return replace(model, name=str(name))
     if "/" not in str(name) and not Path(name).exists():
         # Asking the hub for a misspelt name would take half a minute.
         close = get_close_matches(str(name), [*NAMES, *own], n=1, cutoff=0.75)

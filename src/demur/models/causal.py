@@ -57,7 +57,9 @@ def wrap(net: Any, tokenizer: Any) -> LanguageModel:
         net = unwrapped(net)
     kind = type(net).__name__
     config = net.config.to_dict() if hasattr(net, "config") else {}
-    if not recognises(config):
+    card = config.get("demur", {})
+    headless = not recognises(config) or net.get_output_embeddings() is None
+    if headless or card.get("family", NAME) != NAME:
         raise ModelError(
             f"{kind} is not a causal language model of transformers. Give one, or the name or folder "
             "of a model; for another kind of network add a family (docs/add/family.md)."
@@ -71,7 +73,7 @@ def wrap(net: Any, tokenizer: Any) -> LanguageModel:
         )
     name = Path(config.get("_name_or_path") or kind).name
     return LanguageModel(
-        name, _revision(net, config), net.eval(), tokenizer, _traits(net, tokenizer, {})
+        name, _revision(net, config), net.eval(), tokenizer, _traits(net, tokenizer, card)
     )
 
 

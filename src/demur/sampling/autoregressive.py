@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.cache import Cache, RowCache, new_cache, rows_can_join
+from demur.sampling.cache import FixedCache, RowCache, new_cache, rows_can_join
 from demur.sampling.noise import Noise, heated, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
 from demur.sampling.sampler import Sampler, require
@@ -102,20 +102,6 @@ class Decoding(Iterator[Step]):
         self._over |= {*rows}
 
 
-class NextTokens(NamedTuple):
-    """What one step of a ``TokenBatch`` gives.
-
-    Attributes:
-        slots: ``[K]`` slots of the rows.
-        tokens: ``[K]`` their new tokens.
-        phi: layer -> ``[slots, D]`` float32 pooled states; those of other slots repeat.
-    """
-
-    slots: Tensor
-    tokens: Tensor
-    phi: dict[str, Tensor]
-
-
 @final
 class TokenBatch:
     """Rows that each get a token per step, and that join and leave between two steps.
@@ -142,7 +128,7 @@ class TokenBatch:
         self._model, self._layers = model, record.layers
         self._reads = tuple(dict.fromkeys(["last", *record.layers]))
         self._means = RunningMeans(rows)
-        self._cache: Cache | None = None
+        self._cache: RowCache | FixedCache | None = None
         self._settings: list[Autoregressive] = []
         self._noise: Noise | None = None
         self._slots = torch.empty(0, dtype=torch.long, device=model.device)
@@ -194,6 +180,8 @@ class TokenBatch:
 
     def leave(self, slots: Set[int]) -> None:
         """Remove the rows of these slots; the last rows take their places."""
+        if not slots:
+            return
         order = list(range(len(self)))
         for row in reversed([i for i, slot in enumerate(self._slots.tolist()) if slot in slots]):
             order[row] = order[-1]
@@ -206,14 +194,19 @@ class TokenBatch:
             self._newest = self._newest[kept]
         else:
             self._states = {layer: value[kept] for layer, value in self._states.items()}
-        if order and self._cache and self._noise:
+        if order and self._cache is not None and self._noise is not None:
             self._cache.keep(order)
             self._noise = self._noise.keep(kept)
         else:
             self._cache = self._noise = self._states = None
 
-    def step(self) -> NextTokens:
-        """The next token of every row."""
+    def step(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Give every row a token.
+
+        Returns:
+            ``[K]`` slots of the rows, ``[K]`` their new tokens, and layer -> ``[slots, D]`` float32
+            pooled states; those of other slots repeat.
+        """
         states = self._states or self._read(self._newest[:, None])
         self._newest = tokens = self._choose(self._model.logits(states["last"]))
         self._states = None
@@ -223,7 +216,7 @@ class TokenBatch:
         if self._pooling.positions == "content":
             counted = ~_ends(self._model, tokens)
         phi = self._means.add({k: states[k] for k in self._layers}, self._slots, counted)
-        return NextTokens(self._slots, tokens, phi)
+        return self._slots, tokens, phi
 
     def _read(self, tokens: Tensor) -> dict[str, Tensor]:
         """Read one token per row: ``[K, 1]`` -> layer -> ``[K, D]``."""

@@ -8,7 +8,7 @@ where the others do. A row that leaves gives its place to the last row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -19,31 +19,9 @@ from demur.models.base import LanguageModel
 _WIDTH = 256
 
 
-class Cache(Protocol):
-    """What a network keeps of the tokens that it has read.
-
-    Attributes:
-        net: the object to pass to the network.
-    """
-
-    net: Any
-
-    def columns(self) -> tuple[Tensor | None, Tensor]:
-        """Make room for one token per row.
-
-        Returns:
-            ``[B, K]`` bool, columns that each row attends to, None where that is all of them;
-            ``[B, 1]`` position ids of the new tokens.
-        """
-
-    def advance(self, tokens: int) -> None:
-        """Keep what the last pass wrote: so many tokens per row."""
-
-    def keep(self, order: Sequence[int]) -> None:
-        """Reorder: new row i is old row ``order[i]``. Only the last rows may change places."""
-
-
-def new_cache(model: LanguageModel, lengths: Sequence[int], *, more: int | None) -> Cache:
+def new_cache(
+    model: LanguageModel, lengths: Sequence[int], *, more: int | None
+) -> RowCache | FixedCache:
     """A cache for rows of these lengths, padded on the left to the longest.
 
     Args:
@@ -71,6 +49,9 @@ class RowCache:
     """Buffers ``[rows, H, columns, d]`` per layer.
 
     In use are the columns from the first one of any row to the column being written.
+
+    Attributes:
+        net: the object to pass to the network.
     """
 
     def __init__(self, lengths: Sequence[int], *, more: int | None) -> None:
@@ -94,7 +75,7 @@ class RowCache:
         self._starts += [begin + start for start in other._starts]
 
     def keep(self, order: Sequence[int]) -> None:
-        """See ``Cache.keep``."""
+        """Reorder: new row i is old row ``order[i]``. Only the last rows may change places."""
         for row, source in enumerate(order):
             if row != source:
                 for pair in self._kept.values():
@@ -103,7 +84,12 @@ class RowCache:
         self._starts = [self._starts[row] for row in order]
 
     def columns(self) -> tuple[Tensor | None, Tensor]:
-        """See ``Cache.columns``."""
+        """Make room for one token per row.
+
+        Returns:
+            ``[B, K]`` bool, columns that each row attends to, None where that is all of them;
+            ``[B, 1]`` position ids of the new tokens.
+        """
         self._lay_out(rows=len(self._starts), columns=0)
         starts = torch.tensor(self._starts)[:, None]
         columns = torch.arange(self._first, self._end + 1)
@@ -111,7 +97,7 @@ class RowCache:
         return attention, self._end - starts
 
     def advance(self, tokens: int) -> None:
-        """See ``Cache.advance``."""
+        """Keep what the last pass wrote: so many tokens per row."""
         self._end += tokens
 
     def _lay_out(self, *, rows: int, columns: int) -> None:
@@ -174,7 +160,10 @@ class RowCache:
 
 @final
 class FixedCache:
-    """transformers' own cache, for layers that keep a state; all rows start together."""
+    """transformers' own cache, for layers that keep a state; all rows start together.
+
+    Its methods are those of ``RowCache``.
+    """
 
     def __init__(self, model: LanguageModel, lengths: Sequence[int]) -> None:
         from transformers import DynamicCache
@@ -183,17 +172,14 @@ class FixedCache:
         self._lengths, self._seen, self._longest = torch.tensor(lengths), 0, max(lengths)
 
     def columns(self) -> tuple[Tensor | None, Tensor]:
-        """See ``Cache.columns``."""
         starts = (self._longest - self._lengths)[:, None]
         attention = torch.arange(self._seen + 1) >= starts
         return None if attention.all() else attention, self._seen - starts
 
     def advance(self, tokens: int) -> None:
-        """See ``Cache.advance``."""
         self._seen += tokens
 
     def keep(self, order: Sequence[int]) -> None:
-        """See ``Cache.keep``."""
         rows = torch.tensor(order)
         self.net.reorder_cache(rows)
         self._lengths = self._lengths[rows]

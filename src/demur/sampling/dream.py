@@ -96,7 +96,8 @@ class TimeStep:
     def __call__(
         self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
     ) -> Update:
-        """See ``demur.sampling.denoising.Rule``; the logits are the prediction of step 2."""
+        """See ``demur.sampling.denoising.Rule``."""
+        # Predict: ``Denoising`` reads x and gives the logits of every masked position.
         s, logits = self._settings, logits.float()
         share = self._share().to(x.device)
         if s.alg == "origin":

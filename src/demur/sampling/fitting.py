@@ -1,4 +1,4 @@
-"""How many prompts fit into memory at once, found by trying."""
+"""How many prompts fit into memory at once, by trying."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: A CPU gains nothing from more prompts at once, and its memory cannot be tried without harm.
+#: More prompts at once gain nothing on a CPU, and trying out its memory would disturb other programs.
 CPU_BATCH = 8
 
-#: More gains nothing on any device measured.
+#: Larger batches gained nothing on any device measured.
 MOST = 256
 
 
@@ -36,10 +36,10 @@ def largest_batch(
     record: Record,
     prompts: int,
 ) -> int:
-    """The largest power of two of the longest prompt whose first steps fit; at most ``prompts``.
+    """The largest power of two of copies of the longest prompt that fits; at most ``prompts``.
 
-    Two steps are tried: the first reads the whole prompt, the second also holds what the first left
-    (a cache, a canvas' logits). A cache that outgrows the memory later is done in halves.
+    Tries two steps: the first reads the whole prompt, the second also holds what the first left (a
+    cache, a canvas's logits). A batch whose cache outgrows the memory later is split in halves.
     """
     if model.device.type == "cpu":
         return CPU_BATCH
@@ -51,7 +51,7 @@ def largest_batch(
 
 
 def largest_that_fits(most: int, try_out: Callable[[int], object]) -> int:
-    """The largest power of two up to ``most`` for which ``try_out`` finds memory, 1 untried.
+    """The largest power of two up to ``most`` for which ``try_out`` finds memory; 1 is not tried.
 
     Raises:
         Exception: whatever else ``try_out`` raises.
@@ -77,14 +77,14 @@ def run_steps(
     count: int,
     record: Record,
 ) -> list[Step]:
-    """The first ``count`` steps of a batch, as it will be run."""
+    """The first ``count`` steps of a batch."""
     noise = RowNoise.of(record.seed, [prompt.id for prompt in prompts])
     steps = sampler.run(model, model.encode(prompts), record, noise)
     return list(islice(steps, count))
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], list[R]]) -> list[R]:
-    """Results of ``work`` for all items; what does not fit into memory is done in halves.
+    """Results of ``work`` for all items; a batch that does not fit into memory is split in halves.
 
     Raises:
         RuntimeError, MemoryError: one item alone does not fit.
@@ -108,14 +108,14 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give what a failed try held back to the device."""
+    """Return the memory of a failed try to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory taken so far in GiB: of the accelerator, or of this process on a CPU."""
+    """Peak memory so far in GiB: of the accelerator, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Kilobytes on Linux, bytes on macOS.

@@ -121,7 +121,8 @@ class Remask:
     def __call__(
         self, x: Tensor, masked: Tensor, logits: Tensor, live: Tensor, noise: Noise
     ) -> Update:
-        """See ``demur.sampling.denoising.Rule``; the logits are the prediction of step 2."""
+        """See ``demur.sampling.denoising.Rule``."""
+        # Predict: ``Denoising`` reads x and gives the logits of every masked position.
         s = self._settings
         block = self._block_of[masked.long().argmax(1)]  # that of the first mask
         inside = masked & (self._block_of == block[:, None])

@@ -71,11 +71,9 @@ class RowNoise:
         return cls.seeded([row_seed(seed, key) for key in keys])
 
     def uniform(self, where: Tensor) -> Tensor:
-        """See ``Noise.uniform``."""
         return self._numbers(where, 1).to(where.device)[:, 0]
 
     def choose(self, logits: Tensor, where: Tensor) -> Tensor:
-        """See ``Noise.choose``."""
         vocabulary = logits.shape[1]
         side = math.isqrt(vocabulary - 1) + 1
         weights = pad(logits.float().softmax(-1), (0, side * side - vocabulary))
@@ -86,16 +84,13 @@ class RowNoise:
         return group * side + (members / waits[:, side:]).argmax(-1)
 
     def integers(self, count: int, high: int) -> Tensor:
-        """See ``Noise.integers``."""
         drawn = [torch.randint(high, (count,), generator=g) for g in self._generators]
         return torch.stack(drawn)
 
     def keep(self, rows: Tensor) -> RowNoise:
-        """See ``Noise.keep``."""
         return RowNoise([self._generators[i] for i in rows.tolist()])
 
     def join(self, others: Noise) -> RowNoise:
-        """See ``Noise.join``."""
         assert isinstance(others, RowNoise)
         return RowNoise([*self._generators, *others._generators])
 

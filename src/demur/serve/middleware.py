@@ -28,7 +28,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_HOST = HTTPError(400, "unknown_host", "This server has another host name.")
+_HOST = HTTPError(400, "unknown_host", "The Host header names another server.")
 _TOO_LARGE = HTTPError(413, "body_too_large", "The body is too large.")
 _TOO_SLOW = HTTPError(408, "body_too_slow", "The body took too long.")
 

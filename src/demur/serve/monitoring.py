@@ -31,7 +31,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
-        of = {"registry": self.registry}
+        of: Any = {"registry": self.registry}
         self.answers = Counter("demur_answers", "Finished sequences.", ["model", "outcome"], **of)
         self.blocks = Counter(
             "demur_blocks", "Sequences that the guard blocked.", ["model", "cause"], **of

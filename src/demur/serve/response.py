@@ -78,7 +78,7 @@ class ResponseFormat:
             return b""
         return self._chunk(sequence, {"delta": {"role": "assistant", "content": ""}})
 
-    def said(self, sequence: ServedSequence, text: str) -> bytes:
+    def text(self, sequence: ServedSequence, text: str) -> bytes:
         """A chunk of text. Everything around the text is encoded once per sequence."""
         if sequence.index not in self._around:
             said: dict[str, Any] = {"text": _TEXT}
@@ -193,7 +193,7 @@ async def chunks(
                 texts[sequence] += said.text
             elif isinstance(said, Finished):
                 ends[sequence] = said
-        parts = [shape.said(sequence, text) for sequence, text in texts.items() if text]
+        parts = [shape.text(sequence, text) for sequence, text in texts.items() if text]
         parts += [shape.closing(sequence, ends[sequence]) for sequence in texts if sequence in ends]
         if parts:
             yield b"".join(parts)
@@ -259,7 +259,7 @@ class EventStream(Response):
     ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
-        self._parts, self._engine, self._jobs = parts, engine, sequences
+        self._parts, self._engine, self._sequences = parts, engine, sequences
         self._seconds = send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -267,7 +267,7 @@ class EventStream(Response):
         try:
             await unless_gone(receive, self._send(send))
         finally:
-            self._engine.cancel(self._jobs)
+            self._engine.cancel(self._sequences)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

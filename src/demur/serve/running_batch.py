@@ -9,7 +9,7 @@ rows, few arrivals wait up to three steps to be read together.
 ``GroupedBatch``: sequences with the same settings and about the same length start together as a
 group. A few groups start at once; later arrivals gather and start at the latest when the youngest
 group has finished its first block. ``Denoising`` groups share their passes (docs/decisions/0009).
-Text is released by the sampler's rule (``demur.sampling.release``).
+Text is released by the sampler's rule (``demur.sampling.sampler.Release``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, Protocol, final
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from demur.models.base import LanguageModel
 from demur.sampling import RowNoise, Sampler
 from demur.sampling.autoregressive import TokenBatch, token_batch
 from demur.sampling.denoising import Denoising, next_steps, size_class
-from demur.sampling.release import Release
+from demur.sampling.sampler import Release
 from demur.serve.sequence import ServedSequence
 from demur.types import Record, Step
 
@@ -103,7 +103,6 @@ class ContinuousBatch:
 
     @property
     def room(self) -> int:
-        """See ``RunningBatch.room``."""
         return len(self._free) - len(self._arriving)
 
     def join(self, sequences: Sequence[ServedSequence]) -> None:
@@ -111,7 +110,6 @@ class ContinuousBatch:
         self._arriving += [(self._turn, sequence) for sequence in sequences]
 
     def leave(self, sequences: Collection[ServedSequence]) -> None:
-        """See ``RunningBatch.leave``."""
         gone = set(sequences)
         self._arriving = [each for each in self._arriving if each[1] not in gone]
         slots = {self._slots.pop(each) for each in gone & self._slots.keys()}
@@ -177,11 +175,8 @@ class ContinuousBatch:
         return fitting or waiting[:1]
 
 
-class GroupKey(NamedTuple):
-    """What the sequences of a group share: their settings and about how long they are."""
-
-    sampler: Sampler
-    size: int
+#: What the sequences of a group share: their settings and the size class of their length.
+GroupKey = tuple[Sampler, int]
 
 
 @final
@@ -201,7 +196,6 @@ class GroupedBatch:
 
     @property
     def room(self) -> int:
-        """See ``RunningBatch.room``."""
         running = sum(len(group.sequences) for group in self._groups)
         return self._most - len(self._arriving) - running
 
@@ -210,7 +204,6 @@ class GroupedBatch:
         self._arriving += sequences
 
     def leave(self, sequences: Collection[ServedSequence]) -> None:
-        """See ``RunningBatch.leave``."""
         self._arriving = [each for each in self._arriving if each not in sequences]
         for group in self._groups:
             group.leave(sequences)
@@ -229,7 +222,7 @@ class GroupedBatch:
         alike: dict[GroupKey, list[ServedSequence]] = defaultdict(list)
         for each in self._arriving:
             size = size_class(len(each.prompt) + each.sampler.new_tokens)
-            alike[GroupKey(each.sampler, size)].append(each)
+            alike[each.sampler, size].append(each)
         self._arriving = []
         for key, sequences in alike.items():
             others = [group for group in self._groups if group.key == key]
@@ -242,7 +235,7 @@ class GroupedBatch:
     def _group(self, key: GroupKey, sequences: list[ServedSequence]) -> RequestGroup:
         batch = self._model.batch([each.prompt for each in sequences])
         noise = RowNoise.seeded([each.seed for each in sequences])
-        steps = key.sampler.run(self._model, batch, self._record, noise)
+        steps = key[0].run(self._model, batch, self._record, noise)
         return RequestGroup(sequences, steps, key, end_ids=self._model.traits.end_ids)
 
 
@@ -286,7 +279,7 @@ class RequestGroup:
         """Outputs of the next step, None at the end: of its rows, and of rows that have ended."""
         if step is None:
             return self._finish(list(self.sequences))
-        running, sampler = step.running.tolist(), self.key.sampler
+        running, sampler = step.running.tolist(), self.key[0]
         outputs = self._finish([each for each, row in self.sequences.items() if not running[row]])
         if not self.sequences:
             return outputs

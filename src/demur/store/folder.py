@@ -41,11 +41,7 @@ class Folder(Protocol):
         """Open a data file. Raises FileNotFoundError."""
 
     def locked(self) -> AbstractContextManager[None]:
-        """Create the folder and lock it against other writers.
-
-        Raises:
-            StoreError: another process holds the lock (named), or the folder is not writable.
-        """
+        """Create and lock the folder. Raises StoreError, naming the process that holds the lock."""
 
     def runs(self) -> list[str]:
         """Sorted paths of the runs in this folder and below. Raises InputError if it is missing."""

@@ -106,7 +106,7 @@ class LocalFolder:
         for place, folders, files in os.walk(self.path):
             if "manifest.json" in files:
                 found.append(str(Path(place)))
-                folders.clear()  # a run folder holds no other
+                folders.clear()  # runs are not nested
         return sorted(found)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from demur.cluster import joined
 from demur.study.engine.cells import CellOutcome, OnProgress
-from demur.study.engine.folder import CellCost, CellFolder, RayPool, costs
 from demur.study.engine.provenance import CellEntry, StudyManifest, made_with, together
 from demur.study.engine.runner import cores, run_cells, run_in_processes
+from demur.study.engine.workspace import CellCost, CellFolder, RayPool, costs
 from demur.study.plan.arms import arms_of, locate_all
 from demur.study.plan.prompt_sets import require_files
 from demur.study.plan.spec import Study

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from demur.types import digest
 
 if TYPE_CHECKING:
-    from demur.study.engine.folder import Workspace
+    from demur.study.engine.workspace import Workspace
 
 #: Called with the name of a stage, the units done and the units in total.
 OnProgress = Callable[[str, int, int], None]
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 #: Cache version of all cells: bump when the format of keys or of ``cell.json`` changes.
 FORMAT = 3
 
-State = Literal["done", "failed", "waiting"]
+CellState = Literal["done", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class CellOutcome:
         name, kind, arm, units: of the cell.
     """
 
-    state: State = "waiting"
+    state: CellState = "waiting"
     value: Any = None
     error: str = ""
     seconds: float = 0.0
@@ -169,7 +169,8 @@ class CellOutcome:
 
 def as_plain(result: Any) -> Any:
     """A result as JSON data."""
-    return _adapter(type(result)).dump_python(result, mode="json")
+    kind: Any = type(result)
+    return _adapter(kind).dump_python(result, mode="json")
 
 
 def inputs_of(value: Any) -> Any:

@@ -21,8 +21,8 @@ from typing import Any, final
 
 from demur.errors import DemurError, StoreError
 from demur.study.engine.cells import Cell, CellOutcome, OnProgress, as_plain
-from demur.study.engine.folder import CellFolder, RayPool, Workspace
 from demur.study.engine.provenance import made_with
+from demur.study.engine.workspace import CellFolder, RayPool, Workspace
 
 #: Cells in an order in which each one follows those it needs.
 Cells = Sequence[Cell[Any]]

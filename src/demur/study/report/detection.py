@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from demur.metrics import Estimate, auroc_difference, tpr_at_fpr
 from demur.study.report.evidence import FEWEST, Evidence, Quantity, Scores
-from demur.study.report.results import Results
-from demur.study.report.rows import (
+from demur.study.report.extra_rows import (
     MARK,
     NOTE,
     attack_name,
@@ -17,6 +16,7 @@ from demur.study.report.rows import (
     short,
     with_failed_arms,
 )
+from demur.study.report.results import Results
 from demur.study.work.scores import PLAIN
 from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 

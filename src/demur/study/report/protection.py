@@ -8,8 +8,8 @@ import numpy as np
 
 from demur.metrics import difference, rate
 from demur.study.report.evidence import Evidence, Quantity, enough
+from demur.study.report.extra_rows import MARK, NOTE, blanks, printed, short
 from demur.study.report.results import Measured, Results
-from demur.study.report.rows import MARK, NOTE, blanks, printed, short
 from demur.study.work.defense import DefendedRow, DefenseCell, DefenseResult, Ending
 from demur.study.work.guards import DelayCell, SurrogateCell
 from demur.study.work.suffix_attack import SearchResult, SuffixAttackCell

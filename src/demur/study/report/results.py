@@ -11,8 +11,8 @@ import numpy as np
 
 from demur.errors import StoreError
 from demur.study.engine.cells import Cell, CellOutcome, Result, Subject
-from demur.study.engine.folder import read_outcome
 from demur.study.engine.provenance import StudyManifest, read_manifest
+from demur.study.engine.workspace import read_outcome
 from demur.study.plan.arms import Arm, ArmGroup
 from demur.study.report.evidence import Evidence, Scores
 from demur.study.work.defense import DefenseCell

@@ -18,7 +18,7 @@ from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
 from demur.sri import Anchors, signal
 from demur.store import Store
-from demur.study.report.recovery import volatility
+from demur.study.report.rates import volatility
 from demur.types import Traces
 from demur.viz.figures import Figure, lda, trajectories
 from demur.viz.replay import Scene, scene

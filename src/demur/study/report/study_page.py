@@ -11,12 +11,12 @@ from pathlib import Path
 
 from demur.files import write_atomically
 from demur.study.plan.spec import PromptSetSpec
-from demur.study.report import detection, protection, rates, recovery, samplers
+from demur.study.report import detection, protection, rates, samplers
 from demur.study.report.evidence import FEWEST, Evidence
+from demur.study.report.extra_rows import failures_table
 from demur.study.report.findings import SAID, Finding, findings
 from demur.study.report.results import Results, read_results
 from demur.study.report.results_file import results_file
-from demur.study.report.rows import failures_table
 from demur.study.work.scenes import RULE, ReplayCell
 from demur.study.work.suffix_attack import SuffixAttackCell
 from demur.viz.figures import Figure
@@ -116,17 +116,17 @@ def _sections(results: Results) -> Iterator[Section]:
     yield Section(
         "Recovery",
         "Whether a harmful draft is taken back later, and whether the hidden states return to refusal.",
-        tables=_filled(recovery.recovery_table(results), recovery.internal_table(results)),
-        figures=_drawn((recovery.models_figure(results), recovery.samplers_figure(results))),
+        tables=_filled(rates.recovery_table(results), rates.internal_table(results)),
+        figures=_drawn((rates.models_figure(results), samplers.samplers_figure(results))),
     )
     yield Section(
         "The signal",
         "Sigma is 1 if the state is close to answered harmless generations, and 0 if it is close to "
         "refused harmful ones.",
-        tables=[recovery.groups_table(results.main)],
+        tables=[rates.groups_table(results.main)],
         figures=_drawn(
             draw(one)
-            for draw in (recovery.trajectory_figure, recovery.plane_figure)
+            for draw in (rates.trajectory_figure, rates.plane_figure)
             for one in results.main
         ),
     )

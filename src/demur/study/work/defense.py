@@ -9,7 +9,7 @@ from typing import Any
 from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
 from demur.models.base import LanguageModel
 from demur.study.engine.cells import UNKEYED, Cell, Subject
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.prompt_sets import StudySet
 from demur.study.plan.spec import DefenseSpec, Judges
@@ -84,20 +84,7 @@ class DefenseResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DefenseCell(Cell[DefenseResult]):
-    """Run a defense on some prompts of every test set.
-
-    Attributes:
-        arm: the model and sampler to defend.
-        defense: the defense.
-        guards: the arm's guards, if the defense uses one.
-        samples: test prompts, harmless and attacked.
-        infilling: sets whose attack needs the model (arXiv:2602.02600, table 14).
-        calibration: benign prompts.
-        judges: who judges the responses.
-        seed: random seed.
-        reader: the model that reads prompts, if any.
-        batch_size: prompts per batch.
-    """
+    """Run a defense on some prompts of every test set, and on infilling attacks (table 14)."""
 
     kind = "defense"
 

@@ -10,7 +10,7 @@ from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.guard.surrogate import read_texts
 from demur.sri import fit_anchors
 from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
@@ -21,16 +21,9 @@ from demur.types import Traces
 GUARDS = ("sri", "sri-standardised")
 
 
-@dataclass(frozen=True)
-class SavedGuards:
-    """Names of the guards that were saved as ``NAME.safetensors``."""
-
-    guards: tuple[str, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
-class GuardsCell(Cell[SavedGuards]):
-    """Fit the guards of ``GUARDS``."""
+class GuardsCell(Cell[None]):
+    """Fit the guards of ``GUARDS`` and save them as ``NAME.safetensors``."""
 
     kind = "guards"
 
@@ -45,7 +38,7 @@ class GuardsCell(Cell[SavedGuards]):
     def subject(self) -> Subject:
         return Subject(arm=self.arm.name)
 
-    def run(self, workspace: Workspace) -> SavedGuards:
+    def run(self, workspace: Workspace) -> None:
         for name in GUARDS:
             fitted = fit_guard(
                 workspace.traces(*self.fit),
@@ -56,7 +49,6 @@ class GuardsCell(Cell[SavedGuards]):
                 seed=self.seed,
             )
             fitted.save(workspace.path / f"{name}.safetensors")
-        return SavedGuards(GUARDS)
 
 
 @dataclass(frozen=True)
@@ -122,17 +114,7 @@ class SurrogateFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateCell(Cell[SurrogateFlags]):
-    """Which of a black-box arm's test generations a white-box model's guards flag.
-
-    Attributes:
-        white: the model that reads.
-        black: name of the arm that wrote.
-        anchored, fit, calibration, test: traces of that arm.
-        judges: the first refusal judge decides which texts are refusals.
-        alpha: false-positive rate of the threshold.
-        seed: random seed of the fits.
-        batch_size: texts per batch.
-    """
+    """Which test generations of the arm ``black`` the guards of the model ``white`` flag."""
 
     kind = "surrogate"
 

@@ -10,7 +10,7 @@ import numpy as np
 from demur.organism import oracle
 from demur.sri import signal
 from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.work.traces import RunCell
 from demur.study.work.verdicts import AnchorsCell, Verdicts, VerdictsCell
@@ -32,14 +32,8 @@ class Scenes:
     scenes: tuple[Scene, ...]
 
 
-@dataclass(frozen=True)
-class _HarmfulRow:
-    """What happened with one harmful prompt; ``change`` is the mean absolute change of sigma."""
-
-    attack: str
-    harmful: bool
-    refused: bool
-    change: float
+#: Verdicts, and the place of one prompt in them.
+_Place = tuple[Verdicts, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,34 +57,32 @@ class ReplayCell(Cell[Scenes]):
         return Subject(arm="replay")
 
     def run(self, workspace: Workspace) -> Scenes:
-        rows = [self._rows(workspace, cells) for cells in self.verdicts]
+        rows = [self._harmful(workspace, cells) for cells in self.verdicts]
         scenes = []
         for name in _selected(rows[0], rows[1]):
             for place, known in enumerate(rows):
                 if name in known:
-                    scenes.append(self._scene(workspace, place, name, known[name]))
+                    scenes.append(self._scene(workspace, place, name, *known[name]))
         return Scenes(tuple(scenes))
 
-    def _rows(
-        self, workspace: Workspace, cells: tuple[VerdictsCell, ...]
-    ) -> dict[str, _HarmfulRow]:
+    def _harmful(self, workspace: Workspace, cells: tuple[VerdictsCell, ...]) -> dict[str, _Place]:
         """Harmful prompts by id."""
-        found = {}
-        for cell in workspace.done(cells):
-            value = workspace.result(cell)
-            for i, name in enumerate(value.ids):
-                if value.labels[i] == "harmful":
-                    found[name] = _row(value, i, self.judge)
-        return found
+        found = [workspace.result(cell) for cell in workspace.done(cells)]
+        return {
+            name: (one, i)
+            for one in found
+            for i, name in enumerate(one.ids)
+            if one.labels[i] == "harmful"
+        }
 
-    def _scene(self, workspace: Workspace, place: int, name: str, row: _HarmfulRow) -> Scene:
+    def _scene(self, workspace: Workspace, place: int, name: str, rows: Verdicts, i: int) -> Scene:
         arm, anchors = self.arms[place], self.anchors[place].read(workspace)
         runs = workspace.done(cell.traced for cell in self.verdicts[place])
         trace = _trace(workspace, runs, name)
         sigma = signal(anchors.states(Traces((trace,))), anchors)[0]
         tokenizer = workspace.model(arm).tokenizer
-        ended = "the harmful answer" if row.harmful else "no harmful answer"
-        refused = "a refusal" if row.refused else "no refusal"
+        ended = "the harmful answer" if _succeeded(rows, i) else "no harmful answer"
+        refused = "a refusal" if rows.refused[self.judge][i] else "no refusal"
         return scene(
             trace,
             sigma,
@@ -102,23 +94,23 @@ class ReplayCell(Cell[Scenes]):
         )
 
 
-def _row(value: Verdicts, i: int, judge: str) -> _HarmfulRow:
-    return _HarmfulRow(
-        attack=value.attacks[i],
-        harmful=value.drafts[i][-1] == "1",
-        refused=value.refused[judge][i],
-        change=float(np.abs(np.diff(value.sigma[i])).mean()),
-    )
-
-
-def _selected(first: Mapping[str, _HarmfulRow], second: Mapping[str, _HarmfulRow]) -> list[str]:
+def _selected(first: Mapping[str, _Place], second: Mapping[str, _Place]) -> list[str]:
     """Ids by the rule; any common prompt if the rule selects none."""
     best: dict[str, str] = {}
-    for name, row in first.items():
-        if row.harmful and name in second and not second[name].harmful:
-            best.setdefault(row.attack, name)
-    ranked = sorted(best.values(), key=lambda name: -second[name].change)
+    for name, (rows, i) in first.items():
+        if _succeeded(rows, i) and name in second and not _succeeded(*second[name]):
+            best.setdefault(rows.attacks[i], name)
+    ranked = sorted(best.values(), key=lambda name: -_change(*second[name]))
     return ranked[:_MOST] or [name for name in first if name in second][:1]
+
+
+def _succeeded(rows: Verdicts, i: int) -> bool:
+    return rows.drafts[i][-1] == "1"
+
+
+def _change(rows: Verdicts, i: int) -> float:
+    """Mean absolute change of sigma from step to step."""
+    return float(np.abs(np.diff(rows.sigma[i])).mean())
 
 
 def _trace(workspace: Workspace, runs: list[RunCell], name: str) -> Trace:

@@ -17,7 +17,7 @@ from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
 from demur.guard import fit_guard
 from demur.sri import TAU, Anchors, fit_anchors
 from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, Located
 from demur.study.plan.spec import Ablation, Judges
 from demur.study.work.traces import RunCell
@@ -99,19 +99,8 @@ class SetScores:
 class ScoresCell(Cell[SetScores]):
     """Score every calibration and test set with one detector.
 
-    Attributes:
-        arm: whose traces.
-        setup: the detector.
-        elsewhere: anchors of another distribution, if the setup uses them.
-        anchors: the arm's anchors.
-        fit, calibration: benign traces.
-        harmful: harmful traces for supervised detectors, else empty.
-        anchored: traces behind the anchors, if the setup uses only some, else empty.
-        test: traces to score.
-        judges: the first refusal judge decides which anchor traces are refusals.
-        alpha: false-positive rate of the threshold.
-        seed: random seed of the fit.
-        reader: the model that reads prompts, if the detector needs one.
+    ``elsewhere``, ``harmful``, ``anchored`` (traces behind the anchors) and ``reader`` are given only
+    to setups that use them.
     """
 
     kind, pace = "scores", 0.0005

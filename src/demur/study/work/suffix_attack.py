@@ -12,7 +12,7 @@ from demur.guard import Guard
 from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
 from demur.study.engine.cells import UNKEYED, Cell, Subject
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell

@@ -20,7 +20,7 @@ from demur.sampling import Sampler, sampler_with, spec
 from demur.sampling.autoregressive import with_prefill
 from demur.store import Store, writing
 from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, token_by_token
 from demur.study.plan.prompt_sets import StudySet
 from demur.types import Fingerprint, Prompt, Trace, Traces

@@ -19,7 +19,7 @@ from demur.models.base import LanguageModel
 from demur.organism import oracle
 from demur.sri import Anchors, fit_anchors, signal
 from demur.study.engine.cells import Cell, Subject, keyed_by
-from demur.study.engine.folder import Workspace
+from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
@@ -30,14 +30,6 @@ Hits = Callable[[Sequence[tuple[str, str]]], list[bool]]
 
 #: Text of the tokens of one draft; masked positions (-1) show as the mask token.
 DraftText = Callable[[Sequence[int]], str]
-
-
-@dataclass(frozen=True)
-class AnchorCounts:
-    """Traces per class behind the anchors, which are saved as ``LAYER.safetensors``."""
-
-    harmless: int
-    harmful: int
 
 
 @dataclass(frozen=True)
@@ -72,8 +64,8 @@ class Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnchorsCell(Cell[AnchorCounts]):
-    """Fit anchors of each recorded layer.
+class AnchorsCell(Cell[None]):
+    """Fit anchors of each recorded layer and save them as ``LAYER.safetensors``.
 
     Attributes:
         arm: whose anchors.
@@ -97,15 +89,11 @@ class AnchorsCell(Cell[AnchorCounts]):
     def subject(self) -> Subject:
         return Subject(arm=self.arm.name)
 
-    def run(self, workspace: Workspace) -> AnchorCounts:
+    def run(self, workspace: Workspace) -> None:
         traces = workspace.traces(*self.traced)
         refused = refusals(traces, first_judge(self.judges))
-        counts = (0, 0)
         for layer in self.arm.layers:
-            fitted = fit_anchors(traces, refused, layer=layer)
-            fitted.save(workspace.path / f"{layer}.safetensors")
-            counts = fitted.counts
-        return AnchorCounts(*counts)
+            fit_anchors(traces, refused, layer=layer).save(workspace.path / f"{layer}.safetensors")
 
     def read(self, workspace: Workspace, layer: str = "last") -> Anchors:
         """The anchors of one layer, once this cell is done."""

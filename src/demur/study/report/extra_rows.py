@@ -1,4 +1,4 @@
-"""Rows that tables share: the paper's printed numbers, and failures in the place of their numbers."""
+"""Rows besides the measured ones: the paper's printed numbers, and what failed."""
 
 from __future__ import annotations
 

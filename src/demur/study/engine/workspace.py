@@ -22,7 +22,7 @@ from demur.errors import StoreError
 from demur.files import write_atomically
 from demur.models.base import LanguageModel
 from demur.store import Store
-from demur.study.engine.cells import Cell, CellOutcome, Result, State
+from demur.study.engine.cells import Cell, CellOutcome, CellState, Result
 from demur.types import Traces
 
 Made = TypeVar("Made")
@@ -63,7 +63,7 @@ class CellFolder:
         late = [c for c in cell.wants if c.key in found.missing and self.state(c) == "done"]
         return CellOutcome() if late else found
 
-    def state(self, cell: Cell[Any]) -> State:
+    def state(self, cell: Cell[Any]) -> CellState:
         """Whether the cell is done, failed or waiting."""
         return self.outcome(cell).state
 
@@ -177,13 +177,13 @@ class CellCost:
     """
 
     cell: Cell[Any]
-    state: State
+    state: CellState
     seconds: float
     measured: bool
 
 
 def costs(cells: Sequence[Cell[Any]], root: str | Path) -> list[CellCost]:
-    """State and cost of each cell, from the rates of all cells that were done in this folder.
+    """CellState and cost of each cell, from the rates of all cells that were done in this folder.
 
     Rates are by kind and arm. Stale cells count too. Without a rate, the cell's ``pace`` is used.
     """
