@@ -7,6 +7,7 @@ import json
 import shutil
 import string
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import demur
 from conftest import TEMPLATE, not_here, save_llama
-from demur.errors import InputError, MissingExtraError, ModelError
+from demur.errors import DemurError, InputError, MissingExtraError, ModelError
 from demur.models import ModelWarning
 from demur.models.checkpoint import find
 from demur.types import Prompt
@@ -352,3 +353,32 @@ def test_a_network_in_memory_with_an_adapter(base: Path, lora: Path) -> None:
             peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), prompted),
             tokenizer=tokenizer,
         )
+
+
+def test_the_command_line_takes_them(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from demur.cli import app
+    from demur.store import Store
+
+    folder = tmp_path / "thinks"
+    shutil.copytree(base, folder)
+    (folder / "chat_template.jinja").write_text(THINKS)
+    settings = {**json.loads((folder / "generation_config.json").read_text()), "min_new_tokens": 2}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    (tmp_path / "prompts.txt").write_text(f"{TEXT}\n")
+    loading = ["--model", str(folder), "--system", "w9", "--template", "enable_thinking=false"]
+    for words in (
+        ["trace", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "run"), *loading],
+        ["watch", TEXT, *loading, "--delay", "0"],
+    ):
+        with suppress(DemurError):  # watch has no anchors of such a model
+            app(words, standalone_mode=False)
+        assert "demur: WARNING: generation_config.json of thinks sets min_new_tokens 2" in (
+            capsys.readouterr().err
+        )
+    mark = Store.open(tmp_path / "run").manifest.fingerprint
+    assert (mark.system, mark.revision.rsplit("?")[1]) == ("w9", "enable_thinking=false")
+    with pytest.warns(ModelWarning, match="min_new_tokens 2"):
+        model = demur.load(folder, system="w9", template={"enable_thinking": False})
+    assert mark == demur.trace(model, [TEXT]).fingerprint
