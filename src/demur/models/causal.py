@@ -24,7 +24,7 @@ NAME = "causal"
 EXAMPLES = (
     "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo; hybrids such as Granite-4, Falcon-H1"
 )
-TESTED = "tokens and states of generate for 19 native classes, tiny weights"
+TESTED = "tokens and states of generate for 20 native classes, tiny weights"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:

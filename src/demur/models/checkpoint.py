@@ -173,9 +173,9 @@ def _identity(location: str, config: Mapping[str, Any], gguf: Path | None) -> st
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     folder = Path(location)
     files = {file for pattern in (*_TEXTS, *_WEIGHTS) for file in folder.glob(pattern)}
-    files = {file for file in files if not file.name.startswith("adapter_")}
     if gguf:
         files = {gguf, *(file for pattern in _TEXTS for file in folder.glob(pattern))}
+    files = {f for f in files if not f.name.startswith("adapter_") and not f.is_dir()}
     return hashed(folder, files, digest)
 
 

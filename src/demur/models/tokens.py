@@ -7,7 +7,6 @@ text. Ids of any other prompt equal those of ``apply_chat_template``.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -290,11 +289,18 @@ class Chat:
         return ids
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile("(?=" + "|".join(map(re.escape, self.control_tokens)) + ")")
+    def _sizes(self) -> Mapping[str, set[int]]:
+        """First character of control tokens -> their lengths."""
+        sizes: dict[str, set[int]] = {}
+        for token in self.control_tokens:
+            sizes.setdefault(token[0], set()).add(len(token))
+        return sizes
 
     def _cuts(self, text: str) -> list[int]:
         """Offsets one character into the text of each control token."""
-        if not self.control_tokens:
-            return []
-        return [found.start() + 1 for found in self._pattern.finditer(text)]
+        sizes, tokens = self._sizes, self.control_tokens
+        return [
+            place + 1
+            for place, letter in enumerate(text)
+            if letter in sizes and any(text[place : place + n] in tokens for n in sizes[letter])
+        ]
