@@ -13,8 +13,9 @@ import demur
 from conftest import save_tokenizer
 from demur.errors import InputError
 from demur.models.base import LanguageModel
-from demur.sampling import Autoregressive
-from demur.types import Prompt
+from demur.sampling import Autoregressive, RowNoise
+from demur.sampling.autoregressive import token_batch
+from demur.types import Prompt, Record
 
 SIZE: dict[str, Any] = {
     "hidden_size": 32,
@@ -112,3 +113,26 @@ def test_a_prompt_past_the_original_length_is_refused(
         demur.trace(phi, [SHORT], sampler=Autoregressive(steps=steps))
     with pytest.raises(InputError, match=r"more than dynamic can read \(32\)"):
         demur.trace(dynamic, [LONG], sampler=Autoregressive(steps=4))
+
+
+@pytest.mark.parametrize("kind", ["phi", "dynamic"])
+def test_rows_that_join_others(kind: str, request: pytest.FixtureRequest) -> None:
+    """As in the server: a row begins while another one is half done."""
+    model = request.getfixturevalue(kind)
+    sampler = Autoregressive(steps=6)
+    rows = token_batch(model, sampler, Record(pooling="running"), rows=2)
+    assert rows is not None
+    found: dict[int, list[int]] = {0: [], 1: []}
+    for turn in range(9):
+        for slot, prompt in ((0, MIDDLE), (1, SHORT)):
+            if turn == 3 * slot:
+                noise = RowNoise.of(0, [prompt.id])
+                rows.join(model.encode([prompt]), [slot], sampler, noise)
+        if turn == 6:
+            rows.leave({0})
+        slots, tokens, _ = rows.step()
+        for slot, token in zip(slots.tolist(), tokens.tolist(), strict=True):
+            found[slot].append(token)
+    for slot, prompt in ((0, MIDDLE), (1, SHORT)):
+        [alone] = demur.trace(model, [prompt], sampler=sampler)
+        assert found[slot] == alone.response_ids.tolist()
