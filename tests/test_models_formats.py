@@ -139,7 +139,7 @@ def test_gguf_files_that_cannot_be_read(original: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"architecture 'lloma'.*hf download house/tiny-lloma"):
         demur.load(strange)
     (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
-    with pytest.raises(ModelError, match=r"cut\.gguf is no GGUF file, or damaged"):
+    with pytest.raises(ModelError, match=r"cut\.gguf is not a GGUF file, or damaged"):
         demur.load(tmp_path / "cut.gguf")
     (tmp_path / "big-00001-of-00002.gguf").write_bytes(b"GGUF")
     with pytest.raises(

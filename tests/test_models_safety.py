@@ -60,7 +60,7 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
     folder = sharded(save_llama(tmp_path / "odd"), {})
     for text in ("[]", "{", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "[" * 100_000):
         (folder / "model.safetensors.index.json").write_text(text)
-        with pytest.raises(ModelError, match="is no index of weights"):
+        with pytest.raises(ModelError, match="is not an index of weights"):
             demur.load(folder)
 
 

@@ -196,8 +196,8 @@ def check_index(checkpoint: Checkpoint) -> None:
             odd = sorted(str(each) for each in named if _leaves(PurePosixPath(each)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ModelError(
-                f"{file.name} in {folder} is no index of weights ({first_line(error)}). Download it "
-                "again."
+                f"{file.name} in {folder} is not an index of weights ({first_line(error)}). Download "
+                "it again."
             ) from error
         if odd:
             raise ModelError(

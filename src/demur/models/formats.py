@@ -1,4 +1,4 @@
-"""What a checkpoint's files are: GGUF files, PEFT adapters, and what is wrong with damaged ones."""
+"""Checkpoints in other formats: GGUF files and PEFT adapters; and what identifies files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Adapter:
     """A PEFT adapter in a folder.
 
     Attributes:
-        name: the folder's name.
+        name: of the folder, or of the hub repository.
         folder: where its files are.
         base: the base model that its config names: a folder, a hub id or a built-in model.
         base_revision: hub revision of the base, if the config pins one.
@@ -57,13 +57,13 @@ class Adapter:
 def find_adapter(location: str, asked: str | Path | None, *, here: bool) -> Adapter | None:
     """The adapter ``asked`` for, or the one that ``location`` is; None if there is neither.
 
-    A folder with base weights is never an adapter, whatever lies beside them.
+    A folder with base weights is never an adapter, even if it also holds one.
 
     Raises:
         ModelError: no readable adapter there.
         MissingExtraError: peft is not installed.
     """
-    folder = Path(location if asked is None else asked)
+    folder = named = Path(location if asked is None else asked)
     if asked is None:
         if not folder.is_dir() and "/" in location and _on_hub(location, here=here):
             folder = _download(location, here=here)
@@ -92,14 +92,15 @@ def find_adapter(location: str, asked: str | Path | None, *, here: bool) -> Adap
             f"The adapter {str(folder)!r} names no base model. Give it: demur.load(BASE, "
             f"adapter={str(folder)!r}), or --model BASE --adapter {folder}."
         )
-    beside = folder / str(base)
+    base = str(base or "a base without a name")
+    beside = folder / base
     texts = [file for file in folder.glob("*token*") if file.is_file()]
     chat = [file for file in folder.glob("chat_template*") if file.is_file()]
     files = {folder / "adapter_config.json", weights, *texts, *chat}
     return Adapter(
-        name=folder.resolve().name,
+        name=named.resolve().name if named.is_dir() else named.name,
         folder=folder,
-        base=str(beside) if base and not Path(base).exists() and beside.is_dir() else str(base),
+        base=str(beside) if not Path(base).exists() and beside.is_dir() else base,
         base_revision=pinned if isinstance(pinned, str) else None,
         identity=hashed(folder, files),
     )
@@ -151,7 +152,8 @@ def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
             f"{adapter.base}."
         ) from error
     net = unwrapped(whole)
-    if wrong := sorted(saved ^ used):
+    # Embeddings may be saved whole beside the adapter's own tensors.
+    if wrong := sorted((used - saved) | (saved - used - whole.state_dict().keys())):
         raise ModelError(
             f"The adapter {adapter.name} does not fit {name}: {wrong[0]} is in only one of them. It "
             f"was made for {adapter.base}."
@@ -180,7 +182,7 @@ def unwrapped(whole: Any) -> Any:
 
 
 def beside(location: str, applied: Adapter | None) -> tuple[str, ...]:
-    """A note on an adapter that lies beside a model's weights and is not applied."""
+    """A note on an adapter in a model's folder that is not applied."""
     folder = Path(location)
     if applied or not (folder / "adapter_config.json").is_file():
         return ()
@@ -259,7 +261,9 @@ def unreadable_gguf(file: Path, error: Exception) -> str:
     try:
         kind, origin = _described(file)
     except Exception as broken:
-        return f"{file.name} is no GGUF file, or damaged ({first_line(broken)}). Download it again."
+        return (
+            f"{file.name} is not a GGUF file, or damaged ({first_line(broken)}). Download it again."
+        )
     if isinstance(error, NotImplementedError) or "equantiz" in str(error):
         return (
             f"{file.name} is quantized in a way that transformers {__version__} cannot read "

@@ -1,8 +1,7 @@
 """Render chat templates with limits.
 
-Chat templates come with checkpoints, so that they are code of strangers. They run in Jinja's sandbox,
-as in transformers, and here no template can run for ever or fill the memory with what its operators
-make.
+A chat template is code that comes with a checkpoint. It runs in Jinja's sandbox, as in transformers.
+Here it also cannot run forever, nor fill the memory with the results of its operators.
 """
 
 from __future__ import annotations
