@@ -86,8 +86,8 @@ def notes_on(model: LanguageModel) -> tuple[str, ...]:
         text, number = closing
         found.append(
             f"The chat template of {model.name} ends an answer with {text} ({number}), which is not an "
-            f"end token ({list(model.traits.end_ids)}): answers run on into further turns. Add {number} to "
-            "eos_token_id in generation_config.json."
+            f"end token ({list(model.traits.end_ids)}): answers run on into further turns. Add "
+            f"{number} to eos_token_id in generation_config.json."
         )
     return tuple(found)
 
