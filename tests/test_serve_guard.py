@@ -351,11 +351,9 @@ def test_what_the_calibration_does_not_cover(
 def test_steps_that_no_guard_reads_are_refused(model: LanguageModel, usual: StreamingGuard) -> None:
     if model.traits.attention == "causal":
         pytest.skip("an autoregressive answer is ended where the guard ends")
-    anchors = replace(
-        usual.anchors, harmless=usual.anchors.harmless[:8], harmful=usual.anchors.harmful[:8]
-    )
+    short = replace(usual, middle=usual.middle[:8], spread=usual.spread[:8])
     with pytest.raises(FingerprintError, match="first 8 of 32 steps"):
-        host([model], [replace(usual, anchors=anchors)])
+        host([model], [short])
 
 
 def test_a_guard_of_another_model_is_refused(

@@ -132,7 +132,7 @@ def _unfinished(
     for window in writer.manifest.windows():
         places = writer.manifest.places(window)
         if len(writer.done(window)) < len(places):
-            chosen = [asdict(prompts[place]) for place in places]
+            chosen = [prompts[place].as_data() for place in places]
             yield {"window": window, "prompts": json.dumps(chosen)}
             continue
         writer.seal(window)
@@ -258,10 +258,7 @@ class Worker:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Trace ``window`` with its ``prompts``. Returns the number of rows, or the error."""
-        prompts = []
-        for values in json.loads(row["prompts"]):  # JSON has made lists of the tuples
-            slots = {k: tuple(values[k]) for k in ("user", "response") if values[k] is not None}
-            prompts.append(Prompt(**{**values, **slots}))
+        prompts = [Prompt.from_data(values) for values in json.loads(row["prompts"])]
         try:
             run = self._manifest()
             sampler = sampler_from(run.fingerprint.sampler)

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Noise, Sampler
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
 from demur.sampling.noise import most_likely
@@ -65,11 +64,6 @@ class Annealing(Sampler):
     def steps(self) -> int:
         """Most steps T, including the repair."""
         return self.response_steps + self.repair_steps
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens a response can have."""
-        return self.gen_length
 
     def run(
         self, model: LanguageModel, batch: Batch, record: Record, noise: Noise

@@ -140,6 +140,13 @@ def card(contents: Contents, *, address: str, licence: str, data: str = "") -> s
     """Write the card as Markdown; every value is escaped. Arguments as for ``push``."""
     mark = contents.fingerprint
     facts = {"data": data or "not stated", "licence": licence, **contents.facts}
+    made_with: list[tuple[str, str]] = []
+    if mark:
+        settings = ", ".join(f"{k} {v}" for k, v in mark.sampler.items() if v is not None)
+        made_with = [
+            *(("model", mark.model), ("weights", mark.revision), ("dtype", mark.dtype)),
+            *(("sampler", settings), ("pooling", mark.pooling), ("system prompt", mark.system)),
+        ]
     out = "runs/pulled" if contents.kind == "run" else next(iter(contents.files))
     parts = [
         _front_matter(contents, licence),
@@ -148,7 +155,7 @@ def card(contents: Contents, *, address: str, licence: str, data: str = "") -> s
         f"```sh\ndemur pull {address} --out {out}\n```",
         _table(("", ""), [*facts.items()]),
         "## Made with",
-        _table(("", ""), _made_with(mark)) if mark else "No record of the model.",
+        _table(("", ""), made_with) if mark else "No record of the model.",
     ]
     if contents.benign:
         parts += ["## False-positive rate", _rates(contents)]
@@ -171,14 +178,6 @@ def _front_matter(contents: Contents, licence: str) -> str:
             values["base_model"] = model
     lines = [f"{name}: {json.dumps(value)}" for name, value in values.items()]
     return "\n".join(["---", *lines, "---"])
-
-
-def _made_with(mark: Fingerprint) -> list[tuple[str, str]]:
-    settings = ", ".join(f"{k} {v}" for k, v in mark.sampler.items() if v is not None)
-    return [
-        *(("model", mark.model), ("weights", mark.revision), ("dtype", mark.dtype)),
-        *(("sampler", settings), ("pooling", mark.pooling), ("system prompt", mark.system)),
-    ]
 
 
 def _rates(contents: Contents) -> str:

@@ -30,10 +30,9 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
-from demur.sampling.noise import Noise, drawn, most_likely, nucleus
+from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.remasking import (
     Remasking,
@@ -275,5 +274,5 @@ class BlockRule:
         if s.temperature == 0:
             return logits, most_likely(logits, self._mask_id)
         # SDAR takes the nucleus of what top_k left.
-        logits = nucleus(nucleus(logits / s.temperature, top_k=s.top_k), top_p=s.top_p)
+        logits = nucleus(nucleus(heated(logits, s.temperature), top_k=s.top_k), top_p=s.top_p)
         return logits, drawn(logits, self._mask_id, asked, noise)

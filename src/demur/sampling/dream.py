@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import Noise, drawn, most_likely, nucleus
+from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
 from demur.sampling.remasking import Remasking, confidence, most_confident, spread
 from demur.sampling.sampler import Sampler, require
 from demur.types import Record
@@ -114,7 +113,7 @@ class TimeStep:
             columns = masked.nonzero()[:, 1]
             score = confidence(_CONFIDENCE[s.alg], logits, tokens, columns=columns, uniform=None)
             if s.alg_temp > 0:  # or draw positions by confidence: Gumbel noise, then the largest
-                score = score / s.alg_temp - torch.log(-torch.log(noise.uniform(masked)))
+                score = heated(score, s.alg_temp) - torch.log(-torch.log(noise.uniform(masked)))
             commit = most_confident(spread(score, masked), (masked.sum(1) * share).long())
         draft = x.masked_scatter(masked, tokens)
         return Update(torch.where(commit, draft, x), draft, torch.zeros_like(live))
@@ -130,7 +129,7 @@ class TimeStep:
         """Tokens ``[N]`` and the logits ``[N, V]`` that they were drawn from."""
         s = self._settings
         if s.temperature > 0:
-            logits = logits / s.temperature
+            logits = heated(logits, s.temperature)
         logits = nucleus(logits, top_k=s.top_k, top_p=s.top_p)
         if s.temperature == 0:
             return most_likely(logits, self._mask_id), logits

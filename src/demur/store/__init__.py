@@ -94,7 +94,7 @@ class Store:
         tables = list(self._tables(columns, {}))
         if not tables:
             raise StoreError(f"{self.folder} has no rows yet. Run the command that makes it.")
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables, promote_options="default")
 
     def _tables(
         self, columns: Sequence[str] | None, where: Mapping[str, str | int]
@@ -155,24 +155,20 @@ class Store:
 def _groups(
     file: pq.ParquetFile, columns: Sequence[str] | None, where: Mapping[str, str | int]
 ) -> Iterator[pa.Table]:
-    """Selected rows of a file; whole rows are read one row group at a time."""
+    """Selected rows of a file; whole rows are read one row group at a time, if any of it matches."""
     _require_columns(file.schema_arrow, [*(columns or ()), *where])
     if columns is not None:
         yield _select(file.read([*dict.fromkeys([*columns, *where])]), columns, where)
         return
-    for group in _groups_with(file, where):
+    matching = set(range(file.num_row_groups))
+    if where:
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in sorted(matching)])
+        narrow = file.read([*where])
+        numbered = narrow.append_column("", pa.array(np.arange(narrow.num_rows)))
+        found = _select(numbered, [""], where)[""].to_numpy()
+        matching = {*map(int, np.searchsorted(ends, found, side="right"))}
+    for group in sorted(matching):
         yield _select(file.read_row_group(group), None, where)
-
-
-def _groups_with(file: pq.ParquetFile, where: Mapping[str, str | int]) -> list[int]:
-    """Row groups with at least one matching row."""
-    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    if not where:
-        return list(range(len(sizes)))
-    narrow = file.read([*where])
-    numbered = narrow.append_column("", pa.array(np.arange(narrow.num_rows)))
-    found = _select(numbered, [""], where)[""].to_numpy()
-    return sorted({*map(int, np.searchsorted(np.cumsum(sizes), found, side="right"))})
 
 
 def _select(
