@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from demur.plugins import known
+from demur.plugins import known, made
 from demur.sampling.autoregressive import Autoregressive
 from demur.sampling.block import Block
 from demur.sampling.canvas import Canvas
@@ -19,7 +19,6 @@ from demur.sampling.masked import Masked
 from demur.sampling.noise import Noise, RowNoise
 from demur.sampling.pooling import POOLINGS, Pooling, find_pooling
 from demur.sampling.sampler import Sampler
-from demur.settings import made
 
 __all__ = [
     "POOLINGS",
