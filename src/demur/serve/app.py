@@ -18,9 +18,8 @@ from demur.serve.http_errors import HTTPError
 from demur.serve.middleware import RequestMiddleware
 from demur.serve.model_engine import ModelEngine
 from demur.serve.request import chat_sequences, text_sequences
-from demur.serve.response import ResponseFormat
 from demur.serve.schema import ChatRequest, CompletionRequest, ErrorBody
-from demur.serve.service import Client, Keys, Service, Serving
+from demur.serve.service import Client, Keys, Serving, respond
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody},
@@ -65,7 +64,7 @@ def create_app(
         responses=_ERRORS,
     )
     keys, limits = keys or Keys([]), hosting.options.limits
-    app.state.service = Service(hosting, keys)
+    app.state.hosting, app.state.keys = hosting, keys
     app.state.began = int(time())
     http_errors.install(app)
     app.include_router(router)
@@ -84,17 +83,17 @@ def create_app(
 
 
 @router.get("/healthz", response_class=PlainTextResponse)
-async def healthz(service: Serving) -> str:
+async def healthz(hosting: Serving) -> str:
     """Whether the process answers and every model's thread runs."""
-    if any(engine.dead for engine in service.engines.values()):
+    if any(engine.dead for engine in hosting.engines.values()):
         raise HTTPError(503, "dead", "A model's thread has ended; restart the server.")
     return "ok"
 
 
 @router.get("/readyz", response_class=PlainTextResponse)
-async def readyz(service: Serving) -> str:
+async def readyz(hosting: Serving) -> str:
     """Whether every model accepts requests."""
-    if not all(engine.alive for engine in service.engines.values()):
+    if not all(engine.alive for engine in hosting.engines.values()):
         raise HTTPError(503, "not_ready", "Not ready.")
     return "ok"
 
@@ -107,44 +106,39 @@ async def document(request: Request, client: Client) -> dict[str, Any]:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(service: Serving, client: Client) -> Response:
+async def metrics(hosting: Serving, client: Client) -> Response:
     """Metrics for Prometheus."""
-    return PlainTextResponse(service.hosting.metrics.text(), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(hosting.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models")
-async def models(request: Request, service: Serving, client: Client) -> dict[str, Any]:
+async def models(request: Request, hosting: Serving, client: Client) -> dict[str, Any]:
     """The served models, each with its guard."""
-    data = [_about(engine, request) for engine in service.engines.values()]
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": [_about(e, request) for e in hosting.engines.values()]}
 
 
 @router.get("/v1/models/{name:path}")
-async def model(name: str, request: Request, service: Serving, client: Client) -> dict[str, Any]:
+async def model(name: str, request: Request, hosting: Serving, client: Client) -> dict[str, Any]:
     """One model."""
-    return _about(service.engine(name), request)
+    return _about(hosting.engine(name), request)
 
 
 @router.post("/v1/chat/completions", responses=_STREAM)
-async def chat(asked: ChatRequest, request: Request, service: Serving, client: Client) -> Response:
+async def chat(asked: ChatRequest, request: Request, hosting: Serving, client: Client) -> Response:
     """Answer a chat."""
-    engine = service.engine(asked.model)
-    shape = ResponseFormat("chat", request.state.request_id, asked.model, asked.with_usage)
+    engine = hosting.engine(asked.model)
     sequences = await chat_sequences(engine.hosted, asked, client)
-    respond = service.stream if asked.stream else service.whole
-    return await respond(request, engine, sequences, shape)
+    return await respond("chat", request, engine, asked, sequences)
 
 
 @router.post("/v1/completions", responses=_STREAM)
 async def text(
-    asked: CompletionRequest, request: Request, service: Serving, client: Client
+    asked: CompletionRequest, request: Request, hosting: Serving, client: Client
 ) -> Response:
     """Continue a text."""
-    engine = service.engine(asked.model)
-    shape = ResponseFormat("text", request.state.request_id, asked.model, asked.with_usage)
+    engine = hosting.engine(asked.model)
     sequences = await text_sequences(engine.hosted, asked, client)
-    respond = service.stream if asked.stream else service.whole
-    return await respond(request, engine, sequences, shape)
+    return await respond("text", request, engine, asked, sequences)
 
 
 def _about(engine: ModelEngine, request: Request) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from demur.generation import default_sampler, fingerprint
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
 from demur.serve.hosted import HOW, HostedModel, ServeOptions
+from demur.serve.http_errors import HTTPError
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
 from demur.types import Record
@@ -33,6 +34,16 @@ class Hosting:
     engines: Mapping[str, ModelEngine]
     options: ServeOptions
     metrics: Metrics
+
+    def engine(self, model: str) -> ModelEngine:
+        """The engine of a model.
+
+        Raises:
+            HTTPError: it is not served (404).
+        """
+        if model not in self.engines:
+            raise HTTPError(404, "model_not_found", "This model is not served.", "model")
+        return self.engines[model]
 
 
 def host(

@@ -57,17 +57,14 @@ async def file(name: str) -> Response:
 
 
 @router.post("/watch")
-async def watch(asked: WatchRequest, service: Serving, client: Client) -> Response:
+async def watch(asked: WatchRequest, hosting: Serving, client: Client) -> Response:
     """Every step of an answer, drafts included."""
-    engine = service.engine(asked.model)
+    engine = hosting.engine(asked.model)
     sequence = await asyncio.to_thread(
         prompt_sequence, engine.hosted, asked.prompt, client, watched=True
     )
     submit(engine, [sequence])
-    seconds = service.hosting.options.limits.send_seconds
-    return EventStream(
-        _steps(engine, sequence), engine=engine, sequences=[sequence], send_seconds=seconds
-    )
+    return EventStream(_steps(engine, sequence), engine, [sequence])
 
 
 async def _steps(engine: ModelEngine, sequence: ServedSequence) -> AsyncIterator[bytes]:

@@ -32,16 +32,14 @@ class RequestQueue:
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, deque[ServedSequence]] = OrderedDict()
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return sum(map(len, self._clients.values()))
 
     def put(self, sequences: Iterable[ServedSequence]) -> None:
         """Add sequences behind those of the same client."""
         for sequence in sequences:
             self._clients.setdefault(sequence.client, deque()).append(sequence)
-            self._count += 1
 
     def take(self, count: int) -> list[ServedSequence]:
         """Take up to ``count`` sequences, one client after another."""
@@ -51,7 +49,6 @@ class RequestQueue:
             taken.append(own.popleft())
             if own:
                 self._clients[client] = own
-        self._count -= len(taken)
         return taken
 
     def remove(self, leaving: Iterable[ServedSequence]) -> None:
@@ -60,14 +57,8 @@ class RequestQueue:
             own = self._clients.get(sequence.client, deque())
             if sequence in own:
                 own.remove(sequence)
-                self._count -= 1
             if not own:
                 self._clients.pop(sequence.client, None)
-
-    def overdue(self, seconds: float) -> list[ServedSequence]:
-        """Sequences that arrived longer ago than this."""
-        now = monotonic()
-        return [sequence for sequence in self.all() if now - sequence.arrived > seconds]
 
     def all(self) -> list[ServedSequence]:
         """All waiting sequences."""
@@ -145,8 +136,8 @@ class ModelEngine:
             await asyncio.sleep(0.01)
         if self._thread.is_alive():  # a pass that does not end must not keep streams open
             with self._wake:
-                sequences = [*self._running.sequences, *self._waiting.all()]
-            _deliver([(sequence, Failed("time")) for sequence in sequences])
+                left = [*self._running.sequences, *self._waiting.all()]
+            _deliver([(sequence, Failed("time")) for sequence in left])
 
     @property
     def _busy(self) -> bool:
@@ -192,7 +183,8 @@ class ModelEngine:
         with self._wake:
             gone, self._gone = self._gone, []
             self._waiting.remove(gone)
-            late = self._waiting.overdue(self._limits.seconds)
+            oldest = monotonic() - self._limits.seconds
+            late = [each for each in self._waiting.all() if each.arrived < oldest]
             self._waiting.remove(late)
             self._running.events += [(sequence, Failed("time")) for sequence in late]
         self._running.leave(gone, "cancelled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -13,7 +13,7 @@ from demur.sampling.noise import row_seed
 from demur.serve.hosted import DRAWN, HostedModel
 from demur.serve.http_errors import HTTPError
 from demur.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
-from demur.serve.sequence import Event, ServedSequence
+from demur.serve.sequence import Events, ServedSequence
 
 #: Refuses requests that the guard was not calibrated on.
 UNCALIBRATED = HTTPError(
@@ -62,17 +62,8 @@ def prompt_sequence(hosted: HostedModel, text: str, client: str, **about: Any) -
         HTTPError: the text is too long.
     """
     prompt = _chat_ids(hosted, [{"role": "user", "content": text}])
-    room = _room(hosted, prompt, param="prompt")
-    most = min(room, hosted.sampler.new_tokens)
-    return ServedSequence(
-        prompt=prompt,
-        sampler=hosted.sampler_for({}, room=room),
-        seed=row_seed(0, "0"),
-        most=most,
-        events=asyncio.Queue(),
-        client=client,
-        whole=_natural_end(hosted, most),
-        **about,
+    return _sequence(
+        hosted, prompt, {}, None, "prompt", seed=row_seed(0, "0"), client=client, **about
     )
 
 
@@ -108,28 +99,43 @@ def _sequences(
     calibrated = usual and settings == default
     if hosted.guard and not calibrated and hosted.options.uncalibrated == "refuse":
         raise UNCALIBRATED
-    events: asyncio.Queue[tuple[ServedSequence, Event]] = asyncio.Queue()
+    events: Events = asyncio.Queue()
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    sequences = list[ServedSequence]()
-    for index in range(choices):
-        prompt = prompts[index // (asked.n or 1)]
-        room = _room(hosted, prompt, param=param)
-        longest = min(room, most or hosted.sampler.new_tokens)
-        sequences.append(
-            ServedSequence(
-                prompt=prompt,
-                sampler=hosted.sampler_for(settings, room=room),
-                seed=row_seed(seed, str(index)),
-                most=longest,
-                events=events,
-                stop=asked.stops,
-                client=client,
-                index=index,
-                calibrated=calibrated,
-                whole=_natural_end(hosted, longest) and not asked.stops,
-            )
+    return [
+        _sequence(
+            hosted,
+            prompts[index // (asked.n or 1)],
+            settings,
+            most,
+            param,
+            seed=row_seed(seed, str(index)),
+            client=client,
+            events=events,
+            stop=asked.stops,
+            index=index,
+            calibrated=calibrated,
         )
-    return sequences
+        for index in range(choices)
+    ]
+
+
+def _sequence(
+    hosted: HostedModel,
+    prompt: list[int],
+    settings: Mapping[str, Any],
+    most: int | None,
+    param: str,
+    **about: Any,
+) -> ServedSequence:
+    room = _room(hosted, prompt, param=param)
+    most = min(room, most or hosted.sampler.new_tokens)
+    return ServedSequence(
+        prompt=prompt,
+        sampler=hosted.sampler_for(settings, room=room),
+        most=most,
+        whole=_natural_end(hosted, most) and not about.get("stop"),
+        **about,
+    )
 
 
 def _settings(hosted: HostedModel, asked: GenerationRequest) -> dict[str, Any]:

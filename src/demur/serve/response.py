@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from demur.serve.http_errors import BUSY, FAILED, LATE, HTTPError
 from demur.serve.model_engine import BusyError, ModelEngine
-from demur.serve.sequence import Event, Failed, Finished, ServedSequence, TextReleased
+from demur.serve.sequence import Event, Events, Failed, Finished, ServedSequence, TextReleased
 
 T = TypeVar("T")
 
@@ -201,7 +201,7 @@ async def chunks(
 
 
 async def _ready(
-    events: asyncio.Queue[tuple[ServedSequence, Event]],
+    events: Events,
 ) -> list[tuple[ServedSequence, Event]]:
     """The next event, and all that are ready."""
     found = [await events.get()]
@@ -239,10 +239,9 @@ class EventStream(Response):
     reading.
 
     Args:
-        parts: the events.
+        parts: the events; the client must read each within ``Limits.send_seconds``.
         engine: engine of the sequences.
         sequences: cancelled when the stream ends; finished ones are not affected.
-        send_seconds: time limit for the client to read each part.
         headers: additional headers.
     """
 
@@ -251,16 +250,14 @@ class EventStream(Response):
     def __init__(
         self,
         parts: AsyncIterator[bytes],
-        *,
         engine: ModelEngine,
         sequences: Sequence[ServedSequence],
-        send_seconds: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._parts, self._engine, self._sequences = parts, engine, sequences
-        self._seconds = send_seconds
+        self._seconds = engine.hosted.options.limits.send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client disconnects."""

@@ -74,6 +74,9 @@ class Failed:
 
 Event = Started | TextReleased | StepTaken | Finished | Failed
 
+#: What a request's sequences have to report.
+Events = asyncio.Queue[tuple["ServedSequence", Event]]
+
 
 @dataclass(eq=False, kw_only=True)
 class ServedSequence:
@@ -99,7 +102,7 @@ class ServedSequence:
     sampler: Sampler
     seed: int
     most: int
-    events: asyncio.Queue[tuple[ServedSequence, Event]]
+    events: Events = field(default_factory=asyncio.Queue)
     stop: tuple[str, ...] = ()
     client: str = ""
     index: int = 0

@@ -6,9 +6,8 @@ import hashlib
 import hmac
 import os
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar, final
+from typing import Annotated, Literal, TypeVar, final
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,7 +15,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from demur.errors import InputError
 from demur.serve.host import Hosting
-from demur.serve.http_errors import UNKNOWN_KEY, HTTPError
+from demur.serve.http_errors import UNKNOWN_KEY
 from demur.serve.model_engine import ModelEngine
 from demur.serve.response import (
     EventStream,
@@ -27,6 +26,7 @@ from demur.serve.response import (
     submit,
     unless_gone,
 )
+from demur.serve.schema import GenerationRequest
 from demur.serve.sequence import ServedSequence
 
 T = TypeVar("T")
@@ -94,62 +94,25 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-@final
-@dataclass(frozen=True)
-class Service:
-    """What the routes share.
-
-    Attributes:
-        hosting: the models.
-        keys: the server's API keys.
-    """
-
-    hosting: Hosting
-    keys: Keys
-
-    @property
-    def engines(self) -> Mapping[str, ModelEngine]:
-        """By model name."""
-        return self.hosting.engines
-
-    def engine(self, model: str) -> ModelEngine:
-        """The engine of a model.
-
-        Raises:
-            HTTPError: it is not served (404).
-        """
-        if model not in self.engines:
-            raise HTTPError(404, "model_not_found", "This model is not served.", "model")
-        return self.engines[model]
-
-    async def whole(
-        self,
-        request: Request,
-        engine: ModelEngine,
-        sequences: list[ServedSequence],
-        shape: ResponseFormat,
-    ) -> Response:
-        """Generate, and respond with one body."""
-        submit(engine, sequences)
-        body = await attended(request, engine, sequences, collected(sequences, shape))
-        headers = _coverage(engine, sequences)
-        return Response() if body is None else JSONResponse(body, headers=headers)
-
-    async def stream(
-        self,
-        request: Request,
-        engine: ModelEngine,
-        sequences: list[ServedSequence],
-        shape: ResponseFormat,
-    ) -> Response:
-        """Generate, and respond with a stream once the first sequence has a row."""
-        submit(engine, sequences)
+async def respond(
+    kind: Literal["chat", "text"],
+    request: Request,
+    engine: ModelEngine,
+    asked: GenerationRequest,
+    sequences: list[ServedSequence],
+) -> Response:
+    """Generate, and respond with one body, or with a stream once the first sequence has a row."""
+    shape = ResponseFormat(kind, request.state.request_id, asked.model, asked.with_usage)
+    headers = {}
+    if engine.hosted.guard:  # whether its false-positive rate holds for the request
+        calibrated = all(sequence.calibrated for sequence in sequences)
+        headers["x-demur-calibrated"] = str(calibrated).lower()
+    submit(engine, sequences)
+    if asked.stream:
         await attended(request, engine, sequences, begun(sequences), going_on=True)
-        parts, seconds = chunks(sequences, shape), self.hosting.options.limits.send_seconds
-        headers = _coverage(engine, sequences)
-        return EventStream(
-            parts, engine=engine, sequences=sequences, send_seconds=seconds, headers=headers
-        )
+        return EventStream(chunks(sequences, shape), engine, sequences, headers)
+    body = await attended(request, engine, sequences, collected(sequences, shape))
+    return Response() if body is None else JSONResponse(body, headers=headers)
 
 
 async def attended(
@@ -175,17 +138,10 @@ async def attended(
     return result
 
 
-def _coverage(engine: ModelEngine, sequences: list[ServedSequence]) -> dict[str, str]:
-    """A header that says whether the guard's false-positive rate holds for the request."""
-    if engine.hosted.guard is None:
-        return {}
-    return {"x-demur-calibrated": str(all(sequence.calibrated for sequence in sequences)).lower()}
-
-
-def service(request: Request) -> Service:
-    """The service of the app."""
-    found = request.app.state.service
-    assert isinstance(found, Service)
+def hosting(request: Request) -> Hosting:
+    """The models of the app."""
+    found = request.app.state.hosting
+    assert isinstance(found, Hosting)
     return found
 
 
@@ -199,7 +155,7 @@ def client(
     Raises:
         HTTPError: no valid key (401).
     """
-    keys = service(request).keys
+    keys: Keys = request.app.state.keys
     if not keys:
         return request.client.host if request.client else ""
     owner = keys.owner(key_of(request.headers))
@@ -209,4 +165,4 @@ def client(
 
 
 Client = Annotated[str, Depends(client)]
-Serving = Annotated[Service, Depends(service)]
+Serving = Annotated[Hosting, Depends(hosting)]
