@@ -66,10 +66,12 @@ class HTTPError(Exception):
         return JSONResponse(self.body, self.status, headers)
 
 
-BUSY = HTTPError(429, "queue_full", "Too many requests are waiting. Retry later.")
-FAILED = HTTPError(500, "failed", "The server failed. Its log tells more under this request's id.")
-UNKNOWN_KEY = HTTPError(401, "invalid_api_key", "A valid API key is needed.")
-LATE = HTTPError(503, "timeout", "The request waited too long. Retry later.")
+# Arguments of ``HTTPError``. An exception that is raised again and again would keep the stack of every
+# request that it ended.
+BUSY = (429, "queue_full", "Too many requests are waiting. Retry later.")
+FAILED = (500, "failed", "The server failed. Its log tells more under this request's id.")
+UNKNOWN_KEY = (401, "invalid_api_key", "A valid API key is needed.")
+LATE = (503, "timeout", "The request waited too long. Retry later.")
 
 
 def rail_body(path: str, reason: str) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def install(app: FastAPI) -> None:
     """Convert every error of the app to this form."""
 
     async def convert(request: Request, error: Exception) -> Response:
-        found, headers = FAILED, Headers()
+        found, headers = HTTPError(*FAILED), Headers()
         if isinstance(error, HTTPError):
             found = error
         elif isinstance(error, RequestValidationError):

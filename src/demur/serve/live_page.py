@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from demur.serve.http_errors import HTTPError
 from demur.serve.model_engine import ModelEngine
 from demur.serve.request import prompt_sequence
-from demur.serve.response import DONE, EventStream, event, submit
+from demur.serve.response import DONE, EventStream, event
 from demur.serve.schema import WatchRequest
 from demur.serve.sequence import Failed, Finished, ServedSequence, StepTaken, TextReleased
 from demur.serve.service import Client, Serving
@@ -63,7 +63,7 @@ async def watch(asked: WatchRequest, hosting: Serving, client: Client) -> Respon
     sequence = await asyncio.to_thread(
         prompt_sequence, engine.hosted, asked.prompt, client, watched=True
     )
-    submit(engine, [sequence])
+    engine.submit([sequence])
     return EventStream(_steps(engine, sequence), engine, [sequence])
 
 

@@ -28,9 +28,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_HOST = HTTPError(400, "unknown_host", "The Host header names another server.")
-_TOO_LARGE = HTTPError(413, "body_too_large", "The body is too large.")
-_TOO_SLOW = HTTPError(408, "body_too_slow", "The body took too long.")
+_TOO_LARGE = (413, "body_too_large", "The body is too large.")
 
 
 @final
@@ -95,10 +93,10 @@ class RequestMiddleware:
         """Raise HTTPError for another host name, or a body without a key."""
         headers = Headers(scope=scope)
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
-            raise _HOST
+            raise HTTPError(400, "unknown_host", "The Host header names another server.")
         sends = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         if sends and self._keys and self._keys.owner(key_of(headers)) is None:
-            raise UNKNOWN_KEY
+            raise HTTPError(*UNKNOWN_KEY)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Read the whole body.
@@ -108,7 +106,7 @@ class RequestMiddleware:
         """
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdecimal() or int(announced) > self._most:
-            raise _TOO_LARGE
+            raise HTTPError(*_TOO_LARGE)
         parts, size, more = [], 0, True
         try:
             async with asyncio.timeout(self._seconds):
@@ -119,9 +117,9 @@ class RequestMiddleware:
                     parts.append(message.get("body", b""))
                     size, more = size + len(parts[-1]), message.get("more_body", False)
                     if size > self._most:
-                        raise _TOO_LARGE
+                        raise HTTPError(*_TOO_LARGE)
         except TimeoutError as error:
-            raise _TOO_SLOW from error
+            raise HTTPError(408, "body_too_slow", "The body took too long.") from error
         return b"".join(parts)
 
 

@@ -13,6 +13,7 @@ from typing import final
 import torch
 
 from demur.serve.hosted import HostedModel
+from demur.serve.http_errors import BUSY, HTTPError
 from demur.serve.scheduler import Scheduler
 from demur.serve.sequence import Event, Failed, ServedSequence
 
@@ -20,10 +21,6 @@ _log = logging.getLogger("demur.serve")
 
 #: Seconds that the thread has to finish its forward pass once it was told to stop.
 LAST_PASS = 2.0
-
-
-class BusyError(Exception):
-    """The queue is full, or the engine is stopping."""
 
 
 @final
@@ -96,12 +93,12 @@ class ModelEngine:
         """Queue the sequences of one request, all or none.
 
         Raises:
-            BusyError: the queue is full, or the engine is stopping.
+            HTTPError: the queue is full, or the engine is stopping (429).
         """
         with self._wake:
             full = len(self._waiting) + len(sequences) > self._limits.queue
             if self._draining or self._stopped or full:
-                raise BusyError
+                raise HTTPError(*BUSY)
             self._waiting.put(sequences)
             self._wake.notify()
 

@@ -15,7 +15,6 @@ from demur.serve.host import Hosting
 from demur.serve.hosted import HostedModel
 from demur.serve.http_errors import LITELLM, NEMO, HTTPError, rail_body
 from demur.serve.request import prompt_sequence
-from demur.serve.response import submit
 from demur.serve.schema import ClassifyRequest, GuardrailBody, GuardrailRequest, JailbreakBody
 from demur.serve.sequence import Events, Failed, Finished, ServedSequence
 from demur.serve.service import Client, Serving, attended
@@ -59,7 +58,7 @@ async def _objection(hosting: Hosting, request: Request, texts: list[str], clien
     if not texts:
         return ""
     sequences = await asyncio.to_thread(_sequences, engine.hosted, texts, client)
-    submit(engine, sequences)
+    engine.submit(sequences)
     reason = await attended(request, engine, sequences, _judged(sequences))
     # A client that disconnected gets no result, and nothing may read that as a pass.
     return UNFINISHED if reason is None else reason

@@ -15,14 +15,6 @@ from demur.serve.http_errors import HTTPError
 from demur.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
 from demur.serve.sequence import Events, ServedSequence
 
-#: Refuses requests that the guard was not calibrated on.
-UNCALIBRATED = HTTPError(
-    400,
-    "uncalibrated",
-    "The guard was not calibrated on such requests. Send one user turn, without another system prompt, "
-    "temperature or top_p.",
-)
-
 
 async def chat_sequences(
     hosted: HostedModel, asked: ChatRequest, client: str
@@ -98,7 +90,11 @@ def _sequences(
     default = {name: getattr(hosted.sampler, name) for name in settings}
     calibrated = usual and settings == default
     if hosted.guard and not calibrated and hosted.options.uncalibrated == "refuse":
-        raise UNCALIBRATED
+        about = (
+            "The guard was not calibrated on such requests. Send one user turn, without another "
+            "system prompt, temperature or top_p."
+        )
+        raise HTTPError(400, "uncalibrated", about)
     events: Events = asyncio.Queue()
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     return [

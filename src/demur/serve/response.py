@@ -17,9 +17,9 @@ from typing import Any, Literal, TypeVar, final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from demur.serve.http_errors import BUSY, FAILED, LATE, HTTPError
-from demur.serve.model_engine import BusyError, ModelEngine
-from demur.serve.sequence import Event, Events, Failed, Finished, ServedSequence, TextReleased
+from demur.serve.http_errors import FAILED, LATE, HTTPError
+from demur.serve.model_engine import ModelEngine
+from demur.serve.sequence import Failed, Finished, ServedSequence, TextReleased
 
 T = TypeVar("T")
 
@@ -65,9 +65,8 @@ class ResponseFormat:
         choices = []
         for sequence in sequences:
             text = "" if ends[sequence].reason == "content_filter" else texts[sequence]
-            said: dict[str, Any] = {"text": text}
-            if self.kind == "chat":
-                said = {"message": {"role": "assistant", "content": text}}
+            chat: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
+            said = chat if self.kind == "chat" else {"text": text}
             choices.append({"index": sequence.index, **said, **_ending(ends[sequence])})
         object_ = "chat.completion" if self.kind == "chat" else "text_completion"
         return {**self._head(object_), "choices": choices, "usage": usage(sequences, ends)}
@@ -81,10 +80,8 @@ class ResponseFormat:
     def text(self, sequence: ServedSequence, text: str) -> bytes:
         """A chunk of text. Everything around the text is encoded once per sequence."""
         if sequence.index not in self._around:
-            said: dict[str, Any] = {"text": _TEXT}
-            whole = self._chunk(
-                sequence, {"delta": {"content": _TEXT}} if self.kind == "chat" else said
-            )
+            chat: dict[str, Any] = {"delta": {"content": _TEXT}}
+            whole = self._chunk(sequence, chat if self.kind == "chat" else {"text": _TEXT})
             before, _, after = whole.partition(json.dumps(_TEXT).encode())
             self._around[sequence.index] = before, after
         before, after = self._around[sequence.index]
@@ -134,18 +131,6 @@ def _ending(end: Finished) -> dict[str, Any]:
     return about
 
 
-def submit(engine: ModelEngine, sequences: Sequence[ServedSequence]) -> None:
-    """Queue the sequences.
-
-    Raises:
-        HTTPError: the queue is full (429).
-    """
-    try:
-        engine.submit(sequences)
-    except BusyError as error:
-        raise BUSY from error
-
-
 async def begun(sequences: Sequence[ServedSequence]) -> bool:
     """Wait until one of the sequences has a row, so that errors until then have a status. Returns True.
 
@@ -180,10 +165,12 @@ async def chunks(
     sequences: Sequence[ServedSequence], shape: ResponseFormat
 ) -> AsyncIterator[bytes]:
     """The response as server-sent events; events that are ready together are sent together."""
-    ends = dict[ServedSequence, Finished]()
+    events, ends = sequences[0].events, dict[ServedSequence, Finished]()
     yield b"".join(map(shape.opening, sequences))
     while len(ends) < len(sequences):
-        ready = await _ready(sequences[0].events)
+        ready = [await events.get()]
+        while not events.empty():
+            ready.append(events.get_nowait())
         if failed := next((said for _, said in ready if isinstance(said, Failed)), None):
             yield event(_cause(failed).body) + DONE
             return
@@ -200,18 +187,8 @@ async def chunks(
     yield (shape.counts(sequences, ends) if shape.with_usage else b"") + DONE
 
 
-async def _ready(
-    events: Events,
-) -> list[tuple[ServedSequence, Event]]:
-    """The next event, and all that are ready."""
-    found = [await events.get()]
-    while not events.empty():
-        found.append(events.get_nowait())
-    return found
-
-
 def _cause(failed: Failed) -> HTTPError:
-    return LATE if failed.cause == "time" else FAILED
+    return HTTPError(*(LATE if failed.cause == "time" else FAILED))
 
 
 async def unless_gone(receive: Receive, work: Awaitable[T]) -> T | None:

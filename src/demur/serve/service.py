@@ -15,7 +15,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from demur.errors import InputError
 from demur.serve.host import Hosting
-from demur.serve.http_errors import UNKNOWN_KEY
+from demur.serve.http_errors import UNKNOWN_KEY, HTTPError
 from demur.serve.model_engine import ModelEngine
 from demur.serve.response import (
     EventStream,
@@ -23,7 +23,6 @@ from demur.serve.response import (
     begun,
     chunks,
     collected,
-    submit,
     unless_gone,
 )
 from demur.serve.schema import GenerationRequest
@@ -107,7 +106,7 @@ async def respond(
     if engine.hosted.guard:  # whether its false-positive rate holds for the request
         calibrated = all(sequence.calibrated for sequence in sequences)
         headers["x-demur-calibrated"] = str(calibrated).lower()
-    submit(engine, sequences)
+    engine.submit(sequences)
     if asked.stream:
         await attended(request, engine, sequences, begun(sequences), going_on=True)
         return EventStream(chunks(sequences, shape), engine, sequences, headers)
@@ -160,7 +159,7 @@ def client(
         return request.client.host if request.client else ""
     owner = keys.owner(key_of(request.headers))
     if owner is None:
-        raise UNKNOWN_KEY
+        raise HTTPError(*UNKNOWN_KEY)
     return owner
 
 
