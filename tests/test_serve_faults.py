@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 import demur
 from demur.cli import app as cli
 from demur.errors import InputError
+from demur.serve.app import is_loopback, listen
 from demur.serve.hosted import Limits
 from demur.serve.http_errors import HTTPError
-from demur.serve.server import is_loopback, listen
-from demur.serve.service import Keys, read_keys
+from demur.serve.middleware import Keys, read_keys
 from served import QUESTION, Served, serving, started, until, without_end
 
 CHAT = "/v1/chat/completions"
@@ -439,7 +439,7 @@ def test_a_refused_request_leaves_nothing_behind(server: Served) -> None:
 
     def kept() -> list[object]:
         gc.collect()
-        found = [each for each in gc.get_objects() if isinstance(each, HTTPError)]
+        found = [each for each in gc.get_objects() if issubclass(type(each), HTTPError)]
         return [each for each in found if each.status == 413]
 
     long = {**ASKED, "messages": [{"role": "user", "content": "a" * (1 << 17)}]}

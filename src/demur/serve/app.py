@@ -1,31 +1,44 @@
-"""The application and its routes."""
+"""The application, its routes, and the process, which on a signal lets every stream end properly."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from time import time
-from typing import Any
+from ipaddress import ip_address
+from time import monotonic, time
+from typing import Any, final
 
+import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from demur._version import __version__
+from demur.errors import InputError
 from demur.serve import http_errors, live_page, rails
 from demur.serve.host import Hosting
 from demur.serve.http_errors import HTTPError
-from demur.serve.middleware import RequestMiddleware
+from demur.serve.middleware import Client, Keys, RequestMiddleware, Serving
 from demur.serve.model_engine import ModelEngine
 from demur.serve.request import chat_sequences, text_sequences
+from demur.serve.response import respond
 from demur.serve.schema import ChatRequest, CompletionRequest, ErrorBody
-from demur.serve.service import Client, Keys, Serving, respond
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody},
     "5XX": {"model": ErrorBody},
 }
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+#: Seconds for streams to end after a signal; unfinished ones then end as filtered.
+GRACE = 10.0
+
+#: Seconds after which Python switches threads. An engine releases the interpreter at every
+#: operation of its network; with Python's default of 5 ms it would wait that long each time while
+#: connections are served.
+SWITCH = 2e-4
 
 router = APIRouter()
 
@@ -152,3 +165,82 @@ def _about(engine: ModelEngine, request: Request) -> dict[str, Any]:
         if guard
         else None,
     }
+
+
+@final
+class Server(uvicorn.Server):
+    """uvicorn that drains its engines before it closes connections.
+
+    Args:
+        app: from ``create_app``.
+        hosting: the app's models.
+        grace: seconds for streams to end after a signal.
+    """
+
+    def __init__(self, app: FastAPI, hosting: Hosting, *, grace: float = GRACE) -> None:
+        limits = hosting.options.limits
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+            limit_concurrency=limits.connections,
+        )
+        super().__init__(config)
+        self._engines, self._grace = hosting.engines, grace
+        self._seconds = limits.send_seconds
+        self._silent: dict[tuple[Any, Any], float] = {}
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal."""
+        sys.setswitchinterval(SWITCH)
+        super().run(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish or filter what runs, then close connections."""
+        await asyncio.gather(*(engine.drain(self._grace) for engine in self._engines.values()))
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; closes idle connections."""
+        if counter % 10 == 0:
+            # Those that send no request: uvicorn waits for headers without a time limit.
+            now, before, self._silent = monotonic(), self._silent, {}
+            connections: list[Any] = list(self.server_state.connections)
+            for connection in connections:
+                cycle = connection.cycle  # of the last request
+                if cycle is None or cycle.response_complete:
+                    began = self._silent[connection, cycle] = before.get((connection, cycle), now)
+                    if now - began > self._seconds:
+                        connection.transport.close()
+        return await super().on_tick(counter)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address.
+
+    Raises:
+        InputError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise InputError(
+            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another --port."
+        ) from error
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

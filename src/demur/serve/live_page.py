@@ -14,12 +14,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from demur.serve.http_errors import HTTPError
+from demur.serve.middleware import Client, Serving
 from demur.serve.model_engine import ModelEngine
 from demur.serve.request import prompt_sequence
 from demur.serve.response import DONE, EventStream, event
 from demur.serve.schema import WatchRequest
 from demur.serve.sequence import Failed, Finished, ServedSequence, StepTaken, TextReleased
-from demur.serve.service import Client, Serving
 from demur.viz.replay import REFUSAL_WORDS, plain_word
 
 #: Files of the page: package and media type.

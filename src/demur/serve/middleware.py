@@ -1,22 +1,29 @@
-"""What all requests share: an id, security headers, the host check, the key check before a body is
-read, the size limit of a body, and a line in the log.
+"""What all requests share: API keys compared in constant time before a body is read, an id, security
+headers, the host check, the size limit of a body, and a line in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
+import os
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
-from typing import final
+from typing import Annotated, final
 from urllib.parse import quote
 
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from demur.errors import InputError
+from demur.serve.host import Hosting
 from demur.serve.http_errors import UNKNOWN_KEY, HTTPError
-from demur.serve.service import Keys, key_of
 
 _log = logging.getLogger("demur.serve")
 
@@ -29,6 +36,69 @@ HEADERS = {
 }
 
 _TOO_LARGE = (413, "body_too_large", "The body is too large.")
+
+
+#: Where OpenAI's clients and LiteLLM send a key; here for the OpenAPI document.
+_bearer = HTTPBearer(auto_error=False)
+_header = APIKeyHeader(name="x-api-key", auto_error=False)
+
+#: Environment variable with keys, separated by commas.
+VARIABLE = "DEMUR_API_KEYS"
+
+#: Minimum length, so that keys cannot be guessed.
+SHORTEST = 16
+
+
+@final
+class Keys:
+    """The server's keys; without any, no key is needed."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        for place, key in enumerate(keys, 1):
+            if len(key) < SHORTEST:
+                raise InputError(
+                    f"Key {place} has {len(key)} characters; give each at least {SHORTEST}. Make one "
+                    "with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+                )
+        self._digests = [_digest(key) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def owner(self, key: str) -> str | None:
+        """A name for the owner of a valid key, else None.
+
+        All digests are compared, so the time tells nothing about the keys.
+        """
+        digest = _digest(key)
+        found = [hmac.compare_digest(digest, own) for own in self._digests]
+        return f"key-{found.index(True)}" if any(found) else None
+
+
+def key_of(headers: Mapping[str, str]) -> str:
+    """The key in a request's headers, as OpenAI's clients or LiteLLM send it; empty without one."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def read_keys(path: Path | None) -> Keys:
+    """Read keys from a file (one per line, ``#`` starts a comment) and from ``DEMUR_API_KEYS``.
+
+    Raises:
+        InputError: the file is missing or readable by others, or a key is too short.
+    """
+    keys = [key.strip() for key in os.environ.get(VARIABLE, "").split(",")]
+    if path is not None:
+        if not path.is_file():
+            raise InputError(f"No key file at {path}. Create it with one key per line.")
+        if path.stat().st_mode & 0o077:
+            raise InputError(f"Other users can read the key file {path}. Run: chmod 600 {path}")
+        keys += [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+    return Keys([key for key in keys if key])
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 @final
@@ -137,3 +207,33 @@ def _name(host: str) -> str:
     """A ``Host`` header without its port."""
     name, _, port = host.rpartition(":")
     return name if name and port.isdecimal() else host
+
+
+def hosting(request: Request) -> Hosting:
+    """The models of the app."""
+    found = request.app.state.hosting
+    assert isinstance(found, Hosting)
+    return found
+
+
+def client(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
+) -> str:
+    """The client: the owner of a key, or an address where the server has no keys.
+
+    Raises:
+        HTTPError: no valid key (401).
+    """
+    keys: Keys = request.app.state.keys
+    if not keys:
+        return request.client.host if request.client else ""
+    owner = keys.owner(key_of(request.headers))
+    if owner is None:
+        raise HTTPError(*UNKNOWN_KEY)
+    return owner
+
+
+Client = Annotated[str, Depends(client)]
+Serving = Annotated[Hosting, Depends(hosting)]

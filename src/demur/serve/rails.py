@@ -14,10 +14,11 @@ from fastapi import APIRouter, Request
 from demur.serve.host import Hosting
 from demur.serve.hosted import HostedModel
 from demur.serve.http_errors import LITELLM, NEMO, HTTPError, rail_body
+from demur.serve.middleware import Client, Serving
 from demur.serve.request import prompt_sequence
+from demur.serve.response import attended
 from demur.serve.schema import ClassifyRequest, GuardrailBody, GuardrailRequest, JailbreakBody
 from demur.serve.sequence import Events, Failed, Finished, ServedSequence
-from demur.serve.service import Client, Serving, attended
 
 #: Why a request is blocked.
 FLAGGED = "The model's states while answering look like those of a jailbreak."

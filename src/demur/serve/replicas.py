@@ -17,11 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from demur.errors import InputError, MissingExtraError
 from demur.models import load
-from demur.serve.app import create_app
+from demur.serve.app import GRACE, SWITCH, create_app
 from demur.serve.host import host, read_guard
 from demur.serve.hosted import GuardMode, Limits, ServeOptions, Uncalibrated
-from demur.serve.server import GRACE, SWITCH
-from demur.serve.service import VARIABLE, Keys, read_keys
+from demur.serve.middleware import VARIABLE, Keys, read_keys
 
 try:
     from ray import serve

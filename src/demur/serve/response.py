@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any, Literal, TypeVar, final
 
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from demur.serve.http_errors import FAILED, LATE, HTTPError
 from demur.serve.model_engine import ModelEngine
+from demur.serve.schema import GenerationRequest
 from demur.serve.sequence import Failed, Finished, ServedSequence, TextReleased
 
 T = TypeVar("T")
@@ -129,6 +131,50 @@ def _ending(end: Finished) -> dict[str, Any]:
         about["content_filter_results"] = {"jailbreak": {"filtered": filtered, "detected": seen}}
         about["demur"] = dict(end.evidence)
     return about
+
+
+async def respond(
+    kind: Literal["chat", "text"],
+    request: Request,
+    engine: ModelEngine,
+    asked: GenerationRequest,
+    sequences: list[ServedSequence],
+) -> Response:
+    """Generate, and respond with one body, or with a stream once the first sequence has a row."""
+    shape = ResponseFormat(kind, request.state.request_id, asked.model, asked.with_usage)
+    headers = {}
+    if engine.hosted.guard:  # whether its false-positive rate holds for the request
+        calibrated = all(sequence.calibrated for sequence in sequences)
+        headers["x-demur-calibrated"] = str(calibrated).lower()
+    engine.submit(sequences)
+    if asked.stream:
+        await attended(request, engine, sequences, begun(sequences), going_on=True)
+        return EventStream(chunks(sequences, shape), engine, sequences, headers)
+    body = await attended(request, engine, sequences, collected(sequences, shape))
+    return Response() if body is None else JSONResponse(body, headers=headers)
+
+
+async def attended(
+    request: Request,
+    engine: ModelEngine,
+    sequences: list[ServedSequence],
+    work: Awaitable[T],
+    *,
+    going_on: bool = False,
+) -> T | None:
+    """The result of ``work``, None if the client disconnected; then, or after an error, cancel the
+    sequences.
+
+    Args:
+        going_on: let the sequences continue after the work.
+    """
+    result = None
+    try:
+        result = await unless_gone(request.receive, work)
+    finally:
+        if result is None or not going_on:
+            engine.cancel(sequences)
+    return result
 
 
 async def begun(sequences: Sequence[ServedSequence]) -> bool:
