@@ -123,8 +123,7 @@ class Anneal:
         # Where there was no token before, this forbids the mask token, which is never chosen anyway.
         logits = logits.scatter(1, self._forbidden[live][masked][:, None], -torch.inf)
         chosen = most_likely(logits, self._mask_id)
-        columns = masked.nonzero()[:, 1]
-        sure = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
+        sure = confidence("low_confidence", logits.float(), chosen, masked, noise)
         alpha = self._alphas[self._taken]
         score = spread((1 - alpha) * sure.double() + alpha * noise.uniform(masked), masked)
         score[:, self._end :] = -torch.inf

@@ -86,8 +86,8 @@ class Decoding(Iterator[Step]):
         if self._index == settings.steps:
             raise StopIteration
         if self._index == 0:
-            rows = range(len(tokens))
-            self._rows.join(self._prompts, rows, settings, self._noise, more=settings.steps)
+            rows, own = range(len(tokens)), [settings] * len(tokens)
+            self._rows.join(self._prompts, rows, own, self._noise, more=settings.steps)
         self._rows.leave(self._over)
         if not len(self._rows):
             raise StopIteration
@@ -144,7 +144,7 @@ class TokenBatch:
         self,
         prompts: Batch,
         slots: Sequence[int],
-        settings: Autoregressive | Sequence[Autoregressive],
+        settings: Sequence[Autoregressive],
         noise: Noise,
         *,
         more: int | None = None,
@@ -154,7 +154,7 @@ class TokenBatch:
         Args:
             prompts: theirs.
             slots: free slots, one per row.
-            settings: for all, or one per row.
+            settings: one per row.
             noise: random numbers of these rows.
             more: most tokens to generate, to reserve memory; None where it is not known.
         """
@@ -166,7 +166,6 @@ class TokenBatch:
         states = self._model.states(prompts.ids, attention, layers=self._reads, cache=cache.net)
         cache.advance(prompts.ids.shape[1])
         fresh = {layer: value[:, -1] for layer, value in states.items()}
-        own = [settings] * len(slots) if isinstance(settings, Autoregressive) else list(settings)
         new = torch.tensor(slots, device=self._slots.device)
         if self._states is None or self._noise is None:
             self._cache, self._states, self._noise = cache, fresh, noise
@@ -176,7 +175,7 @@ class TokenBatch:
             self._cache.append(cache)
             self._noise = self._noise.join(noise)
             self._states = {k: torch.cat([v, fresh[k]]) for k, v in self._states.items()}
-        self._slots, self._settings = torch.cat([self._slots, new]), [*self._settings, *own]
+        self._slots, self._settings = torch.cat([self._slots, new]), [*self._settings, *settings]
         self._means.forget(new)
 
     def leave(self, slots: Set[int]) -> None:

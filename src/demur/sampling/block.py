@@ -244,14 +244,14 @@ class BlockRule:
         length = torch.full_like(taken, settings.block_length)
         logits, chosen = self._choose(logits, asked, noise)
         predicted = now.masked_scatter(asked, chosen)
-        score = self._scores(settings.remasking, logits, chosen, asked, noise)
+        score = spread(confidence(settings.remasking, logits, chosen, asked, noise), asked)
         score = score.masked_fill(~waiting, -torch.inf)
         commit = most_confident(score, commits_at(length, taken, settings.block_steps))
         if settings.threshold is not None:
             commit |= score > settings.threshold
         edit = torch.zeros_like(commit)
         if settings.edit_threshold is not None:
-            sure = self._scores("low_confidence", logits, chosen, asked, noise)
+            sure = spread(confidence("low_confidence", logits, chosen, asked, noise), asked)
             edit = (sure > settings.edit_threshold) & ~waiting & (predicted != now)
         edited = self._edited[live].masked_fill(entered, 0) + (~waiting.any(1)).long()
         self._edited[live] = edited
@@ -259,15 +259,6 @@ class BlockRule:
         draft = torch.where(waiting, predicted, tokens)
         idle = ~waiting.any(1) & (~edit.any(1) | (edited >= settings.edit_steps))
         return BlockDecision(tokens, draft, ~idle & (settings.edit_threshold is not None))
-
-    def _scores(
-        self, rule: Remasking, logits: Tensor, chosen: Tensor, asked: Tensor, noise: Noise
-    ) -> Tensor:
-        """``[K, L]`` confidences, -inf where nothing was asked."""
-        uniform = noise.uniform(asked) if rule == "random" else None
-        columns = asked.nonzero()[:, 1]
-        found = confidence(rule, logits, chosen, columns=columns, uniform=uniform)
-        return spread(found, asked)
 
     def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """The logits that tokens were drawn from, and the tokens ``[N]``."""

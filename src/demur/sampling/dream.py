@@ -111,8 +111,7 @@ class TimeStep:
         else:
             # Choose a token for every masked position and commit the most confident.
             tokens, logits = self._draw(logits, masked, noise)
-            columns = masked.nonzero()[:, 1]
-            score = confidence(_CONFIDENCE[s.alg], logits, tokens, columns=columns, uniform=None)
+            score = confidence(_CONFIDENCE[s.alg], logits, tokens, masked, noise)
             if s.alg_temp > 0:  # or draw positions by confidence: Gumbel noise, then the largest
                 score = score / s.alg_temp - torch.log(-torch.log(noise.uniform(masked)))
             commit = most_confident(spread(score, masked), (masked.sum(1) * share).long())

@@ -141,14 +141,10 @@ class Remask:
         # Score each choice; only positions of the current block compete.
         if s.end_last:
             logits[:, self._end_ids] = -torch.inf
-        score = confidence(
-            s.remasking,
-            logits if s.confidence_dtype == "model" else logits.float(),
-            tokens,
-            columns=masked.nonzero()[:, 1],
-            uniform=noise.uniform(masked) if s.remasking == "random" else None,
-        )
-        score = spread(score, masked).masked_fill(~inside, -torch.inf)
+        if s.confidence_dtype == "float32":
+            logits = logits.float()
+        score = spread(confidence(s.remasking, logits, tokens, masked, noise), masked)
+        score = score.masked_fill(~inside, -torch.inf)
 
         # Commit the most confident; all other positions stay masked.
         commit = most_confident(score, self._share(block, inside, live))

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
+from demur.sampling.noise import Noise
 
 Remasking = Literal["low_confidence", "random", "entropy", "margin", "left_to_right"]
 
 
 def confidence(
-    rule: Remasking, logits: Tensor, chosen: Tensor, *, columns: Tensor, uniform: Tensor | None
+    rule: Remasking, logits: Tensor, chosen: Tensor, where: Tensor, noise: Noise
 ) -> Tensor:
     """Confidence of each masked position; the highest are committed first.
 
@@ -31,17 +32,16 @@ def confidence(
         rule: see the module's list.
         logits: ``[N, V]``, in the dtype in which to compute the confidence.
         chosen: ``[N]`` predicted tokens.
-        columns: ``[N]`` column of each position.
-        uniform: ``[N]`` random numbers, for ``random``.
+        where: ``[B, L]`` bool, the N positions, row by row.
+        noise: random numbers of the rows, for ``random``.
 
     Returns:
         ``[N]`` float32 or float64.
     """
     if rule == "left_to_right":
-        return -columns.double()
+        return -where.nonzero()[:, 1].double()
     if rule == "random":
-        assert uniform is not None
-        return uniform
+        return noise.uniform(where)
     if rule == "entropy":
         disorder: Tensor = torch.special.entr(logits.softmax(-1)).sum(-1)
         return -disorder.float()
