@@ -23,7 +23,7 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.cache import FixedCache, RowCache, new_cache, rows_can_join
+from demur.sampling.cache import FixedCache, RowCache, rows_can_join
 from demur.sampling.noise import Noise, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
 from demur.sampling.sampler import Sampler, require
@@ -161,7 +161,8 @@ class TokenBatch:
         if len(self):
             self._states = self._states or self._read(self._newest[:, None])
         lengths = prompts.attention.sum(1).tolist()
-        cache = new_cache(self._model, lengths, more=more)
+        joins = rows_can_join(self._model)
+        cache = RowCache(lengths, more=more) if joins else FixedCache(self._model, lengths)
         attention = prompts.attention if prompts.padded else None
         states = self._model.states(prompts.ids, attention, layers=self._reads, cache=cache.net)
         cache.advance(prompts.ids.shape[1])

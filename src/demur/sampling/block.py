@@ -242,7 +242,13 @@ class BlockRule:
         taken = self._taken[live].masked_fill(entered, 0)
         self._block[live], self._taken[live] = block, taken + 1
         length = torch.full_like(taken, settings.block_length)
-        logits, chosen = self._choose(logits, asked, noise)
+        if settings.temperature > 0:
+            # SDAR takes the nucleus of what top_k left.
+            logits = nucleus(logits / settings.temperature, top_k=settings.top_k)
+            logits = nucleus(logits, top_p=settings.top_p)
+            chosen = drawn(logits, self._mask_id, asked, noise)
+        else:
+            chosen = most_likely(logits, self._mask_id)
         predicted = now.masked_scatter(asked, chosen)
         score = spread(confidence(settings.remasking, logits, chosen, asked, noise), asked)
         score = score.masked_fill(~waiting, -torch.inf)
@@ -259,12 +265,3 @@ class BlockRule:
         draft = torch.where(waiting, predicted, tokens)
         idle = ~waiting.any(1) & (~edit.any(1) | (edited >= settings.edit_steps))
         return BlockDecision(tokens, draft, ~idle & (settings.edit_threshold is not None))
-
-    def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The logits that tokens were drawn from, and the tokens ``[N]``."""
-        s = self._settings
-        if s.temperature == 0:
-            return logits, most_likely(logits, self._mask_id)
-        # SDAR takes the nucleus of what top_k left.
-        logits = nucleus(nucleus(logits / s.temperature, top_k=s.top_k), top_p=s.top_p)
-        return logits, drawn(logits, self._mask_id, asked, noise)

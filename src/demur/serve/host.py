@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demur.errors import FingerprintError, InputError
 from demur.generation import default_sampler, fingerprint
+from demur.guard import StreamingGuard
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
 from demur.serve.hosted import HOW, HostedModel, ServeOptions
@@ -16,9 +16,6 @@ from demur.serve.http_errors import HTTPError
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
 from demur.types import Record
-
-if TYPE_CHECKING:
-    from demur.guard import StreamingGuard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +95,6 @@ def read_guard(path: Path) -> StreamingGuard:
     Raises:
         InputError: no such file, or not a streaming guard; says how to fit one.
     """
-    from demur.guard import StreamingGuard
-
     try:
         return StreamingGuard.load(path)
     except InputError as error:

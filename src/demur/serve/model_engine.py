@@ -68,6 +68,7 @@ class ModelEngine:
 
     Attributes:
         hosted: the model, its guard and how it is served.
+        dead: whether the thread ended with an error; only a new process helps.
     """
 
     def __init__(self, hosted: HostedModel) -> None:
@@ -78,7 +79,7 @@ class ModelEngine:
         self._waiting, self._arriving = RequestQueue(), list[ServedSequence]()
         self._gone = list[ServedSequence]()
         self._wake = threading.Condition()
-        self._draining, self._stopped, self._dead = False, False, False
+        self._draining, self._stopped, self.dead = False, False, False
         self._thread = threading.Thread(target=self._run, name=f"demur-{self._name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -112,11 +113,6 @@ class ModelEngine:
     def alive(self) -> bool:
         """Whether the thread runs and accepts work."""
         return self._thread.is_alive() and not self._draining
-
-    @property
-    def dead(self) -> bool:
-        """Whether the thread ended with an error; only a new process helps."""
-        return self._dead
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing new, finish what runs within ``seconds``, and end the rest as filtered."""
@@ -158,7 +154,7 @@ class ModelEngine:
                 self._running.end(sequence, "content_filter")
         except BaseException:
             _log.exception("The thread of %s ended; its requests fail", self._name)
-            self._dead = True
+            self.dead = True
         finally:
             left = [*self._arriving, *self._running.sequences]
             self._running.events += [(sequence, Failed("model")) for sequence in left]

@@ -7,22 +7,20 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 from torch import Tensor
 
+from demur.guard import GuardReading, StreamingGuard
 from demur.guard.drift import Drift
 from demur.serve.sequence import ServedSequence
-
-if TYPE_CHECKING:
-    from demur.guard import GuardReading, StreamingGuard
 
 _log = logging.getLogger("demur.serve")
 
 
 @dataclass
-class Watched:
+class Moderated:
     """A sequence's row in the watcher, its last reading (None after a failure), and whether it is
     flagged; one that could not be judged is flagged too.
     """
@@ -57,7 +55,7 @@ class Moderator:
         """Forget all sequences; keep the drift statistic."""
         self._watcher = self.guard.watcher(self._rows)
         self._free = list(range(self._rows))
-        self._watched: dict[ServedSequence, Watched] = {}
+        self._watched: dict[ServedSequence, Moderated] = {}
 
     @property
     def drift(self) -> float:
@@ -69,7 +67,7 @@ class Moderator:
         """Start watching these."""
         if not sequences:
             return
-        self._watched |= {sequence: Watched(self._free.pop()) for sequence in sequences}
+        self._watched |= {sequence: Moderated(self._free.pop()) for sequence in sequences}
         try:
             self._watcher.reset([self._watched[sequence].place for sequence in sequences])
         except Exception:

@@ -41,7 +41,13 @@ async def litellm(
     asked: GuardrailRequest, request: Request, hosting: Serving, client: Client
 ) -> GuardrailBody:
     """Whether a request may pass, for LiteLLM."""
-    _require_texts(asked)
+    if asked.images:
+        raise HTTPError(400, "unsupported_field", "Images cannot be judged.", "images")
+    if asked.tool_calls:
+        raise HTTPError(400, "unsupported_field", "Tool calls cannot be judged.", "tool_calls")
+    if asked.input_type == "response":
+        about = "Only requests can be judged: the guard reads this model's own states."
+        raise HTTPError(400, "unsupported_field", about, "input_type")
     reason = await _objection(hosting, request, asked.texts, client)
     return GuardrailBody(**rail_body(LITELLM, reason))
 
@@ -93,14 +99,3 @@ def _flagged(sequence: ServedSequence, end: Finished) -> str:
         return FLAGGED
     cut = end.reason == "length" and end.tokens < sequence.most
     return UNFINISHED if cut or end.reason == "content_filter" else ""
-
-
-def _require_texts(asked: GuardrailRequest) -> None:
-    """Raise HTTPError for anything but prompts."""
-    if asked.images:
-        raise HTTPError(400, "unsupported_field", "Images cannot be judged.", "images")
-    if asked.tool_calls:
-        raise HTTPError(400, "unsupported_field", "Tool calls cannot be judged.", "tool_calls")
-    if asked.input_type == "response":
-        about = "Only requests can be judged: the guard reads this model's own states."
-        raise HTTPError(400, "unsupported_field", about, "input_type")

@@ -42,8 +42,10 @@ async def text_sequences(
     hosted: HostedModel, asked: CompletionRequest, client: str
 ) -> list[ServedSequence]:
     """The ``n`` sequences of each prompt of a completion request; as for ``chat_sequences``."""
-    prompts = [await asyncio.to_thread(_text_ids, hosted, text) for text in asked.prompts]
-    most = asked.max_tokens
+    chat, most = hosted.model.chat, asked.max_tokens
+    # The token with which the tokenizer starts every text, if any.
+    first: list[int] = hosted.model.tokenizer("")["input_ids"][:1]
+    prompts = [[*first, *await asyncio.to_thread(chat.plain_ids, text)] for text in asked.prompts]
     return _sequences(hosted, asked, prompts, client, most=most, usual=False, param="prompt")
 
 
@@ -65,12 +67,6 @@ def _chat_ids(hosted: HostedModel, turns: Sequence[dict[str, str]]) -> list[int]
     except InputError as error:
         about = "The model's chat template refuses these messages."
         raise HTTPError(400, "invalid_field", about, "messages") from error
-
-
-def _text_ids(hosted: HostedModel, text: str) -> list[int]:
-    """Ids of a plain text, after the token with which the tokenizer starts every text, if any."""
-    first: list[int] = hosted.model.tokenizer("")["input_ids"][:1]
-    return [*first, *hosted.model.chat.plain_ids(text)]
 
 
 def _sequences(

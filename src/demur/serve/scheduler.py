@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import final
 
@@ -21,7 +22,6 @@ from demur.serve.sequence import (
     Started,
     StepTaken,
     TextReleased,
-    cached,
 )
 
 _log = logging.getLogger("demur.serve")
@@ -40,7 +40,8 @@ class Scheduler:
         self._limits = hosted.options.limits
         guard = hosted.guard
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
-        self._decode = cached(self._model.decode)
+        # Answers repeat the same pairs of words.
+        self._decode = lru_cache(1 << 14)(self._model.decode)
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
