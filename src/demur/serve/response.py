@@ -25,6 +25,9 @@ from demur.serve.sequence import Failed, Finished, ServedSequence, TextReleased
 
 T = TypeVar("T")
 
+#: How each sequence ended.
+Ends = Mapping[ServedSequence, Finished]
+
 #: The end of a stream.
 DONE = b"data: [DONE]\n\n"
 
@@ -46,6 +49,7 @@ class ResponseFormat:
         kind: chat completion or text completion.
         identity: the request's id.
         model: the model's name.
+        sequences: one per choice.
         with_usage: whether a stream has ``usage``.
         created: Unix time in seconds, the same in every chunk.
     """
@@ -53,25 +57,20 @@ class ResponseFormat:
     kind: Literal["chat", "text"]
     identity: str
     model: str
+    sequences: Sequence[ServedSequence]
     with_usage: bool = False
     created: int = field(default_factory=lambda: int(time()))
     _around: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, init=False, repr=False)
 
-    def whole(
-        self,
-        sequences: Sequence[ServedSequence],
-        texts: Mapping[ServedSequence, str],
-        ends: Mapping[ServedSequence, Finished],
-    ) -> dict[str, Any]:
+    def whole(self, texts: Mapping[ServedSequence, str], ends: Ends) -> dict[str, Any]:
         """The body with all choices; a filtered one has no text."""
         choices = []
-        for sequence in sequences:
+        for sequence in self.sequences:
             text = "" if ends[sequence].reason == "content_filter" else texts[sequence]
             chat: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
             said = chat if self.kind == "chat" else {"text": text}
             choices.append({"index": sequence.index, **said, **_ending(ends[sequence])})
-        object_ = "chat.completion" if self.kind == "chat" else "text_completion"
-        return {**self._head(object_), "choices": choices, "usage": usage(sequences, ends)}
+        return {**self._head(""), "choices": choices, "usage": self._usage(ends)}
 
     def opening(self, sequence: ServedSequence) -> bytes:
         """The chunk with the role; text completions have none."""
@@ -94,34 +93,29 @@ class ResponseFormat:
         empty: dict[str, Any] = {"delta": {}} if self.kind == "chat" else {"text": ""}
         return self._chunk(sequence, {**empty, **_ending(end)})
 
-    def counts(
-        self, sequences: Sequence[ServedSequence], ends: Mapping[ServedSequence, Finished]
-    ) -> bytes:
-        """The last chunk, with token counts only."""
-        return event({**self._head(self._chunked), "choices": [], "usage": usage(sequences, ends)})
+    def counts(self, ends: Ends) -> bytes:
+        """The last chunk, with token counts only; empty where the client did not ask for them."""
+        if not self.with_usage:
+            return b""
+        return event({**self._head(".chunk"), "choices": [], "usage": self._usage(ends)})
 
-    @property
-    def _chunked(self) -> str:
-        return "chat.completion.chunk" if self.kind == "chat" else "text_completion"
-
-    def _head(self, object_: str) -> dict[str, Any]:
-        prefix = "chatcmpl" if self.kind == "chat" else "cmpl"
+    def _head(self, part: Literal["", ".chunk"]) -> dict[str, Any]:
+        prefix, object_ = "cmpl", "text_completion"
+        if self.kind == "chat":
+            prefix, object_ = "chatcmpl", f"chat.completion{part}"
         about = {"id": f"{prefix}-{self.identity}", "object": object_}
         return {**about, "created": self.created, "model": self.model}
 
     def _chunk(self, sequence: ServedSequence, about: Mapping[str, Any]) -> bytes:
         choice = {"index": sequence.index, "finish_reason": None, "logprobs": None, **about}
-        chunk = {**self._head(self._chunked), "choices": [choice]}
+        chunk = {**self._head(".chunk"), "choices": [choice]}
         return event({**chunk, "usage": None} if self.with_usage else chunk)
 
-
-def usage(
-    sequences: Sequence[ServedSequence], ends: Mapping[ServedSequence, Finished]
-) -> dict[str, int]:
-    """Token counts, including withheld tokens; a prompt counts once for all its sequences."""
-    prompts = {id(sequence.prompt): len(sequence.prompt) for sequence in sequences}
-    read, said = sum(prompts.values()), sum(ends[sequence].tokens for sequence in sequences)
-    return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
+    def _usage(self, ends: Ends) -> dict[str, int]:
+        """Token counts, including withheld tokens; a prompt counts once for all its sequences."""
+        prompts = {id(each.prompt): len(each.prompt) for each in self.sequences}
+        read, said = sum(prompts.values()), sum(end.tokens for end in ends.values())
+        return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
 
 
 def _ending(end: Finished) -> dict[str, Any]:
@@ -141,16 +135,17 @@ async def respond(
     sequences: list[ServedSequence],
 ) -> Response:
     """Generate, and respond with one body, or with a stream once the first sequence has a row."""
-    shape = ResponseFormat(kind, request.state.request_id, asked.model, asked.with_usage)
+    identity = request.state.request_id
+    shape = ResponseFormat(kind, identity, asked.model, sequences, asked.with_usage)
     headers = {}
     if engine.hosted.guard:  # whether its false-positive rate holds for the request
         calibrated = all(sequence.calibrated for sequence in sequences)
         headers["x-demur-calibrated"] = str(calibrated).lower()
     engine.submit(sequences)
     if asked.stream:
-        await attended(request, engine, sequences, begun(sequences), going_on=True)
-        return EventStream(chunks(sequences, shape), engine, sequences, headers)
-    body = await attended(request, engine, sequences, collected(sequences, shape))
+        await attended(request, engine, sequences, begun(shape), going_on=True)
+        return EventStream(chunks(shape), engine, sequences, headers)
+    body = await attended(request, engine, sequences, collected(shape))
     return Response() if body is None else JSONResponse(body, headers=headers)
 
 
@@ -177,43 +172,41 @@ async def attended(
     return result
 
 
-async def begun(sequences: Sequence[ServedSequence]) -> bool:
+async def begun(shape: ResponseFormat) -> bool:
     """Wait until one of the sequences has a row, so that errors until then have a status. Returns True.
 
     Raises:
         HTTPError: the sequences waited too long.
     """
-    _, first = await sequences[0].events.get()
+    _, first = await shape.sequences[0].events.get()
     if isinstance(first, Failed):
         raise _cause(first)
     return True
 
 
-async def collected(sequences: Sequence[ServedSequence], shape: ResponseFormat) -> dict[str, Any]:
+async def collected(shape: ResponseFormat) -> dict[str, Any]:
     """The whole body.
 
     Raises:
         HTTPError: the model failed or the sequences waited too long.
     """
-    texts, ends = dict.fromkeys(sequences, ""), dict[ServedSequence, Finished]()
-    while len(ends) < len(sequences):
-        sequence, said = await sequences[0].events.get()
+    texts, ends = dict.fromkeys(shape.sequences, ""), dict[ServedSequence, Finished]()
+    while len(ends) < len(texts):
+        sequence, said = await shape.sequences[0].events.get()
         if isinstance(said, Failed):
             raise _cause(said)
         if isinstance(said, TextReleased):
             texts[sequence] += said.text
         elif isinstance(said, Finished):
             ends[sequence] = said
-    return shape.whole(sequences, texts, ends)
+    return shape.whole(texts, ends)
 
 
-async def chunks(
-    sequences: Sequence[ServedSequence], shape: ResponseFormat
-) -> AsyncIterator[bytes]:
+async def chunks(shape: ResponseFormat) -> AsyncIterator[bytes]:
     """The response as server-sent events; events that are ready together are sent together."""
-    events, ends = sequences[0].events, dict[ServedSequence, Finished]()
-    yield b"".join(map(shape.opening, sequences))
-    while len(ends) < len(sequences):
+    events, ends = shape.sequences[0].events, dict[ServedSequence, Finished]()
+    yield b"".join(map(shape.opening, shape.sequences))
+    while len(ends) < len(shape.sequences):
         ready = [await events.get()]
         while not events.empty():
             ready.append(events.get_nowait())
@@ -230,7 +223,7 @@ async def chunks(
         parts += [shape.closing(sequence, ends[sequence]) for sequence in texts if sequence in ends]
         if parts:
             yield b"".join(parts)
-    yield (shape.counts(sequences, ends) if shape.with_usage else b"") + DONE
+    yield shape.counts(ends) + DONE
 
 
 def _cause(failed: Failed) -> HTTPError:
