@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -37,13 +37,12 @@ from demur.sampling.noise import Noise, drawn, most_likely, nucleus
 from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.remasking import (
     Remasking,
-    check_rule,
     commits_at,
     confidence,
     most_confident,
     spread,
 )
-from demur.sampling.sampler import InferenceStream, Sampler, require
+from demur.sampling.sampler import InferenceStream, Sampler, require, require_known
 from demur.types import Record, Step
 
 
@@ -82,7 +81,7 @@ class Block(Sampler):
     counted_from: Literal["prompt", "response"] = "prompt"
 
     def __post_init__(self) -> None:
-        check_rule(self.remasking)
+        require_known(self, "remasking", get_args(Remasking))
         require(self, "at least 1", "gen_length", "block_length", "block_steps", "edit_steps")
         require(self, "0 or more", "temperature", "top_k")
         require(self, "between 0 and 1", "threshold")
@@ -98,7 +97,6 @@ class Block(Sampler):
 
     @property
     def takes_back(self) -> bool:
-        """Whether a committed token may still change."""
         return self.edit_threshold is not None
 
     def run(

@@ -86,7 +86,6 @@ class Canvas(Sampler):
 
     @property
     def takes_back(self) -> bool:
-        """Whether a committed token may still change."""
         return True
 
     def run(

@@ -24,13 +24,12 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
 from demur.sampling.noise import Noise, drawn, most_likely, nucleus
 from demur.sampling.remasking import Remasking, confidence, most_confident, spread
-from demur.sampling.sampler import Sampler, require
+from demur.sampling.sampler import Sampler, require, require_known
 from demur.types import Record
 
 Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
@@ -69,8 +68,7 @@ class Dream(Sampler):
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.alg not in get_args(Algorithm):
-            raise InputError(f"Unknown alg {self.alg!r}. Known: {', '.join(get_args(Algorithm))}.")
+        require_known(self, "alg", get_args(Algorithm))
         require(self, "at least 1", "steps", "gen_length")
         require(self, "0 or more", "temperature", "alg_temp", "top_k")
         require(self, "above 0 and at most 1", "top_p")

@@ -16,7 +16,7 @@ block. ``threshold`` adds a dynamic schedule: positions above it are committed t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -28,13 +28,12 @@ from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
 from demur.sampling.noise import Noise, drawn, most_likely
 from demur.sampling.remasking import (
     Remasking,
-    check_rule,
     commits_at,
     confidence,
     most_confident,
     spread,
 )
-from demur.sampling.sampler import Sampler, require
+from demur.sampling.sampler import Sampler, require, require_known
 from demur.types import Record
 
 
@@ -71,7 +70,7 @@ class Masked(Sampler):
     end_last: bool = False
 
     def __post_init__(self) -> None:
-        check_rule(self.remasking)
+        require_known(self, "remasking", get_args(Remasking))
         require(self, "at least 1", "steps", "gen_length", "block_length")
         require(self, "0 or more", "temperature", "cfg_scale")
         require(self, "between 0 and 1", "threshold")

@@ -12,12 +12,11 @@ masked again. Ties go to the leftmost position.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from demur.errors import InputError
 from demur.sampling.noise import Noise
 
 Remasking = Literal["low_confidence", "random", "entropy", "margin", "left_to_right"]
@@ -56,12 +55,6 @@ def spread(score: Tensor, where: Tensor) -> Tensor:
     """Scores ``[N]`` at the true entries of ``where`` ``[B, L]``, row by row, and -inf elsewhere."""
     nothing = torch.full(where.shape, -torch.inf, dtype=score.dtype, device=score.device)
     return nothing.masked_scatter(where, score)
-
-
-def check_rule(rule: str) -> None:
-    """Raise InputError unless the rule is known."""
-    if rule not in get_args(Remasking):
-        raise InputError(f"Unknown remasking {rule!r}. Known: {', '.join(get_args(Remasking))}.")
 
 
 def commits_at(masked: Tensor, step: Tensor, steps: int) -> Tensor:

@@ -98,6 +98,13 @@ def require(sampler: Sampler, range_: str, *names: str) -> None:
             raise InputError(f"{name} is {value}; it must be {range_}.")
 
 
+def require_known(sampler: Sampler, name: str, known: Sequence[str]) -> None:
+    """Raise InputError unless a setting is one of the known values."""
+    if getattr(sampler, name) not in known:
+        value = getattr(sampler, name)
+        raise InputError(f"Unknown {name} {value!r}. Known: {', '.join(known)}.")
+
+
 @final
 class Release:
     """Counts how many response tokens of each row may be shown while the generation still runs.

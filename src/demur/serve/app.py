@@ -76,9 +76,7 @@ def create_app(
         redoc_url=None,
         responses=_ERRORS,
     )
-    keys, limits = keys or Keys([]), hosting.options.limits
-    app.state.hosting, app.state.keys = hosting, keys
-    app.state.began = int(time())
+    app.state.hosting, app.state.began = hosting, int(time())
     http_errors.install(app)
     app.include_router(router)
     app.include_router(rails.router)
@@ -86,10 +84,9 @@ def create_app(
         app.include_router(live_page.router)
     app.add_middleware(
         RequestMiddleware,
-        keys=keys,
+        keys=keys or Keys([]),
         hosts=hosts,
-        body=limits.body,
-        seconds=limits.send_seconds,
+        limits=hosting.options.limits,
         log_prompts=log_prompts,
     )
     return app

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demur.errors import InputError
 from demur.serve.host import Hosting
+from demur.serve.hosted import Limits
 from demur.serve.http_errors import UNKNOWN_KEY, HTTPError
 
 _log = logging.getLogger("demur.serve")
@@ -110,8 +111,7 @@ class RequestMiddleware:
         app: the application.
         keys: a request with a body needs one of them, if there are any.
         hosts: allowed names in the ``Host`` header; any when empty.
-        body: maximum bytes of a body.
-        seconds: time limit for a client to send its body.
+        limits: bytes of a body, and seconds for a client to send it.
         log_prompts: log bodies.
     """
 
@@ -121,12 +121,11 @@ class RequestMiddleware:
         *,
         keys: Keys,
         hosts: Collection[str],
-        body: int,
-        seconds: float,
+        limits: Limits,
         log_prompts: bool,
     ) -> None:
         self._app, self._keys, self._hosts = app, keys, hosts
-        self._most, self._seconds, self._log_prompts = body, seconds, log_prompts
+        self._limits, self._log_prompts = limits, log_prompts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -140,15 +139,16 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = identity
+                sent = MutableHeaders(scope=message)
+                sent["x-request-id"] = identity
                 for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                    sent.setdefault(name, value)
             await send(message)
 
         try:
-            self._admit(scope)
-            body = await self._body(scope, receive)
+            headers = Headers(scope=scope)
+            scope["state"]["client"] = self._client(scope, headers)
+            body = await self._body(headers, receive)
             if self._log_prompts and body:
                 _log.info("%s asked %r", identity, body)
             await self._app(scope, _again(body, receive), sealed)
@@ -159,34 +159,41 @@ class RequestMiddleware:
             words = (identity, scope["method"], quote(scope["path"]), status, spent)
             _log.info("%s %s %s %d %.3fs", *words)
 
-    def _admit(self, scope: Scope) -> None:
-        """Raise HTTPError for another host name, or a body without a key."""
-        headers = Headers(scope=scope)
+    def _client(self, scope: Scope, headers: Headers) -> str | None:
+        """The owner of a key, or an address where the server has no keys; None without a valid key.
+
+        Raises:
+            HTTPError: another host name, or a body without a valid key.
+        """
         if self._hosts and _name(headers.get("host", "")) not in self._hosts:
             raise HTTPError(400, "unknown_host", "The Host header names another server.")
+        if not self._keys:
+            return scope["client"][0] if scope.get("client") else ""
+        owner = self._keys.owner(key_of(headers))
         sends = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        if sends and self._keys and self._keys.owner(key_of(headers)) is None:
+        if sends and owner is None:
             raise HTTPError(*UNKNOWN_KEY)
+        return owner
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Read the whole body.
 
         Raises:
             HTTPError: it is too large, or takes too long.
         """
-        announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._most:
+        announced = headers.get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > self._limits.body:
             raise HTTPError(*_TOO_LARGE)
         parts, size, more = [], 0, True
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._limits.send_seconds):
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
                         break
                     parts.append(message.get("body", b""))
                     size, more = size + len(parts[-1]), message.get("more_body", False)
-                    if size > self._most:
+                    if size > self._limits.body:
                         raise HTTPError(*_TOO_LARGE)
         except TimeoutError as error:
             raise HTTPError(408, "body_too_slow", "The body took too long.") from error
@@ -226,13 +233,10 @@ def client(
     Raises:
         HTTPError: no valid key (401).
     """
-    keys: Keys = request.app.state.keys
-    if not keys:
-        return request.client.host if request.client else ""
-    owner = keys.owner(key_of(request.headers))
-    if owner is None:
+    found: str | None = request.state.client
+    if found is None:
         raise HTTPError(*UNKNOWN_KEY)
-    return owner
+    return found
 
 
 Client = Annotated[str, Depends(client)]

@@ -79,7 +79,8 @@ def _sequences(
     usual: bool,
     param: str,
 ) -> list[ServedSequence]:
-    choices = (asked.n or 1) * len(prompts)
+    each = asked.n or 1
+    choices = each * len(prompts)
     if choices > hosted.options.limits.choices:
         raise HTTPError(400, "too_many_choices", "Too many answers are asked for.", "n")
     settings = _settings(hosted, asked)
@@ -96,7 +97,7 @@ def _sequences(
     return [
         _sequence(
             hosted,
-            prompts[index // (asked.n or 1)],
+            prompts[index // each],
             settings,
             most,
             param,

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -64,30 +64,6 @@ class BatchOutput:
     view: Callable[[int], tuple[list[int], list[int]]]
 
 
-class RunningBatch(Protocol):
-    """A batch that sequences join and leave while it runs."""
-
-    @property
-    def room(self) -> int:
-        """How many sequences can join now."""
-
-    def join(self, sequences: Sequence[ServedSequence]) -> None:
-        """Generate these too."""
-
-    def leave(self, sequences: Collection[ServedSequence]) -> None:
-        """Stop generating these."""
-
-    def advance(self) -> list[BatchOutput]:
-        """One step of everything that runs."""
-
-
-def new_batch(model: LanguageModel, sampler: Sampler, record: Record, *, rows: int) -> RunningBatch:
-    """An empty batch for a model's sampler, of at most ``rows`` sequences."""
-    if found := token_batch(model, sampler, record, rows=rows):
-        return ContinuousBatch(model, found, rows=rows)
-    return GroupedBatch(model, record, rows=rows)
-
-
 @final
 class ContinuousBatch:
     """Autoregressive sequences, each at its own place in its own answer."""
@@ -103,6 +79,7 @@ class ContinuousBatch:
 
     @property
     def room(self) -> int:
+        """How many sequences can join now."""
         return self._most - len(self._running) - len(self._arriving)
 
     def join(self, sequences: Sequence[ServedSequence]) -> None:
@@ -110,6 +87,7 @@ class ContinuousBatch:
         self._arriving |= dict.fromkeys(sequences, self._turn)
 
     def leave(self, sequences: Collection[ServedSequence]) -> None:
+        """Stop generating these."""
         for sequence in sequences:
             self._arriving.pop(sequence, None)
         slots = {slot for slot, (sequence, _) in self._running.items() if sequence in sequences}
@@ -179,13 +157,7 @@ GroupKey = tuple[Sampler, int]
 
 @final
 class GroupedBatch:
-    """Groups of sequences that started together.
-
-    Args:
-        model: what generates.
-        record: layers to keep and the pooling's name.
-        rows: most sequences at a time.
-    """
+    """Groups of sequences that started together. Its methods are those of ``ContinuousBatch``."""
 
     def __init__(self, model: LanguageModel, record: Record, *, rows: int) -> None:
         self._model, self._record, self._most = model, record, rows
@@ -198,7 +170,6 @@ class GroupedBatch:
         return self._most - len(self._arriving) - running
 
     def join(self, sequences: Sequence[ServedSequence]) -> None:
-        """Generate these with the next group."""
         self._arriving += sequences
 
     def leave(self, sequences: Collection[ServedSequence]) -> None:
@@ -208,7 +179,6 @@ class GroupedBatch:
         self._groups = [group for group in self._groups if group.sequences]
 
     def advance(self) -> list[BatchOutput]:
-        """One step of each group."""
         self._start_groups()
         steps = next_steps(self._model, [group.steps for group in self._groups])
         found = zip(self._groups, steps, strict=True)
@@ -332,3 +302,14 @@ class RequestGroup:
             return committed, committed if draft is None else draft[rows[place]].tolist()
 
         return BatchOutput(sequences, phi, new, ended, view)
+
+
+#: A batch that sequences join and leave while it runs.
+RunningBatch = ContinuousBatch | GroupedBatch
+
+
+def new_batch(model: LanguageModel, sampler: Sampler, record: Record, *, rows: int) -> RunningBatch:
+    """An empty batch for a model's sampler, of at most ``rows`` sequences."""
+    if found := token_batch(model, sampler, record, rows=rows):
+        return ContinuousBatch(model, found, rows=rows)
+    return GroupedBatch(model, record, rows=rows)
