@@ -125,12 +125,9 @@ class Denoising(Iterator[Step]):
 
     @torch.inference_mode()
     def __next__(self) -> Step:
-        step = None
-        while step is None:
-            if (asked := self.next_pass()) is None:
-                raise StopIteration
-            states = self._model.states(asked.tokens, asked.attention, layers=asked.layers)
-            step = self.advance(states)
+        (step,) = next_steps(self._model, [self])
+        if step is None:
+            raise StopIteration
         return step
 
     def next_pass(self) -> Pass | None:

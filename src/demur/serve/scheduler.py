@@ -126,9 +126,9 @@ class Scheduler:
         _log.exception("%s failed; %d sequences fail", self._model.name, len(sequences))
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
+        self._restart()
         if self._moderator:
             self._moderator.restart()
-        self._restart()
 
     def _take(self, output: BatchOutput, before: tuple[float, float], seconds: float) -> None:
         """Judge a step and release what passed."""
