@@ -20,7 +20,7 @@ from demur.generation import trace, trace_batch
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Masked, RowNoise
-from demur.sampling.noise import row_seed
+from demur.sampling.choice import row_seed
 from demur.types import Prompt, Record, Step
 
 QUIET = settings(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demur.sampling import RowNoise
-from demur.sampling.remasking import commits_at, confidence, most_confident
+from demur.sampling.choice import commits_at, confidence, most_confident
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]])
 #: Two positions of one row.

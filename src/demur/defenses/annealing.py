@@ -27,9 +27,8 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling import Noise, Sampler
+from demur.sampling.choice import commits_at, confidence, most_confident, most_likely, spread
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import most_likely
-from demur.sampling.remasking import commits_at, confidence, most_confident, spread
 from demur.types import Record, Step
 
 

@@ -11,8 +11,8 @@ from demur.generation import cut_at_end
 from demur.judges.turns import turn_ids
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
+from demur.sampling.choice import row_seed
 from demur.sampling.fitting import in_halves
-from demur.sampling.noise import row_seed
 from demur.types import Record, digest
 
 

@@ -24,7 +24,7 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.sampling.cache import FixedCache, RowCache, rows_can_join
-from demur.sampling.noise import Noise, nucleus
+from demur.sampling.choice import Noise, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
 from demur.sampling.sampler import Sampler, require
 from demur.types import Record, Step

@@ -32,16 +32,19 @@ from torch import Tensor
 
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
-from demur.sampling.noise import Noise, drawn, most_likely, nucleus
-from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
-from demur.sampling.remasking import (
+from demur.sampling.choice import (
+    Noise,
     Remasking,
     commits_at,
     confidence,
+    drawn,
     most_confident,
+    most_likely,
+    nucleus,
     spread,
 )
+from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
+from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
 from demur.sampling.sampler import InferenceStream, Sampler, require, require_known
 from demur.types import Record, Step
 

@@ -31,7 +31,7 @@ from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
 from demur.models.diffusion_gemma import Written
-from demur.sampling.noise import Noise
+from demur.sampling.choice import Noise
 from demur.sampling.pooling import (
     FinishedMeans,
     find_pooling,

@@ -26,9 +26,17 @@ from torch import Tensor
 
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
+from demur.sampling.choice import (
+    Noise,
+    Remasking,
+    confidence,
+    drawn,
+    most_confident,
+    most_likely,
+    nucleus,
+    spread,
+)
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import Noise, drawn, most_likely, nucleus
-from demur.sampling.remasking import Remasking, confidence, most_confident, spread
 from demur.sampling.sampler import Sampler, require, require_known
 from demur.types import Record
 

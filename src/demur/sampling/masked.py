@@ -24,15 +24,17 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import Noise, drawn, most_likely
-from demur.sampling.remasking import (
+from demur.sampling.choice import (
+    Noise,
     Remasking,
     commits_at,
     confidence,
+    drawn,
     most_confident,
+    most_likely,
     spread,
 )
+from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
 from demur.sampling.sampler import Sampler, require, require_known
 from demur.types import Record
 

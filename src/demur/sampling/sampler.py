@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.models.batch import Batch
-from demur.sampling.noise import Noise
+from demur.sampling.choice import Noise
 from demur.types import Record, Step
 
 

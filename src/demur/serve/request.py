@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from demur.errors import InputError
-from demur.sampling.noise import row_seed
+from demur.sampling.choice import row_seed
 from demur.serve.hosted import DRAWN, HostedModel
 from demur.serve.http_errors import HTTPError
 from demur.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
