@@ -18,7 +18,7 @@ from demur.serve.monitoring import Metrics
 from demur.types import Record
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hosting:
     """All models of a server. Made by ``host``.
 
@@ -71,22 +71,14 @@ def host(
     if len(set(owners)) < len(owners):
         raise InputError(f"There are two guards for one of {', '.join(owners)}. Give one each.")
     own = dict(zip(owners, guards, strict=True))
-    options, metrics = options or ServeOptions(), Metrics()
-    engines = {}
+    options, metrics, engines = options or ServeOptions(), Metrics(), dict[str, ModelEngine]()
     for model in models:
         guard = own.get(model.name)
         sampler, record = _generation(model, guard)
         engines[model.name] = ModelEngine(
-            HostedModel(
-                model=model,
-                sampler=sampler,
-                record=record,
-                guard=guard,
-                options=options,
-                metrics=metrics,
-            )
+            HostedModel(model, sampler, record, guard, options, metrics)
         )
-    return Hosting(engines=engines, options=options, metrics=metrics)
+    return Hosting(engines, options, metrics)
 
 
 def read_guard(path: Path) -> StreamingGuard:
