@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import demur
+from demur.anchors import fit_anchors
 from demur.attacks import ATTACKS, attack_from
 from demur.attacks.attacked import fill
 from demur.attacks.dija import spans
@@ -29,7 +30,6 @@ from demur.organism import oracle, world
 from demur.prompts import read_prompts, write_prompts
 from demur.runs import trace_to
 from demur.sampling import sampler_from
-from demur.sri import fit_anchors
 from demur.types import Prompt
 
 GOALS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

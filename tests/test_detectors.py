@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import demur
+from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.detectors import DETECTORS, Detector, detection_method, known_detectors
 from demur.detectors.autoencoder import fit_autoencoder
@@ -26,7 +27,7 @@ from demur.metrics import auroc
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
 from demur.sampling import Autoregressive
-from demur.sri import Anchors, fit_anchors
+from demur.sri import Anchors
 from demur.types import Prompt, Traces
 
 LAYERS = ("first", "middle", "last")

@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 import demur
+from demur.anchors import fit_anchors
 from demur.errors import InputError, StoreError
 from demur.guard import fit_guard
 from demur.hub import card, pull, read_contents
 from demur.models.base import LanguageModel
 from demur.runs import trace_to
 from demur.sampling import Autoregressive
-from demur.sri import Anchors, fit_anchors
+from demur.sri import Anchors
 from demur.store import Store
 from demur.types import Prompt, Traces
 from hub_standin import Hub, hub

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 
 FLOORS = (
     ("errors", "_version"),
-    ("alignment", "files", "plugins"),
+    ("alignment", "files", "plugins", "thoughts"),
     ("types", "intervals", "settings"),
     ("metrics", "organism", "endpoint"),
     ("models", "prompts", "sri", "store", "viz"),

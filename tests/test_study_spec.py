@@ -9,6 +9,7 @@ import pytest
 
 import demur.study
 from demur.errors import InputError
+from demur.study.engine.provenance import read_manifest
 from demur.study.plan.prompt_sets import prompt_sets
 from demur.study.plan.spec import Judges, Study
 from demur.study.plan.spec_file import read_study, shipped_names
@@ -115,3 +116,11 @@ def test_packages_of_a_study_import_only_those_before_them() -> None:
                 if isinstance(node, ast.ImportFrom) and str(node.module).startswith("demur.study"):
                     imported = str(node.module).split(".")[2]
                     assert imported in order[: place + 1], f"{path} imports {node.module}"
+
+
+def test_a_folder_of_another_version_says_how_to_make_it_again(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Make one with: demur study run"):
+        read_manifest(tmp_path)
+    (tmp_path / "study.json").write_text('{"study": {}, "arms": [], "cells": [], "made with": {}}')
+    with pytest.raises(InputError, match=r"another version of demur\. Run the study again"):
+        read_manifest(tmp_path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -97,7 +98,7 @@ def run_of(
         fingerprint=mark,
         layers=record.layers,
         seed=record.seed,
-        prompts=digest([digest(asdict(prompt)) for prompt in prompts]),
+        prompts=digest([digest(prompt.as_data()) for prompt in prompts]),
         count=len(prompts),
         shard_rows=shard_rows,
     )
@@ -148,7 +149,7 @@ def _check(prompts: Sequence[Prompt]) -> None:
         )
     for prompt in prompts:
         try:
-            "".join(map(str, [*asdict(prompt).values()])).encode()
+            json.dumps(prompt.as_data(), ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise InputError(
                 f"Prompt {prompt.id!a} holds half a surrogate pair, which no tokenizer reads. "

@@ -1,9 +1,10 @@
-"""What attacks share: the attacked prompt and its id, templates, and settings that are models."""
+"""What an attack is, and what attacks share: attacked prompts, templates, settings that are models."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import PlainValidator
@@ -12,6 +13,44 @@ from demur.endpoint import Assistant
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.types import Prompt, Template, digest
+
+
+class Attack(ABC):
+    """Settings of an attack; calling it attacks prompts. Subclasses are frozen dataclasses."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    source: ClassVar[str]
+    needs_target: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
+    ) -> list[Prompt]:
+        """Return one attacked prompt per prompt, in order, with its goal and label.
+
+        Args:
+            prompts: the prompts to attack.
+            target: the model under attack; required where ``needs_target``.
+            seed: random seed; the same seed gives the same prompts.
+
+        Raises:
+            InputError: a prompt that the attack cannot use, or no target although it needs one.
+        """
+
+
+class PromptAttack(Attack):
+    """An attack that needs nothing but the prompt."""
+
+    def __call__(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
+    ) -> list[Prompt]:
+        """See ``Attack``; each prompt goes through ``attack``."""
+        return [self.attack(prompt) for prompt in prompts]
+
+    @abstractmethod
+    def attack(self, prompt: Prompt) -> Prompt:
+        """The attacked prompt."""
 
 
 def attacked(
@@ -75,28 +114,6 @@ def fill(template: str, **slots: str) -> str:
         head, after = after[: places[name]], after[places[name] + len(name) + 2 :]
         before += head + rest.pop(name)
     return before + after
-
-
-@dataclass(frozen=True, kw_only=True)
-class Templated:
-    """An attack that puts each prompt into a template.
-
-    Attributes:
-        template: the user turn, with ``{goal}`` where the prompt's text goes.
-    """
-
-    name: ClassVar[str]
-    template: str
-
-    def __call__(
-        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
-    ) -> list[Prompt]:
-        """Wrap each prompt.
-
-        Raises:
-            InputError: the template has no ``{goal}``, or a prompt has masked slots.
-        """
-        return [attacked(p, self.name, text=fill(self.template, goal=p.text)) for p in prompts]
 
 
 def require_target(target: LanguageModel | None, attack: str) -> LanguageModel:

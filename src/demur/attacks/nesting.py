@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import yaml
 
-from demur.attacks.attacked import attacked, fill
+from demur.attacks.attacked import PromptAttack, attacked, fill
 from demur.errors import InputError
-from demur.models.base import LanguageModel
 from demur.types import Prompt
 
 Document = Literal["code", "table", "json", "yaml"]
@@ -42,7 +41,7 @@ _DOCUMENTS: Mapping[Document, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContextNesting:
+class ContextNesting(PromptAttack):
     """Settings.
 
     Attributes:
@@ -52,22 +51,19 @@ class ContextNesting:
     name: ClassVar[str] = "context_nesting"
     description: ClassVar[str] = "Puts the request into code, a table, JSON or YAML to complete."
     source: ClassVar[str] = "Ding et al. 2023, arXiv:2311.08268"
-    needs_target: ClassVar[bool] = False
     form: Document = "code"
 
     def __post_init__(self) -> None:
         if self.form not in get_args(Document):
             raise InputError(f"Unknown form {self.form!r}. Known: {', '.join(get_args(Document))}.")
 
-    def __call__(
-        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
-    ) -> list[Prompt]:
-        """Nest each prompt.
+    def attack(self, prompt: Prompt) -> Prompt:
+        """Put the prompt into the document.
 
         Raises:
-            InputError: a prompt has masked slots.
+            InputError: the prompt has masked slots.
         """
-        return [attacked(p, self.name, text=nest(p.text, self.form)) for p in prompts]
+        return attacked(prompt, self.name, text=nest(prompt.text, self.form))
 
 
 def nest(request: str, form: Document) -> str:

@@ -56,6 +56,9 @@ def attack(
     ] = None,
     sampler: options.SamplerName = None,
     settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     guard: Annotated[
         Path | None, typer.Option(help="The guard that the attack adaptive knows.")
     ] = None,
@@ -98,7 +101,8 @@ def attack(
             f"Prompts are written as JSON lines, so {out} must end in .jsonl. Rename it."
         )
     rows = read_prompts(prompts, limit=limit)
-    target = options.load_model(model, sampler, settings) if model else None
+    asked_for = options.model_options(system, template, adapter)
+    target = options.load_model(model, sampler, settings, **asked_for) if model else None
     with _progress_noted():
         made = chosen(rows, target=target, seed=seed)
     options.note_usage(roles.values())

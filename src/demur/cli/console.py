@@ -36,6 +36,12 @@ def one_line(text: str) -> str:
 _CONTROLS = ("Cc", "Cf", "Zl", "Zp")
 
 
+def short(text: str, most: int = 60) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def say_json(value: Any) -> None:
     """Print one JSON document."""
     for line in json.dumps(value, indent=2, default=str).split("\n"):

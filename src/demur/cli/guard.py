@@ -116,7 +116,13 @@ def guard_score(
     scores = fitted.score(traces)
     flagged = scores > fitted.threshold
     rows = [
-        {"id": t.prompt.id, "score": float(s), "p_value": float(p), "flagged": bool(f)}
+        {
+            "id": t.prompt.id,
+            "prompt": t.prompt.text,
+            "score": float(s),
+            "p_value": float(p),
+            "flagged": bool(f),
+        }
         for t, s, p, f in zip(traces, scores, fitted.p_value(scores), flagged, strict=True)
     ]
     if as_json:
@@ -124,7 +130,8 @@ def guard_score(
     else:
         for row in rows:
             mark = "FLAGGED" if row["flagged"] else "passed"
-            console.say(f"{row['id']}  {row['score']:.4g}  p={row['p_value']:.4f}  {mark}")
+            told = f"{row['id']}  {row['score']:.4g}  p={row['p_value']:.4f}  {mark}"
+            console.say(f"{told}  {console.short(str(row['prompt']))}")
         console.say(f"{int(flagged.sum())} of {len(rows)} flagged")
     if flagged.any():
         raise typer.Exit(1)

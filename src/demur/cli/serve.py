@@ -83,6 +83,9 @@ def serve(
     ] = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
 ) -> None:
     """Serve models behind OpenAI's API, with a guard.
 
@@ -127,8 +130,10 @@ def serve(
     )
     # Computing on the core that also serves connections costs more than that core gives.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
+    asked_for = {"dtype": dtype, "device": device}
+    asked_for |= options.model_options(system, template, adapter)
     hosting = host(
-        [options.load_model(name, sampler, settings, dtype=dtype, device=device) for name in model],
+        [options.load_model(name, sampler, settings, **asked_for) for name in model],
         [read_guard(path) for path in guard or ()],
         ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
     )

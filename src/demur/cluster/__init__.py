@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,7 +120,7 @@ def _unfinished(
     for window in writer.manifest.windows():
         places = writer.manifest.places(window)
         if len(writer.done(window)) < len(places):
-            chosen = [asdict(prompts[place]) for place in places]
+            chosen = [prompts[place].as_data() for place in places]
             yield {"window": window, "prompts": json.dumps(chosen)}
             continue
         writer.seal(window)

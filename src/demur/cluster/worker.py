@@ -64,7 +64,7 @@ class Worker:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Trace ``window`` with its ``prompts``. Returns the number of rows, or the error."""
-        prompts = [_prompt(values) for values in json.loads(row["prompts"])]
+        prompts = [Prompt.from_data(values) for values in json.loads(row["prompts"])]
         try:
             run = self._manifest()
             sampler = sampler_from(run.fingerprint.sampler)
@@ -120,9 +120,3 @@ def _go_to(cwd: str) -> None:
     """Change to the driver's folder, so that relative paths mean the same."""
     if Path(cwd).is_dir():
         os.chdir(cwd)
-
-
-def _prompt(values: dict[str, Any]) -> Prompt:
-    """A prompt from JSON, with lists turned back into tuples."""
-    slots = {name: tuple(values[name]) for name in ("user", "response") if values[name] is not None}
-    return Prompt(**{**values, **slots})

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Noise, Sampler
 from demur.sampling.choice import commits_at, confidence, most_confident, most_likely, spread
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text

@@ -127,7 +127,7 @@ def divergence(setup: Setup, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
 
     Two forward passes per prompt.
     """
-    goals = [Prompt(prompt.goal) for prompt in prompts]
+    goals = [Prompt(prompt.goal, turns=prompt.turns) for prompt in prompts]
     attacked, original = (_first_states(setup, rows) for rows in (list(prompts), goals))
     away = 1 - torch.cosine_similarity(attacked, original)
     return away.clamp(min=0).cpu().numpy()

@@ -19,9 +19,8 @@ from transformers import StoppingCriteria
 from demur.errors import FingerprintError, InputError
 from demur.guard.streaming import StreamingGuard
 from demur.guard.watch import GuardReading
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import find
-from demur.models.traits import Traits
 from demur.sampling import known_samplers
 from demur.sampling.pooling import RunningMeans
 

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.cache import FixedCache, RowCache, rows_can_join
-from demur.sampling.choice import Noise, nucleus
+from demur.sampling.choice import Noise, heated, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
 from demur.sampling.sampler import Sampler, require
 from demur.types import Record, Step
@@ -241,7 +240,7 @@ class TokenBatch:
             rows = [row for row, way in enumerate(ways) if way == (temperature, top_p)]
             own = torch.tensor(rows, device=logits.device)
             assert self._noise is not None
-            scaled = nucleus(logits[own].float() / temperature, top_p=top_p)
+            scaled = nucleus(heated(logits[own].float(), temperature), top_p=top_p)
             where = torch.ones(len(rows), 1, dtype=torch.bool)
             tokens[own] = self._noise.keep(own).choose(scaled, where)
         return tokens

@@ -30,14 +30,14 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.choice import (
     Noise,
     Remasking,
     commits_at,
     confidence,
     drawn,
+    heated,
     most_confident,
     most_likely,
     nucleus,
@@ -245,7 +245,7 @@ class BlockRule:
         length = torch.full_like(taken, settings.block_length)
         if settings.temperature > 0:
             # SDAR takes the nucleus of what top_k left.
-            logits = nucleus(logits / settings.temperature, top_k=settings.top_k)
+            logits = nucleus(heated(logits, settings.temperature), top_k=settings.top_k)
             logits = nucleus(logits, top_p=settings.top_p)
             chosen = drawn(logits, self._mask_id, asked, noise)
         else:

@@ -43,6 +43,9 @@ class RowCache:
         net: the object to pass to the network.
     """
 
+    #: Asked by transformers 4.57 (OPT).
+    is_compileable = False
+
     def __init__(self, lengths: Sequence[int], *, more: int | None) -> None:
         longest = max(lengths)
         self.net = self

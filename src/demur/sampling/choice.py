@@ -114,6 +114,18 @@ class RowNoise:
         return torch.cat(drawn)
 
 
+def heated(logits: Tensor, temperature: float) -> Tensor:
+    """Logits ``[..., V]`` divided by a temperature above 0.
+
+    Below 0.01 the quotient could overflow, so the largest logit is taken off first, which changes no
+    probability: towards 0 all mass goes to the most likely token.
+    """
+    if temperature >= 0.01:
+        return logits / temperature
+    below = logits.float() - logits.float().amax(-1, keepdim=True)
+    return below / max(temperature, 1e-30)
+
+
 def nucleus(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Logits ``[N, V]`` with -inf outside the ``top_p`` nucleus, then outside the ``top_k``.
 

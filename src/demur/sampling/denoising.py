@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.choice import Noise
 from demur.sampling.pooling import find_pooling, mean_states, positions_mask
 from demur.types import Record, Step

@@ -24,13 +24,13 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.choice import (
     Noise,
     Remasking,
     confidence,
     drawn,
+    heated,
     most_confident,
     most_likely,
     nucleus,
@@ -119,7 +119,7 @@ class TimeStep:
             tokens, logits = self._draw(logits, masked, noise)
             score = confidence(_CONFIDENCE[s.alg], logits, tokens, masked, noise)
             if s.alg_temp > 0:  # or draw positions by confidence: Gumbel noise, then the largest
-                score = score / s.alg_temp - torch.log(-torch.log(noise.uniform(masked)))
+                score = heated(score, s.alg_temp) - torch.log(-torch.log(noise.uniform(masked)))
             commit = most_confident(spread(score, masked), (masked.sum(1) * share).long())
         draft = x.masked_scatter(masked, tokens)
         return Update(torch.where(commit, draft, x), draft, torch.zeros_like(live))
@@ -135,7 +135,7 @@ class TimeStep:
         """Tokens ``[N]`` and the logits ``[N, V]`` that they were drawn from."""
         s = self._settings
         if s.temperature > 0:
-            logits = logits / s.temperature
+            logits = heated(logits, s.temperature)
         logits = nucleus(logits, top_k=s.top_k, top_p=s.top_p)
         if s.temperature == 0:
             return most_likely(logits, self._mask_id), logits

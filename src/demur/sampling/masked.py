@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.choice import (
     Noise,
     Remasking,
     commits_at,
     confidence,
     drawn,
+    heated,
     most_confident,
     most_likely,
     spread,
@@ -134,7 +134,7 @@ class Remask:
         if s.never_end:
             logits[:, self._end_ids[:1]] = -torch.inf
         if s.temperature > 0:
-            tokens = drawn(logits.float() / s.temperature, self._mask_id, masked, noise)
+            tokens = drawn(heated(logits.float(), s.temperature), self._mask_id, masked, noise)
         else:
             tokens = most_likely(logits, self._mask_id)
         draft = x.masked_scatter(masked, tokens)

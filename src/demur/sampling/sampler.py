@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling.choice import Noise
 from demur.types import Record, Step
 

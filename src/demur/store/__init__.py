@@ -99,7 +99,7 @@ class Store:
         tables = list(self._tables(columns, {}))
         if not tables:
             raise StoreError(f"{self.folder} has no rows yet. Run the command that makes it.")
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables, promote_options="default")
 
     def _tables(
         self, columns: Sequence[str] | None, where: Mapping[str, str | int]

@@ -13,19 +13,21 @@
 | ``finish_reason`` | string | ``stop`` or ``length`` |
 | ``filled_prompt`` | string | user turn with its masked slots filled |
 | ``user_template``, ``response_template`` | string | the prompt's templates as JSON, or null |
+| ``turns`` | string | earlier turns as JSON, or null; only in shards where a prompt has some |
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from demur.types import Fingerprint, Prompt, Template, Trace
+from demur.types import Fingerprint, Prompt, Template, Trace, Turn
 
 _TEXT = (
     *("id", "prompt", "attack", "goal", "label", "response", "finish_reason", "filled_prompt"),
@@ -56,6 +58,8 @@ def to_table(places: Sequence[int], traces: Sequence[Trace]) -> pa.Table:
     }
     for layer in traces[0].phi:
         columns[f"phi_{layer}"] = _matrices([trace.phi[layer] for trace in traces])
+    if any(prompt.turns for prompt in prompts):
+        columns["turns"] = _text([_dump_turns(prompt) for prompt in prompts])
     return pa.table(columns)
 
 
@@ -63,7 +67,8 @@ def to_traces(table: pa.Table, fingerprint: Fingerprint) -> Iterator[Trace]:
     """Convert rows back to equal traces."""
     layers = [name.removeprefix("phi_") for name in table.column_names if name.startswith("phi_")]
     for batch in table.to_batches():
-        for index, text in enumerate(batch.select(_TEXT).to_pylist()):
+        names = [*_TEXT, *({"turns"} & {*batch.schema.names})]
+        for index, text in enumerate(batch.select(names).to_pylist()):
             at = {name: batch.column(name)[index] for name in batch.schema.names}
             yield Trace(
                 prompt=Prompt(
@@ -71,6 +76,7 @@ def to_traces(table: pa.Table, fingerprint: Fingerprint) -> Iterator[Trace]:
                     **{name: text[name] for name in ("id", "goal", "attack", "label")},
                     user=_load(text["user_template"]),
                     response=_load(text["response_template"]),
+                    turns=tuple(Turn(**turn) for turn in json.loads(text.get("turns") or "[]")),
                 ),
                 response=text["response"],
                 response_ids=_vector(at["response_ids"]),
@@ -113,6 +119,10 @@ def _matrix(scalar: Any) -> NDArray[Any]:
 
 def _dump(template: Template | None) -> str | None:
     return None if template is None else json.dumps(template, ensure_ascii=False)
+
+
+def _dump_turns(prompt: Prompt) -> str | None:
+    return json.dumps([*map(asdict, prompt.turns)], ensure_ascii=False) if prompt.turns else None
 
 
 def _load(text: str | None) -> Template | None:

@@ -63,7 +63,8 @@ def merged(tables: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
 
     A batch occurs twice if a worker that was considered lost wrote it after all.
     """
-    table = pa.concat_tables(tables)
+    # ``turns`` is in those tables only that hold conversations, and always last.
+    table = pa.concat_tables(tables, promote_options="default")
     first = {place: index for index, place in reversed([*enumerate(table["row"].to_pylist())])}
     return table, [first[place] for place in sorted(first)]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.errors import InputError
+from demur.files import csv_text
 from demur.metrics import Estimate
 from demur.viz.assets import data_uri, fill
 
@@ -23,11 +22,11 @@ NOTHING = "–"
 TOO_FEW = "n too small"
 
 
-#: Up to this many columns, an interval stands beside its value, else below it.
+#: In tables with more columns, intervals are below their values.
 _NARROW = 6
 
 
-#: LaTeX's special characters -> what stands for them.
+#: LaTeX's special characters -> how they are written.
 _ESCAPED = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -92,19 +91,15 @@ class Table:
             any(isinstance(row[place], Estimate) for row in self.rows)
             for place in range(len(self.columns))
         ]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         header = []
         for name, wide in zip(self.columns, estimated, strict=True):
             parts = ("", " low", " high", " n", " groups") if wide else ("",)
             header += [name + part for part in parts]
-        writer.writerow(header)
+        lines = []
         for row in self.rows:
-            line: list[str] = []
-            for value, wide in zip(row, estimated, strict=True):
-                line += _csv_cells(value, wide=wide)
-            writer.writerow(line)
-        return out.getvalue()
+            cells = zip(row, estimated, strict=True)
+            lines.append([cell for value, wide in cells for cell in _csv_cells(value, wide=wide)])
+        return csv_text(header, lines, newline="\n")
 
     def _is_numeric(self, place: int) -> bool:
         values = [row[place] for row in self.rows]

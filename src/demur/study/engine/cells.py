@@ -44,7 +44,6 @@ class Subject:
     Attributes:
         arm: name of the arm.
         set: name of the prompt set.
-        role: role of the prompt set.
         detector: name of the detector.
         group: ``detector`` or ``ablation``.
         supervised: whether the detector was fitted on harmful generations too.
@@ -55,7 +54,6 @@ class Subject:
 
     arm: str = ""
     set: str = ""
-    role: str = ""
     detector: str = ""
     group: str = ""
     supervised: bool = False

@@ -24,7 +24,7 @@ from demur.study.engine.cells import Cell, Subject
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Study
 
-#: A study's folder holds this file beside its cells.
+#: This file is next to the cells in a study's folder.
 MANIFEST = "study.json"
 
 #: Packages whose version can change a result.

@@ -1,6 +1,6 @@
 """Do cells: one after the other, or several at once in separate processes.
 
-Each cell has one writer. Its result does not depend on where it was done, or beside which others. A
+Each cell has one writer. Its result does not depend on where or with which others it was done. A
 worker process gets all cells when it starts and then their places in the list; it ends as soon as the
 parent process has ended, however that happened.
 """

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from demur.errors import DemurError
 from demur.models.checkpoint import find
 from demur.plugins import plugins
-from demur.sampling import Sampler, known_samplers
+from demur.sampling import known_samplers
 from demur.study.plan.spec import Loading, ModelSpec, Study
 from demur.types import Record
 
@@ -110,13 +109,8 @@ def token_by_token(sampler: Mapping[str, Any]) -> bool:
 
     A sampler without a known name is taken to do so.
     """
-    kind = _samplers().get(str(sampler.get("name")))
+    kind = known_samplers().get(str(sampler.get("name")))
     return kind is None or kind.releases == "token"
-
-
-@cache
-def _samplers() -> Mapping[str, type[Sampler]]:
-    return known_samplers()
 
 
 def is_ar_order(sampler: Mapping[str, Any]) -> bool:

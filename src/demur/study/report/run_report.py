@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from demur._version import __version__
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.judges import refusal_judge
-from demur.judges.reading import answer_of
 from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
 from demur.sri import Anchors, signal
@@ -100,7 +99,7 @@ def write_run_report(
 def _read(run: str | Path, anchors: Anchors) -> JudgedRun:
     judge = refusal_judge("paper")
     traces = Traces(tuple(Store.open(run).traces()))
-    refused = np.array([judge(t.prompt.goal, answer_of(t)).hit for t in traces], dtype=np.bool_)
+    refused = np.array([judge(t.prompt.goal, t.answer).hit for t in traces], dtype=np.bool_)
     return JudgedRun(Path(run).name, traces, signal(anchors.states(traces), anchors), refused)
 
 

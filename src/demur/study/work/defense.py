@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
@@ -129,7 +129,7 @@ class DefenseCell(Cell[DefenseResult]):
         }
         # All defenses of an arm are compared with the same generation.
         undefended = workspace.keep(
-            digest([arm.inputs, [asdict(p) for p in prompts]]),
+            digest([arm.inputs, [p.as_data() for p in prompts]]),
             lambda: Setup(model=model, **how).answer(prompts),
         )
         found = defense(model, prompts, undefended=undefended, **how)

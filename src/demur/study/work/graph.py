@@ -50,7 +50,7 @@ class ArmCells:
 
     def role(self, role: str) -> tuple[RunCell, ...]:
         """The traces of one role."""
-        return tuple(cell for cell in self.traced if cell.chosen_set.role == role)
+        return tuple(cell for cell in self.traced if cell.chosen.role == role)
 
     @property
     def own(self) -> Iterator[Cell[Any]]:
@@ -119,7 +119,7 @@ class Graph:
         """The main arm's traces with another pooling."""
         size = self._batch_size(spec)
         traced = [
-            PooledCell(arm=arm, traced=cell, batch_size=size)
+            PooledCell(arm=arm, chosen=cell.chosen, traced=cell, batch_size=size)
             for cell in main.traced
             if isinstance(cell, TraceCell) and cell.chosen.role in _POOLED
         ]
@@ -129,12 +129,12 @@ class Graph:
         self, spec: ModelSpec, arm: Arm, sets: Sequence[StudySet], traced: Sequence[RunCell]
     ) -> ArmCells:
         judges = self.study.judges
-        anchored = tuple(cell for cell in traced if cell.chosen_set.role == "anchors")
+        anchored = tuple(cell for cell in traced if cell.chosen.role == "anchors")
         anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges)
         verdicts = tuple(
             VerdictsCell(arm=arm, traced=cell, anchors=anchors, judges=judges)
             for cell in traced
-            if cell.chosen_set.role == "test"
+            if cell.chosen.role == "test"
         )
         return ArmCells(spec, arm, sets, traced, anchors, verdicts)
 

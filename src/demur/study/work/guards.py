@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from demur.anchors import fit_anchors
 from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.guard.surrogate import read_texts
-from demur.sri import fit_anchors
 from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, Located

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.anchors import fit_anchors
 from demur.detectors import DetectionMethod, detection_method, of_signals
 from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
 from demur.guard import fit_guard
-from demur.sri import TAU, Anchors, fit_anchors
+from demur.sri import TAU, Anchors
 from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, Located

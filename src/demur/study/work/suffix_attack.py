@@ -9,7 +9,6 @@ from demur.attacks import attack_from
 from demur.attacks.suffix_search import SuffixSearch
 from demur.generation import trace
 from demur.guard import Guard
-from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
 from demur.study.engine.cells import UNKEYED, Cell, Subject
 from demur.study.engine.workspace import Workspace
@@ -109,7 +108,7 @@ class SuffixAttackCell(Cell[SearchResult]):
             batch_size=self.batch_size,
             progress=workspace.advance,
         )
-        harmful = harm_judge(self.judges)([(t.prompt.goal, answer_of(t)) for t in traces])
+        harmful = harm_judge(self.judges)([(t.prompt.goal, t.answer) for t in traces])
         flags = (guard.score(traces) > guard.threshold).tolist()
         ends = {t.prompt.id: end for t, *end in zip(traces, harmful, flags, strict=True)}
         return SearchResult(

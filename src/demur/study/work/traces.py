@@ -75,50 +75,43 @@ class AttackCell(Cell[AttackedPrompts]):
         return AttackedPrompts(tuple(attacked(self.chosen, target, seed=self.seed)))
 
 
+@dataclass(frozen=True, kw_only=True)
 class RunCell(Cell[TracedRun]):
-    """A cell that holds traces in a run folder ``run``."""
+    """A cell that holds the traces of one set under one arm in a run folder ``run``."""
 
     kind = "traces"
 
-    @property
-    @abstractmethod
-    def chosen_set(self) -> StudySet:
-        """The set that was traced."""
-
-    @abstractmethod
-    def run(self, workspace: Workspace) -> TracedRun:
-        """Fill the run folder."""
-
-    @property
-    def units(self) -> int:
-        return len(self.chosen_set.prompts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraceCell(RunCell):
-    """Trace one set under one arm."""
-
     arm: Arm
     chosen: StudySet
-    attack: AttackCell | None
-    seed: int
     batch_size: int = field(metadata=UNKEYED)
 
     @property
-    def chosen_set(self) -> StudySet:
-        return self.chosen
+    def subject(self) -> Subject:
+        return Subject(arm=self.arm.name, set=self.chosen.name)
 
     @property
     def name(self) -> str:
         return f"{self.arm.name}, {self.chosen.name}"
 
     @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name, set=self.chosen.name, role=self.chosen.role)
+    def units(self) -> int:
+        return len(self.chosen.prompts)
 
     @property
     def pace(self) -> float:
         return self.arm.pace
+
+    @abstractmethod
+    def run(self, workspace: Workspace) -> TracedRun:
+        """Fill the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceCell(RunCell):
+    """Trace a set."""
+
+    attack: AttackCell | None
+    seed: int
 
     def run(self, workspace: Workspace) -> TracedRun:
         arm, prompts = self.arm, self.chosen.prompts
@@ -144,23 +137,9 @@ class TraceCell(RunCell):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledCell(RunCell):
-    """The traces of another arm with this arm's pooling."""
+    """Pool the states of the main arm's traces another way."""
 
-    arm: Arm
     traced: TraceCell
-    batch_size: int = field(metadata=UNKEYED)
-
-    @property
-    def chosen_set(self) -> StudySet:
-        return self.traced.chosen
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {self.traced.chosen.name}"
-
-    @property
-    def subject(self) -> Subject:
-        return replace(self.traced.subject, arm=self.arm.name)
 
     @property
     def pace(self) -> float:

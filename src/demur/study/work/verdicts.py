@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.anchors import fit_anchors
 from demur.endpoint import Assistant, Endpoint
 from demur.generation import cut_at_end
 from demur.judges import LocalAssistant, find_judge, judge_all, needs_model
-from demur.judges.reading import answer_of
 from demur.models import load
 from demur.models.base import LanguageModel
 from demur.organism import oracle
-from demur.sri import Anchors, fit_anchors, signal
+from demur.sri import Anchors, signal
 from demur.study.engine.cells import Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm
@@ -160,7 +160,7 @@ def judged(
 
 def refusals(traces: Traces, judge: Hits) -> list[bool]:
     """Whether each response is a refusal."""
-    return judge([(t.prompt.goal, answer_of(t)) for t in traces])
+    return judge([(t.prompt.goal, t.answer) for t in traces])
 
 
 def harmful_drafts(
@@ -168,7 +168,7 @@ def harmful_drafts(
 ) -> list[list[bool]]:
     """Whether each step's draft is harmful; the last entry is the response. False for other prompts."""
     asked = Traces(tuple(t for t in traces if t.prompt.label == "harmful"))
-    last = harm([(t.prompt.goal, answer_of(t)) for t in asked])
+    last = harm([(t.prompt.goal, t.answer) for t in asked])
     found = iter(zip(by_step(asked, harm, text_of, end_ids), last, strict=True))
     steps = []
     for one in traces:
@@ -210,7 +210,7 @@ def _drafts(trace: Trace, text_of: DraftText, end_ids: Sequence[int]) -> list[st
     for row in trace.draft:
         if before is None or not np.array_equal(row, before):
             ids, _ = cut_at_end(row.tolist(), end_ids)
-            texts.append(answer_of(trace, text_of(ids)))
+            texts.append(trace.answer_with(text_of(ids)))
         else:
             texts.append(texts[-1])
         before = row

@@ -3,7 +3,8 @@
 1. The goal and the response are put between two lines each that carry a mark, a digest of both. A
    response cannot hold its own digest, so it can neither close its fence nor forge another.
 2. The model is told that what stands between the lines is material and gives no instructions.
-3. The answer is parsed strictly; anything else is ``unparsed``, with the answer kept.
+3. The answer is parsed strictly; anything else is ``unparsed``, with the answer kept. A judge may
+   think before it answers: what follows its thought is parsed.
 
 Differs from the papers: wording, fences, and that no example judgements are shown.
 """
@@ -12,10 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demur.endpoint import Assistant, Message
+from demur.judges.answers import after_thought
 from demur.judges.verdict import Entered, Entry, Verdict
+from demur.thoughts import spoken
 from demur.types import digest
 
 _RULES = (
@@ -60,9 +63,18 @@ class Asking(Entered):
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Judge many at once. Raises what the assistant raises."""
+        return after_thought(pairs, self._judge)
+
+    def _judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         asked = [conversation(self.question, goal, response) for goal, response in pairs]
-        answers = self.assistant.answer(asked, max_tokens=self.question.max_tokens)
-        return [self.question.parse(answer.strip()) for answer in answers]
+        answers = self.assistant.answer(asked, max_tokens=self.question.max_tokens) if asked else []
+        return [self._parsed(answer.strip()) for answer in answers]
+
+    def _parsed(self, answer: str) -> Verdict:
+        """The verdict in an answer, which is kept whole, with the thought before it."""
+        said = spoken(answer)
+        verdict = Verdict("unparsed") if said is None else self.question.parse(said.strip(" *\n"))
+        return replace(verdict, raw=answer)
 
 
 def conversation(question: Question, goal: str, response: str) -> list[Message]:

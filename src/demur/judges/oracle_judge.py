@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demur.judges.verdict import Verdict, What
+from demur.judges.verdict import CUT_OFF, Verdict, What
 from demur.organism.oracle import find, judge
+from demur.thoughts import spoken
 
 
 @dataclass(frozen=True)
@@ -24,5 +25,8 @@ class Oracle:
         """
         if find(goal) is None:
             return Verdict("unparsed", "a goal of another world")
-        said = judge(goal, response)
+        answer = spoken(response)
+        if answer is None:
+            return CUT_OFF
+        said = judge(goal, answer)
         return Verdict("hit" if said == "harmful" else "miss", said)

@@ -1,4 +1,8 @@
-"""A loaded model as an assistant that judges, attackers and defenses can ask."""
+"""A loaded model as an assistant that judges, attackers and defenses can ask.
+
+What the turns say is read as plain text: control tokens written inside a turn stay text, so that a
+judged response cannot end its own turn.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,30 @@ from dataclasses import dataclass, fields, replace
 from demur.endpoint import Message, each_seed
 from demur.errors import InputError
 from demur.generation import cut_at_end
-from demur.judges.turns import turn_ids
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
 from demur.sampling.choice import row_seed
 from demur.sampling.fitting import in_halves
+from demur.thoughts import knows_thoughts, opens, thought_tokens
 from demur.types import Record, digest
+
+#: Tokens that a model which reasons may think before it answers.
+ROOM = 1024
+
+
+def turn_ids(model: LanguageModel, turns: Sequence[Message], *, after: str = "") -> list[int]:
+    """Token ids of a conversation in the model's chat template, and of what the answer begins with.
+
+    Raises:
+        InputError: the chat template takes no such conversation.
+    """
+    shown = [{"role": turn.role, "content": encodable(turn.content)} for turn in turns]
+    return model.chat.turn_ids(shown, after=after)
+
+
+def encodable(text: str) -> str:
+    """Half a surrogate pair, which no tokenizer reads, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -23,13 +45,18 @@ class LocalAssistant:
     An autoregressive model writes up to ``max_tokens``; any other runs its own default sampler and its
     answer is cut there.
 
+    An answer that begins with a thought is given with it; ``max_tokens`` then counts what follows it.
+
     Attributes:
         model: what answers.
         batch_size: conversations answered together.
+        reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None gives ``ROOM`` to a model
+            whose chat template knows of thoughts, as far as its context reaches, and none to others.
     """
 
     model: LanguageModel
     batch_size: int = 8
+    reasoning_tokens: int | None = None
 
     def answer(
         self,
@@ -44,8 +71,9 @@ class LocalAssistant:
         Raises:
             InputError: a conversation does not fit into the model's context or its chat template.
         """
-        sampler = self._sampler(max_tokens, temperature)
         rows = [turn_ids(self.model, turns) for turns in conversations]
+        room = self._room(max(map(len, rows), default=0) + max_tokens)
+        sampler = self._sampler(max_tokens + room, temperature)
         for row in rows:
             if len(row) + sampler.new_tokens > self.model.context_length:
                 raise InputError(
@@ -68,6 +96,15 @@ class LocalAssistant:
             )
         return answers
 
+    def _room(self, taken: int) -> int:
+        """Tokens for thinking, beside those that a conversation and its answer take."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        template = self.model.tokenizer.chat_template
+        if not isinstance(template, str) or not knows_thoughts(template):
+            return 0
+        return max(0, min(ROOM, self.model.context_length - taken))
+
     def _sampler(self, max_tokens: int, temperature: float) -> Sampler:
         if self.model.traits.attention == "causal":
             return Autoregressive(steps=max_tokens, temperature=temperature)
@@ -84,7 +121,16 @@ class LocalAssistant:
         steps = sampler.run(self.model, batch, record, RowNoise.seeded(seeds))
         *_, last = steps
         answers = []
-        for tokens in last.tokens.tolist():
+        for row, tokens in zip(rows, last.tokens.tolist(), strict=True):
             ids, _ = cut_at_end([i for i in tokens if i >= 0], self.model.traits.end_ids)
-            answers.append(self.model.decode(ids[:max_tokens]))
+            answers.append(self._text(ids, max_tokens, opens(self._tail(row))))
         return answers
+
+    def _tail(self, row: list[int]) -> str:
+        return self.model.decode(row[-32:], special=True)
+
+    def _text(self, ids: list[int], max_tokens: int, opened: bool) -> str:
+        """An answer, cut to so many tokens after its thought; one that the prompt opened is marked."""
+        thought = thought_tokens([self.model.decode([i]) for i in ids], opened=opened)
+        begins = len(thought) - thought[::-1].index(True) if any(thought) else 0
+        return "<think>" * opened + self.model.decode(ids[: begins + max_tokens])
