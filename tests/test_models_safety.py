@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demur.sampling.choice import RowNoise, heated
 from safetensors.torch import load_file, save_file
 
 import demur
@@ -20,6 +19,7 @@ from demur.models import ModelWarning
 from demur.models.base import LanguageModel
 from demur.models.sandbox import MAX_STEPS, rendered
 from demur.sampling import sampler_from
+from demur.sampling.choice import RowNoise, heated
 from demur.types import Prompt
 
 # ---------------------------------------------------------------------------------------- files
