@@ -88,7 +88,7 @@ class ServeOptions:
             raise InputError(f"hold is {self.hold}; it must be 0 or more.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class HostedModel:
     """One served model.
 
