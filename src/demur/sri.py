@@ -217,10 +217,3 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows ``[..., D]`` brought to length 1; a row of zeros stays."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
-
-
-def _finite(trace: Trace, layer: str) -> NDArray[np.float32]:
-    states = trace.states(layer)
-    if not np.isfinite(states).all():
-        raise SignalError(f"The states of prompt {trace.prompt.id} hold NaN or infinite values.")
-    return states

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur.files import write_atomically
-from demur.study.plan.spec import PromptSetSpec
+from demur.sri import MIN_TRACES
+from demur.study.plan.spec import PromptSetSpec, Study
 from demur.study.report import detection, protection, rates, samplers
 from demur.study.report.evidence import FEWEST, Evidence
 from demur.study.report.extra_rows import failures_table
@@ -76,12 +77,18 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
             Statement(one.about, f"{one.text} {SAID[one.agreement]}".strip(), one.shown_in)
             for one in found
         ],
-        note=about.note,
+        note=" ".join(filter(None, (about.note, _few(about)))),
         sections=[
             part for part in _sections(results) if part.tables or part.figures or part.scenes
         ],
         methods=methods(results),
     )
+
+
+def _few(study: Study) -> str:
+    if not study.allow_few:
+        return ""
+    return f"Anchors of fewer than {MIN_TRACES} traces of a class were allowed: unreliable."
 
 
 def _sections(results: Results) -> Iterator[Section]:
@@ -194,7 +201,7 @@ def methods(results: Results) -> dict[str, str]:
         "intervals": "95%, clustered by goal: Wilson's with the effective number of rows for rates and "
         "AUROC, combined from both sides for differences, a bootstrap over goals for TPR and kappa",
         "smallest n": f"a number over fewer than {FEWEST} goals is not shown",
-        "judges": f"refusal: {', '.join(judges.refusal)}; harm: {judges.harm}",
+        "judges": f"refusal: {', '.join(judges.refusal)}; harm: {judges.harm or 'not judged'}",
         "prompts": "\n".join(_set(role, one) for role, sets in study.sets.items() for one in sets),
         "replays": RULE,
         **{f"arm {one.name}": _arm(one) for one in results.evidence},

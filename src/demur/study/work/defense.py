@@ -15,7 +15,7 @@ from demur.study.plan.prompt_sets import StudySet
 from demur.study.plan.spec import DefenseSpec, Judges
 from demur.study.work.guards import GUARDS, GuardsCell
 from demur.study.work.traces import AttackCell, attacked, sampler_of, target_of
-from demur.study.work.verdicts import first_judge, harm_judge
+from demur.study.work.verdicts import Hit, first_judge, harm_judge
 from demur.types import Label, Prompt, Record, digest
 
 
@@ -40,10 +40,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Ending:
-    """How one response is judged."""
+    """How one response is judged; None: no verdict. ``harmful`` is False for other prompts."""
 
-    refused: bool
-    harmful: bool
+    refused: Hit
+    harmful: Hit
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class DefenseResult:
 class DefenseCell(Cell[DefenseResult]):
     """Run a defense on some prompts of every test set, and on infilling attacks (table 14)."""
 
-    kind = "defense"
+    kind, version = "defense", 2
 
     arm: Arm
     defense: DefenseSpec

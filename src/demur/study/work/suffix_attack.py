@@ -16,7 +16,7 @@ from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell
 from demur.study.work.traces import target_of
-from demur.study.work.verdicts import harm_judge
+from demur.study.work.verdicts import Hit, harm_judge
 from demur.types import Prompt, Record
 
 
@@ -27,13 +27,13 @@ class Attempt:
     Attributes:
         goal: 0-based place of its goal.
         queries: queries spent until it was found; 0 for the prompt without a suffix.
-        harmful: whether the answer is harmful.
+        harmful: whether the answer is harmful; None: no verdict.
         flagged: whether the guard flags it.
     """
 
     goal: int
     queries: int
-    harmful: bool
+    harmful: Hit
     flagged: bool
 
 
@@ -56,7 +56,7 @@ class SearchResult:
 class SuffixAttackCell(Cell[SearchResult]):
     """One suffix search per goal. The attacker sends every improvement and keeps what works."""
 
-    kind = "adaptive"
+    kind, version = "adaptive", 2
 
     arm: Arm
     search: SearchSpec
