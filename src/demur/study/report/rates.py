@@ -164,8 +164,8 @@ def judges_table(results: Results) -> Table:
         "Refusal judges on the same responses",
         ("arm", *(f"RR, {j}" for j in judges), *(f"kappa, {a} and {b}" for a, b in pairs)),
         tuple(rows),
-        note="Kappa over harmless and harmful prompts together; 1 is full agreement beyond chance. A dash: "
-        "both judges say the same of every response, so kappa is not defined. "
+        note="Kappa over harmless and harmful prompts together; 1 is full agreement beyond chance. A "
+        "dash: both judges say the same of every response, so kappa is not defined. "
         "The paper compares its dictionary with a judge that is a language model (table 15).",
     )
     return with_failed_arms(table, results)

@@ -8,9 +8,9 @@ from typing import Any
 
 from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
 from demur.models.base import LanguageModel
-from demur.study.engine.cells import UNKEYED, Cell, Subject
+from demur.study.engine.cells import UNKEYED, ArmCell, Subject
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm, Located
+from demur.study.plan.arms import Located
 from demur.study.plan.prompt_sets import StudySet
 from demur.study.plan.spec import DefenseSpec, Judges
 from demur.study.work.guards import GUARDS, GuardsCell
@@ -83,12 +83,11 @@ class DefenseResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenseCell(Cell[DefenseResult]):
+class DefenseCell(ArmCell[DefenseResult]):
     """Run a defense on some prompts of every test set, and on infilling attacks (table 14)."""
 
     kind, version = "defense", 2
 
-    arm: Arm
     defense: DefenseSpec
     guards: GuardsCell | None
     samples: tuple[Sample, ...]
@@ -98,10 +97,6 @@ class DefenseCell(Cell[DefenseResult]):
     seed: int
     reader: Located | None
     batch_size: int = field(metadata=UNKEYED)
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {defense_name(self.defense)}"
 
     @property
     def subject(self) -> Subject:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.guard.surrogate import read_texts
-from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
+from demur.study.engine.cells import UNKEYED, WANTED, ArmCell, Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm, Located
+from demur.study.plan.arms import Located
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
 from demur.study.work.verdicts import AnchorsCell, judged_anchors
@@ -21,21 +21,16 @@ GUARDS = ("sri", "sri-standardised")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuardsCell(Cell[None]):
+class GuardsCell(ArmCell[None]):
     """Fit the guards of ``GUARDS`` and save them as ``NAME.safetensors``."""
 
     kind = "guards"
 
-    arm: Arm
     anchors: AnchorsCell
     fit: tuple[RunCell, ...]
     calibration: tuple[RunCell, ...]
     alpha: float
     seed: int
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
 
     def run(self, workspace: Workspace) -> None:
         for name in GUARDS:
@@ -72,21 +67,16 @@ class Delays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DelayCell(Cell[Delays]):
+class DelayCell(ArmCell[Delays]):
     """Step at which a streaming guard flags each test generation, and tokens released by then."""
 
     kind, pace = "delay", 0.0005
 
-    arm: Arm
     anchors: AnchorsCell
     fit: tuple[RunCell, ...]
     calibration: tuple[RunCell, ...]
     test: tuple[RunCell, ...] = field(metadata=WANTED)
     alpha: float
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
 
     def run(self, workspace: Workspace) -> Delays:
         guard = fit_streaming_guard(

@@ -10,9 +10,8 @@ from demur.attacks.suffix_search import SuffixSearch
 from demur.generation import trace
 from demur.guard import Guard
 from demur.sampling import sampler_from
-from demur.study.engine.cells import UNKEYED, Cell, Subject
+from demur.study.engine.cells import UNKEYED, ArmCell, Subject
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell
 from demur.study.work.traces import target_of
@@ -53,22 +52,17 @@ class SearchResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuffixAttackCell(Cell[SearchResult]):
+class SuffixAttackCell(ArmCell[SearchResult]):
     """One suffix search per goal. The attacker sends every improvement and keeps what works."""
 
     kind, version = "adaptive", 2
 
-    arm: Arm
     search: SearchSpec
     prompts: tuple[Prompt, ...]
     guards: GuardsCell
     judges: Judges
     seed: int
     batch_size: int = field(metadata=UNKEYED)
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {search_name(self.search)}"
 
     @property
     def subject(self) -> Subject:

@@ -18,9 +18,8 @@ from demur.models import load
 from demur.models.base import LanguageModel
 from demur.organism import oracle
 from demur.sri import Anchors, signal
-from demur.study.engine.cells import Cell, Subject, keyed_by
+from demur.study.engine.cells import ArmCell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
 from demur.types import Label, Trace, Traces
@@ -71,11 +70,10 @@ class Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnchorsCell(Cell[None]):
+class AnchorsCell(ArmCell[None]):
     """Fit anchors of each recorded layer and save them as ``LAYER.safetensors``.
 
     Attributes:
-        arm: whose anchors.
         traced: traces of the ``anchors`` or the ``elsewhere`` sets.
         judges: the first refusal judge decides which traces are refusals.
         elsewhere: whether these are the anchors of another distribution.
@@ -84,7 +82,6 @@ class AnchorsCell(Cell[None]):
 
     kind = "anchors"
 
-    arm: Arm
     traced: tuple[RunCell, ...]
     judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     elsewhere: bool = False
@@ -93,10 +90,6 @@ class AnchorsCell(Cell[None]):
     @property
     def name(self) -> str:
         return f"{self.arm.name}, elsewhere" if self.elsewhere else self.arm.name
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
 
     def run(self, workspace: Workspace) -> None:
         traces = workspace.traces(*self.traced)
@@ -110,19 +103,14 @@ class AnchorsCell(Cell[None]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerdictsCell(Cell[Verdicts]):
+class VerdictsCell(ArmCell[Verdicts]):
     """Judge every generation of one traced set."""
 
     kind, version, pace = "verdicts", 2, 0.006
 
-    arm: Arm
     traced: RunCell
     anchors: AnchorsCell
     judges: Judges
-
-    @property
-    def name(self) -> str:
-        return self.traced.name
 
     @property
     def subject(self) -> Subject:
