@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur.files import write_atomically
-from demur.sri import MIN_TRACES
-from demur.study.plan.spec import PromptSetSpec, Study
+from demur.study.plan.spec import PromptSetSpec
 from demur.study.report import detection, protection, rates, samplers
 from demur.study.report.evidence import FEWEST, Evidence
 from demur.study.report.extra_rows import failures_table
@@ -20,6 +19,7 @@ from demur.study.report.results import Results, read_results
 from demur.study.report.results_file import results_file
 from demur.study.work.scenes import RULE, ReplayCell
 from demur.study.work.suffix_attack import SuffixAttackCell
+from demur.study.work.verdicts import AnchorsCell
 from demur.viz.figures import Figure
 from demur.viz.report_page import Report, Section, Statement, write_report
 from demur.viz.tables import Table, file_name, to_latex
@@ -77,7 +77,7 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
             Statement(one.about, f"{one.text} {SAID[one.agreement]}".strip(), one.shown_in)
             for one in found
         ],
-        note=" ".join(filter(None, (about.note, _few(about)))),
+        note=" ".join(filter(None, (about.note, _few(results)))),
         sections=[
             part for part in _sections(results) if part.tables or part.figures or part.scenes
         ],
@@ -85,10 +85,11 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
     )
 
 
-def _few(study: Study) -> str:
-    if not study.allow_few:
-        return ""
-    return f"Anchors of fewer than {MIN_TRACES} traces of a class were allowed: unreliable."
+def _few(results: Results) -> str:
+    """Which arms have anchors of few traces."""
+    found = {cell.subject.arm: cell.result for cell in results.of(AnchorsCell)}
+    said = [f"{arm}: {one.few}." for arm, one in found.items() if one is not None and one.few]
+    return " ".join(said)
 
 
 def _sections(results: Results) -> Iterator[Section]:

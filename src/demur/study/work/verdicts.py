@@ -69,8 +69,15 @@ class Verdicts:
     sigma: tuple[tuple[float, ...], ...]
 
 
+@dataclass(frozen=True)
+class FittedAnchors:
+    """What there is to say of anchors: that a class has few traces, or nothing."""
+
+    few: str
+
+
 @dataclass(frozen=True, kw_only=True)
-class AnchorsCell(ArmCell[None]):
+class AnchorsCell(ArmCell[FittedAnchors]):
     """Fit anchors of each recorded layer and save them as ``LAYER.safetensors``.
 
     Attributes:
@@ -91,11 +98,13 @@ class AnchorsCell(ArmCell[None]):
     def name(self) -> str:
         return f"{self.arm.name}, elsewhere" if self.elsewhere else self.arm.name
 
-    def run(self, workspace: Workspace) -> None:
-        traces = workspace.traces(*self.traced)
+    def run(self, workspace: Workspace) -> FittedAnchors:
+        traces, few = workspace.traces(*self.traced), ""
         for layer in self.arm.layers:
             fitted = judged_anchors(traces, self.judges, layer=layer, allow_few=self.allow_few)
             fitted.save(workspace.path / f"{layer}.safetensors")
+            few = fitted.few
+        return FittedAnchors(few)
 
     def read(self, workspace: Workspace, layer: str = "last") -> Anchors:
         """The anchors of one layer, once this cell is done."""
