@@ -153,14 +153,16 @@ async def text(
 
 def _about(engine: ModelEngine, request: Request) -> dict[str, Any]:
     hosted, guard = engine.hosted, engine.hosted.guard
+    about: dict[str, Any] | None = None
+    if guard:
+        about = {"guard": guard.name, "alpha": guard.alpha, "mode": hosted.options.mode}
+        about |= {"caution": guard.few} if guard.few else {}
     return {
         "id": hosted.model.name,
         "object": "model",
         "created": request.app.state.began,
         "owned_by": "demur",
-        "demur": {"guard": guard.name, "alpha": guard.alpha, "mode": hosted.options.mode}
-        if guard
-        else None,
+        "demur": about,
     }
 
 
