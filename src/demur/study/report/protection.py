@@ -265,7 +265,7 @@ def _guarded(black: Evidence, sets: Mapping[str, Sequence[bool]]) -> list[Value]
     flagged = black.aligned(sets, False).astype(bool)
     false_alarms = black.rate(flagged, np.asarray(black.where("harmless")))
     if black.jailbreak_count == NOT_JUDGED:
-        return [NOT_JUDGED] * 4 + [false_alarms]
+        return [*[NOT_JUDGED] * 4, false_alarms]
     attacked = black.where("harmful", "wrapped") & black.harm_given
     passed = black.succeeded & ~flagged
     goals = black.goals[attacked].tolist()
