@@ -145,15 +145,14 @@ def false_positives_table(results: Results) -> Table:
     for one in results.main:
         chosen = kinds(one)
         for name in PLAIN:
-            for label, scored in (
-                ("plain and wrapped", name),
-                ("plain", f"{name}, fitted on plain"),
-            ):
+            fitted = {"plain and wrapped": name, "plain": f"{name}, fitted on plain"}
+            for label, scored in fitted.items():
                 if scores := one.scores.get(scored):
                     seen = ~np.isnan(scores.values)
+                    there = {kind: of & seen for kind, of in chosen.items()}
                     rates = [
-                        one.rate(scores.flagged, chosen[kind] & seen)
-                        if kind in chosen and (chosen[kind] & seen).any()
+                        one.rate(scores.flagged, there[kind])
+                        if kind in there and there[kind].any()
                         else NOTHING
                         for kind in wrappers
                     ]

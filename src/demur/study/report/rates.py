@@ -22,7 +22,7 @@ from demur.study.report.extra_rows import (
 )
 from demur.study.report.results import Results
 from demur.types import Label
-from demur.viz.figures import Figure, Point, curves, irr_bars, lda, trajectories
+from demur.viz.figures import Figure, curves, irr_bars, lda, trajectories
 from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
 
 
@@ -105,14 +105,12 @@ def dynamics_figure(one: Evidence) -> Figure | None:
     Our reading of figure 2 of the paper. None if there are too few prompts to show.
     """
     chosen = one.where("harmful", "wrapped")
-    lines: dict[str, list[Point]] = {}
-    for name, steps in (
-        ("harmful draft", one.rows.drafts),
-        ("refusing draft", one.rows.refusing),
-    ):
-        lines[name] = [(share, one.rate(_at(steps, share), chosen)) for share in _SHARES]
+    drafts = {"harmful draft": one.rows.drafts, "refusing draft": one.rows.refusing}
     return curves(
-        lines,
+        {
+            name: [(share, one.rate(_at(steps, share), chosen)) for share in _SHARES]
+            for name, steps in drafts.items()
+        },
         title=f"Drafts over steps: {one.name}",
         xlabel="share of the steps",
         ylabel="share of generations",
@@ -154,7 +152,10 @@ def judges_table(results: Results) -> Table:
 def recovery_table(results: Results) -> Table:
     """HRR, FRR and IRR of each main arm and variant (table 1 of the paper)."""
     arms = [one for one in results.evidence if one.group in ("main", "variant")]
-    rows: list[tuple[Value, ...]] = [_row(one) for one in arms]
+    rows: list[tuple[Value, ...]] = [
+        (one.name, int(one.entered.sum()), *one.recovery(), *map(one.irr, IRR_THRESHOLDS))
+        for one in arms
+    ]
     for model, (revised, recovered) in printed("recovery").items():
         rows.append((model + MARK, NOTHING, revised, recovered, *blanks(len(IRR_THRESHOLDS))))
     thresholds = (f"IRR at {t:g}" for t in IRR_THRESHOLDS)
@@ -186,11 +187,6 @@ def internal_table(results: Results) -> Table:
         "ends on the refusing side but the response is harmful, users see no recovery.",
     )
     return with_failed_arms(table, results, groups=("main", "variant"))
-
-
-def _row(one: Evidence) -> tuple[Value, ...]:
-    internal = [one.irr(threshold) for threshold in IRR_THRESHOLDS]
-    return one.name, int(one.entered.sum()), *one.recovery(), *internal
 
 
 def models_figure(results: Results) -> Figure | None:
@@ -280,11 +276,10 @@ def plane_figure(one: Evidence) -> Figure | None:
 
 def recovery_bars(arms: list[Evidence], title: str, caption: str) -> Figure | None:
     """Internal recovery rates of some arms; None if there is too little to show."""
-    found = {one.name: {f"{t:g}": one.irr(t) for t in IRR_THRESHOLDS} for one in arms}
     rates = {
-        name: {threshold: rate for threshold, rate in row.items() if not isinstance(rate, str)}
-        for name, row in found.items()
+        one.name: {
+            f"{t:g}": rate for t in IRR_THRESHOLDS if not isinstance(rate := one.irr(t), str)
+        }
+        for one in arms
     }
-    if not any(rates.values()):
-        return None
-    return irr_bars(rates, title=title, caption=caption)
+    return irr_bars(rates, title=title, caption=caption) if any(rates.values()) else None
