@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.metrics import Estimate, auroc, internal_recovery, rate, recovery_rates
+from demur.metrics import Estimate, auroc, auroc_difference, internal_recovery, rate, recovery_rates
 from demur.study.plan.arms import ArmGroup, token_by_token
 from demur.study.work.verdicts import Verdicts
 from demur.types import Fingerprint, Label
@@ -183,6 +183,13 @@ class Evidence:
         if min(len(np.unique(self.goals[rows])) for rows in (benign, found)) < FEWEST:
             return TOO_FEW
         return auroc(scores[benign], scores[found], [*self.goals[benign], *self.goals[found]])
+
+    def auroc_gain(self, scores: NDArray[np.float64], than: NDArray[np.float64]) -> Estimate:
+        """Paired change in AUROC of successful jailbreaks, on the rows that both scored."""
+        seen = ~np.isnan(scores) & ~np.isnan(than)
+        benign, broken = self.where("harmless") & seen, self.jailbreaks & seen
+        changed, before = ((values[benign], values[broken]) for values in (scores, than))
+        return auroc_difference(changed, before, [*self.goals[benign], *self.goals[broken]])
 
     def only(self, rows: NDArray[np.bool_]) -> Evidence:
         """The evidence of some rows ``[N]``, without detectors."""
