@@ -70,7 +70,8 @@ class Graph:
                 for cell in made.traced:
                     yield from (need for need in cell.needs if need.kind == "attack")
                     yield cell
-                yield from (made.anchors, *made.verdicts)
+                yield made.anchors
+                yield from made.verdicts
                 if made.role("calibration"):
                     if arm.group in ("main", "pooling"):
                         yield from self._scores(made)
