@@ -73,6 +73,15 @@ class CalibratedGroup:
         if np.isnan(self.threshold):  # no score is above it: every attack would pass
             raise CalibrationError("The threshold is NaN. Fit the guard again.")
 
+    def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """See ``AnyGuard.p_value``; with weights, K clusters take the place of M scores."""
+        below = np.searchsorted(self.calibration, np.asarray(scores))
+        if self.weights is None:
+            benign = len(self.calibration)
+            return np.asarray((1 + benign - below) / (benign + 1))
+        above = np.append(np.cumsum(self.weights[::-1])[::-1], 0.0)[below]
+        return np.asarray((1 + above) / (self.weights.sum() + 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnyGuard(ABC):
@@ -177,8 +186,7 @@ class AnyGuard(ABC):
             group: of the prompts; the largest p-value over the groups when None.
         """
         groups = [self.group(group)] if group is not None else self.groups.values()
-        found = [p_values(g.calibration, scores, g.weights) for g in groups]
-        return np.asarray(np.max(found, axis=0))
+        return np.asarray(np.max([known.p_value(scores) for known in groups], axis=0))
 
     def save(self, path: str | Path) -> Path:
         """Write safetensors with everything else as JSON in its header. Returns the path."""
@@ -300,7 +308,11 @@ def threshold_rank(
         # A tolerance keeps 0.01 * 100 from falling below 1 in floating point.
         place, enough = math.floor(alpha * (n + 1) + 1e-9), math.ceil(1 / alpha - 1e-9) - 1
     else:
-        place = _pac_rank(n, alpha)
+        from scipy.stats import beta
+
+        ranks = np.arange(1, int(alpha * n) + 2)
+        kept = ranks[beta.cdf(alpha, ranks, n - ranks + 1) >= PAC_CONFIDENCE]
+        place = int(kept.max(initial=0))
         enough = math.ceil(math.log(1 - PAC_CONFIDENCE) / math.log(1 - alpha))
     if place < 1:
         raise CalibrationError(
@@ -308,19 +320,6 @@ def threshold_rank(
             f"{enough:,} benign {of} for calibration, or a larger alpha."
         )
     return place
-
-
-def hold_out(
-    clusters: Sequence[Hashable], *, one_in: int, seed: int
-) -> tuple[list[int], list[int]]:
-    """Split rows by cluster at random: indices kept, and indices of one cluster in ``one_in``."""
-    known = list(dict.fromkeys(clusters))
-    order = np.random.default_rng(seed).permutation(len(known)).tolist()
-    held = {known[i] for i in order[: max(1, len(known) // one_in)]}
-    kept, out = list[int](), list[int]()
-    for place, name in enumerate(clusters):
-        (out if name in held else kept).append(place)
-    return kept, out
 
 
 def cluster_weights(clusters: Sequence[Hashable]) -> NDArray[np.float64]:
@@ -358,28 +357,3 @@ def threshold(
     spent = np.cumsum(weights[::-1])
     place = int(np.argmax(spent > alpha * (clusters + 1) - 1 + 1e-9))
     return float(benign[-1 - place])
-
-
-def p_values(
-    benign: NDArray[np.floating], scores: ArrayLike, weights: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1].
-
-    Args:
-        benign: ``[M]`` sorted benign scores.
-        scores: ``[N]``, higher = more suspicious.
-        weights: ``[M]`` weight of each benign score; then K clusters take the place of M scores.
-    """
-    below = np.searchsorted(benign, np.asarray(scores))
-    if weights is None:
-        return np.asarray((1 + len(benign) - below) / (len(benign) + 1))
-    above = np.append(np.cumsum(weights[::-1])[::-1], 0.0)[below]
-    return np.asarray((1 + above) / (weights.sum() + 1))
-
-
-def _pac_rank(n: int, alpha: float) -> int:
-    from scipy.stats import beta
-
-    ranks = np.arange(1, int(alpha * n) + 2)
-    kept = ranks[beta.cdf(alpha, ranks, n - ranks + 1) >= PAC_CONFIDENCE]
-    return int(kept.max()) if len(kept) else 0
