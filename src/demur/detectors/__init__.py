@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
-from demur.detectors.distance import Mahalanobis, Static, fit_mahalanobis, fit_static
 from demur.detectors.linear import (
     MARGIN,
     LinearProbe,
@@ -35,9 +34,13 @@ from demur.detectors.method import (
 )
 from demur.detectors.one_class import (
     IsolationForest,
+    Mahalanobis,
     OneClassSVM,
+    Static,
     fit_isolation_forest,
+    fit_mahalanobis,
     fit_one_class_svm,
+    fit_static,
 )
 from demur.detectors.perplexity import Perplexity
 from demur.detectors.text import Length, Text, fit_text
