@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Literal, Self, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from demur.detectors import Detector, rebuilt
+from demur.detectors import Detector, known_detectors
 from demur.errors import CalibrationError, InputError
 from demur.files import intact, read_tensors, write_tensors
 from demur.models.base import LanguageModel
@@ -239,18 +239,24 @@ class AnyGuard(ABC):
                     f"{path} has file version {about['version']}; this demur reads up to {FORMAT}. "
                     "Update it: pip install --upgrade demur"
                 )
-            groups, mark, kept = about["groups"], about["fingerprint"], about["detector"]
+            kept, mark, methods = about["detector"], about["fingerprint"], known_detectors()
+            if detector is None and kept["name"] not in methods:
+                raise InputError(
+                    f"This guard's detector is {kept['name']!r}, which nothing provides. Install the "
+                    "package that provides it (entry point group demur.detectors), name its file "
+                    "(--plugin FILE), or pass its class: load_guard(path, detector=...)."
+                )
+            made = detector or methods[kept["name"]].detector
             own = {k.removeprefix("detector."): v for k, v in arrays.items()}
+            groups = {
+                name: CalibratedGroup(
+                    at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}")
+                )
+                for name, at in about["groups"].items()
+            }
             return cls(
-                detector=rebuilt(
-                    own, kept["about"], name=kept["name"], detector=detector, model=model
-                ),
-                groups={
-                    name: CalibratedGroup(
-                        at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}")
-                    )
-                    for name, at in groups.items()
-                },
+                detector=made.rebuilt(own, kept["about"], model=model),
+                groups=groups,
                 alpha=about["alpha"],
                 method=about["method"],
                 fingerprint=Fingerprint(**mark) if mark else None,
