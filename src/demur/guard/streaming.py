@@ -22,13 +22,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.detectors import (
-    MIN_SPREAD,
-    DetectionMethod,
-    StepDetector,
-    fitted,
-    known_detectors,
-)
+from demur.detectors import MIN_SPREAD, DetectionMethod, StepDetector, fitted, known_detectors
 from demur.detectors.log_ratio import LogRatio
 from demur.errors import InputError, SignalError
 from demur.guard.calibration import (

@@ -124,9 +124,11 @@ class Watcher:
         Raises:
             SignalError: the guard's layer is missing, or states of another width.
         """
-        for row, state in zip(rows, self._states(phi, len(rows)), strict=True):
-            self._readings[row] = self._read(row, state)
-        return [self._readings[row] for row in rows]
+        states, found = self._states(phi, len(rows)), []
+        for place, row in enumerate(rows):
+            self._readings[row] = reading = self._read(row, states[place])
+            found.append(reading)
+        return found
 
     @property
     def readings(self) -> list[GuardReading]:
