@@ -12,6 +12,7 @@ import numpy as np
 
 from demur.alignment import align, default_alignment
 from demur.errors import FingerprintError, InputError
+from demur.thoughts import first_mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,7 +181,8 @@ class Trace:
 
     Attributes:
         prompt: the prompt.
-        response: decoded response, special tokens left out.
+        response: decoded response, special tokens left out but the marks of thoughts. It begins with
+            the mark of a thought that the prompt opened.
         response_ids: ``[R]`` final response tokens, cut after the first end token.
         committed: ``[T, R]`` int32, committed tokens after each step, -1 where none.
         draft: ``[T, R]`` int32, committed tokens plus predictions.
@@ -189,6 +191,8 @@ class Trace:
         blocks: ``[T]`` int32, the block each step worked on.
         filled_prompt: the user turn with its slots filled, where the prompt had slots.
         fingerprint: what made it.
+        thought: ``[T]`` bool, steps in which the model thinks (``demur.parts``); None where it does
+            not.
     """
 
     prompt: Prompt
@@ -201,6 +205,7 @@ class Trace:
     blocks: NDArray[np.int32]
     fingerprint: Fingerprint
     filled_prompt: str = ""
+    thought: NDArray[np.bool_] | None = None
 
     @property
     def n_steps(self) -> int:
@@ -218,6 +223,9 @@ class Trace:
 
     def answer_with(self, response: str) -> str:
         """The answer with another response, such as a draft, behind the slots as finally filled."""
+        if self.thought is not None and not first_mark(response):
+            # The prompt may have opened the thought, which a draft's own tokens do not show.
+            response = first_mark(self.response) + response
         if self.prompt.user is None:
             return response
         filled, head = " ".join(self.filled_prompt.split()), self.prompt.user[0]

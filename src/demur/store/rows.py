@@ -14,6 +14,7 @@
 | ``filled_prompt`` | string | user turn with its masked slots filled |
 | ``user_template``, ``response_template`` | string | the prompt's templates as JSON, or null |
 | ``turns`` | string | earlier turns as JSON, or null; only in shards where a prompt has some |
+| ``thought`` | list<bool> | ``[T]`` steps that are thought, or null; only in shards that have some |
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from demur.types import Fingerprint, Prompt, Template, Trace, Turn
+
+#: Columns that only some shards have, always last and in this order.
+OPTIONAL = ("turns", "thought")
 
 _TEXT = (
     *("id", "prompt", "attack", "goal", "label", "response", "finish_reason", "filled_prompt"),
@@ -60,6 +64,9 @@ def to_table(places: Sequence[int], traces: Sequence[Trace]) -> pa.Table:
         columns[f"phi_{layer}"] = _matrices([trace.phi[layer] for trace in traces])
     if any(prompt.turns for prompt in prompts):
         columns["turns"] = _text([_dump_turns(prompt) for prompt in prompts])
+    if any(trace.thought is not None for trace in traces):
+        kept = [None if t.thought is None else t.thought.tolist() for t in traces]
+        columns["thought"] = pa.array(kept, pa.list_(pa.bool_()))
     return pa.table(columns)
 
 
@@ -87,6 +94,7 @@ def to_traces(table: pa.Table, fingerprint: Fingerprint) -> Iterator[Trace]:
                 blocks=_vector(at["blocks"]),
                 fingerprint=fingerprint,
                 filled_prompt=text["filled_prompt"],
+                thought=_flags(at.get("thought")),
             )
 
 
@@ -115,6 +123,11 @@ def _vector(scalar: Any) -> NDArray[Any]:
 
 def _matrix(scalar: Any) -> NDArray[Any]:
     return np.array(scalar.values.flatten()).reshape(len(scalar.values), -1)
+
+
+def _flags(scalar: Any) -> NDArray[np.bool_] | None:
+    found = None if scalar is None else scalar.as_py()
+    return None if found is None else np.array(found, dtype=bool)
 
 
 def _dump(template: Template | None) -> str | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demur.store.folder import Folder
+from demur.store.rows import OPTIONAL
 
 #: Rows per Parquet row group, the unit of compression and reading.
 GROUP_ROWS = 32
@@ -63,8 +64,9 @@ def merged(tables: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
 
     A batch occurs twice if a worker that was considered lost wrote it after all.
     """
-    # ``turns`` is in those tables only that hold conversations, and always last.
     table = pa.concat_tables(tables, promote_options="default")
+    last = [name for name in OPTIONAL if name in table.column_names]
+    table = table.select([name for name in table.column_names if name not in last] + last)
     first = {place: index for index, place in reversed([*enumerate(table["row"].to_pylist())])}
     return table, [first[place] for place in sorted(first)]
 

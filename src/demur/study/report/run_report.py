@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur._version import __version__
+from demur.errors import InputError
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.judges import refusal_judge
 from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
+from demur.parts import Part, part_of, with_part
 from demur.sri import Anchors, signal
 from demur.store import Store
 from demur.study.report.rates import volatility
@@ -68,7 +70,8 @@ def write_run_report(
     """
     reference = Anchors.load(anchors)
     watch = load_guard(guard) if guard else None
-    read = [_read(run, reference) for run in runs]
+    parts: list[Part] = [reference.part, watch.part if watch else "all"]
+    read = [_read(run, reference, parts) for run in runs]
     toy = any(one.traces.fingerprint.model in NAMES for one in read)
     sections = [
         Section(
@@ -80,7 +83,7 @@ def write_run_report(
         )
     ]
     if tokenizer is not None:
-        shown = [s for one in read for s in _scenes(one, tokenizer, replays, watch)]
+        shown = [s for one in read for s in _scenes(one, tokenizer, replays, watch, reference.part)]
         text = "The generations whose signal changes most from step to step."
         sections.append(Section("Replays", text, scenes=shown))
     page = Report(
@@ -96,9 +99,13 @@ def write_run_report(
     return write_report(out, page)
 
 
-def _read(run: str | Path, anchors: Anchors) -> JudgedRun:
+def _read(run: str | Path, anchors: Anchors, parts: Sequence[Part]) -> JudgedRun:
     judge = refusal_judge("paper")
     traces = Traces(tuple(Store.open(run).traces()))
+    for part in parts:
+        traces = with_part(traces, part)
+    if not traces:
+        raise InputError(f"No generation in {run} has a step of its {' and '.join(parts)}.")
     refused = np.array([judge(t.prompt.goal, t.answer).hit for t in traces], dtype=np.bool_)
     return JudgedRun(Path(run).name, traces, signal(anchors.states(traces), anchors), refused)
 
@@ -145,13 +152,15 @@ def _figures(one: JudgedRun) -> list[Figure]:
     return figures
 
 
-def _scenes(one: JudgedRun, tokenizer: Any, most: int, guard: AnyGuard | None) -> list[Scene]:
+def _scenes(
+    one: JudgedRun, tokenizer: Any, most: int, guard: AnyGuard | None, part: Part
+) -> list[Scene]:
     # Only a streaming guard knows the step.
     found = guard.detect(one.traces).tolist() if isinstance(guard, StreamingGuard) else []
     change = np.abs(np.diff(one.sigma, axis=1)).mean(axis=1)
     return [
         scene(
-            one.traces[row],
+            part_of(one.traces[row], part),
             one.sigma[row],
             text_of=lambda token: tokenizer.decode([token]),
             title=f"{one.name}: {one.traces[row].prompt.id}",
