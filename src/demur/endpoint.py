@@ -19,10 +19,15 @@ from urllib.parse import urlsplit
 
 from demur.errors import EndpointError, InputError, MissingExtraError
 from demur.files import write_atomically
+from demur.thoughts import spoken
 from demur.types import digest
 
 #: Seconds before asking again after a malformed answer; doubled each time.
 PAUSE = 0.5
+
+
+#: Tokens that a model which reasons may think before it answers.
+ROOM = 1024
 
 
 class Message(NamedTuple):
@@ -90,7 +95,8 @@ class Endpoint:
         retries: attempts after a time-out, a lost connection, a malformed answer or the statuses
             408, 409, 429 and 5xx, with growing pauses, or as long as the server says.
         concurrency: maximum parallel requests.
-        reasoning_tokens: added to ``max_tokens``, for a model that reasons first.
+        reasoning_tokens: added to ``max_tokens``, for a model that reasons first. With 0, an answer
+            that was cut off while it reasoned is asked for once more with ``ROOM`` more tokens.
         usage: requests and tokens so far.
 
     Raises:
@@ -178,6 +184,9 @@ class Endpoint:
             try:
                 return _content(client.chat.completions.create(**request))
             except _CutOffError:
+                if not self.reasoning_tokens and request["max_tokens"] <= ROOM:
+                    roomy = {**request, "max_tokens": request["max_tokens"] + ROOM}
+                    return self._ask(client, roomy)
                 raise EndpointError(
                     f"{self.model} at {self.url} wrote nothing within {request['max_tokens']} tokens, "
                     "as models do that reason first. Raise reasoning_tokens (--reasoning-tokens), or "
@@ -226,7 +235,7 @@ class Endpoint:
 
 
 class _CutOffError(Exception):
-    """An answer that reached its length limit without text."""
+    """An answer that reached its length limit without text, or in a thought."""
 
 
 def _content(completion: Any) -> tuple[str, tuple[int, int]]:
@@ -236,7 +245,7 @@ def _content(completion: Any) -> tuple[str, tuple[int, int]]:
     text = message.content if message.content is not None else (message.refusal or "")
     if not isinstance(text, str):
         raise TypeError
-    if not text and choice.finish_reason == "length":
+    if choice.finish_reason == "length" and not spoken(text):
         raise _CutOffError
     usage = completion.usage
     return text, (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)

@@ -126,6 +126,7 @@ def _sequences(
                 client=client,
                 index=index,
                 calibrated=calibrated,
+                splits=param == "messages" and hosted.model.thinks,
                 whole=_natural_end(hosted, longest) and not asked.stops,
             )
         )

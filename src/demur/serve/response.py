@@ -58,16 +58,21 @@ class ResponseFormat:
     def whole(
         self,
         sequences: Sequence[ServedSequence],
-        texts: Mapping[ServedSequence, str],
+        texts: Mapping[ServedSequence, TextReleased],
         ends: Mapping[ServedSequence, Finished],
     ) -> dict[str, Any]:
-        """The body with all choices; a filtered one has no text."""
+        """The body with all choices; a filtered one has no text.
+
+        What a model thinks stands in ``reasoning_content``, as with other servers of such models.
+        """
         choices = []
         for sequence in sequences:
-            text = "" if ends[sequence].reason == "content_filter" else texts[sequence]
-            said: dict[str, Any] = {"text": text}
+            filtered = ends[sequence].reason == "content_filter"
+            found = TextReleased("") if filtered else texts[sequence]
+            said: dict[str, Any] = {"text": found.text}
             if self.kind == "chat":
-                said = {"message": {"role": "assistant", "content": text}}
+                said = {"message": {"role": "assistant", "content": found.text}}
+                said["message"] |= {"reasoning_content": found.thought} if found.thought else {}
             choices.append({"index": sequence.index, **said, **_ending(ends[sequence])})
         object_ = "chat.completion" if self.kind == "chat" else "text_completion"
         return {**self._head(object_), "choices": choices, "usage": usage(sequences, ends)}
@@ -89,6 +94,10 @@ class ResponseFormat:
             self._around[sequence.index] = before, after
         before, after = self._around[sequence.index]
         return before + json.dumps(text).encode() + after
+
+    def thought(self, sequence: ServedSequence, text: str) -> bytes:
+        """A chunk of what the model thinks."""
+        return self._chunk(sequence, {"delta": {"reasoning_content": text}})
 
     def closing(self, sequence: ServedSequence, end: Finished) -> bytes:
         """The only chunk with a finish reason, and with the evidence."""
@@ -164,13 +173,15 @@ async def collected(sequences: Sequence[ServedSequence], shape: ResponseFormat) 
     Raises:
         HTTPError: the model failed or the sequences waited too long.
     """
-    texts, ends = dict.fromkeys(sequences, ""), dict[ServedSequence, Finished]()
+    texts = dict.fromkeys(sequences, TextReleased(""))
+    ends = dict[ServedSequence, Finished]()
     while len(ends) < len(sequences):
         sequence, said = await sequences[0].events.get()
         if isinstance(said, Failed):
             raise _cause(said)
         if isinstance(said, TextReleased):
-            texts[sequence] += said.text
+            before = texts[sequence]
+            texts[sequence] = TextReleased(before.text + said.text, before.thought + said.thought)
         elif isinstance(said, Finished):
             ends[sequence] = said
     return shape.whole(sequences, texts, ends)
@@ -188,12 +199,15 @@ async def chunks(
             yield event(_cause(failed).body) + DONE
             return
         texts = {sequence: "" for sequence, _ in ready}
+        thoughts = dict(texts)
         for sequence, said in ready:
             if isinstance(said, TextReleased):
                 texts[sequence] += said.text
+                thoughts[sequence] += said.thought
             elif isinstance(said, Finished):
                 ends[sequence] = said
-        parts = [shape.text(sequence, text) for sequence, text in texts.items() if text]
+        parts = [shape.thought(sequence, text) for sequence, text in thoughts.items() if text]
+        parts += [shape.text(sequence, text) for sequence, text in texts.items() if text]
         parts += [shape.closing(sequence, ends[sequence]) for sequence in texts if sequence in ends]
         if parts:
             yield b"".join(parts)

@@ -23,6 +23,7 @@ from demur.serve.sequence import (
     TextReleased,
     cached,
 )
+from demur.thoughts import ThoughtSplitter
 
 _log = logging.getLogger("demur.serve")
 
@@ -42,6 +43,7 @@ class Scheduler:
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
         self._decode = cached(self._model.decode)
         self._texts: dict[ServedSequence, OutgoingText] = {}
+        self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
@@ -62,6 +64,9 @@ class Scheduler:
         for sequence in sequences:
             detokenizer = Detokenizer(self._decode, stop=sequence.stop)
             self._texts[sequence] = OutgoingText(detokenizer, held=self._held(sequence))
+            if sequence.splits:
+                opened = bool(self._model.opening(sequence.prompt))
+                self._splitters[sequence] = ThoughtSplitter(opened=opened)
             self.events.append((sequence, Started()))
         if self._moderator:
             self._moderator.enter(sequences)
@@ -75,6 +80,7 @@ class Scheduler:
             self._moderator.leave(running)
         for sequence in running:
             del self._texts[sequence]
+            self._splitters.pop(sequence, None)
             self._metrics.answers.labels(self._model.name, outcome).inc()
 
     def step(self) -> None:
@@ -100,8 +106,8 @@ class Scheduler:
             natural: whether it was flagged, or came to its own end.
         """
         text = self._texts[sequence]
-        if reason != "content_filter" and (rest := text.rest()):
-            self.events.append((sequence, TextReleased(rest)))
+        if reason != "content_filter":
+            self._release(sequence, text.rest(), last=True)
         evidence = None
         if self._moderator:
             verdict = self._moderator.verdict(sequence, whole=natural and sequence.whole)
@@ -127,6 +133,7 @@ class Scheduler:
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
         self._texts.clear()
+        self._splitters.clear()
         self._batch = self._new_batch()
         if self._moderator:
             self._moderator.restart()
@@ -158,8 +165,16 @@ class Scheduler:
             elif output.ended[place]:
                 complete = bool({*output.released[place][-1:]} & {*self._model.traits.end_ids})
                 self.end(sequence, "stop" if complete else "length", natural=True)
-            elif released := text.released():
-                self.events.append((sequence, TextReleased(released)))
+            else:
+                self._release(sequence, text.released())
+
+    def _release(self, sequence: ServedSequence, text: str, *, last: bool = False) -> None:
+        """Release text, with thought and answer apart where the sequence asks for that."""
+        thought, splitter = "", self._splitters.get(sequence)
+        if splitter:
+            thought, text = splitter.read(text, last=last)
+        if thought or text:
+            self.events.append((sequence, TextReleased(text, thought)))
 
     def _new_batch(self) -> RunningBatch:
         hosted = self._hosted
