@@ -54,8 +54,6 @@ def test_a_thought_stands_beside_the_answer(tmp_path: Path, marks: str, opens: b
         raw = server.post("/v1/completions", {"model": model.name, "prompt": "w5", "max_tokens": 9})
         assert raw.json()["choices"][0]["text"].strip().endswith("w3 w4")
         assert SCRIPTS[marks, opens][-4] in raw.json()["choices"][0]["text"]
-            marks == "magistral" or True
-        )
 
 
 def test_a_model_that_does_not_think_has_no_such_field() -> None:
