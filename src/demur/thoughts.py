@@ -107,6 +107,12 @@ def spoken(text: str, *, opened: bool = False) -> str | None:
     return said.strip() if found else said
 
 
+def thinking(text: str, *, opened: bool = False) -> str:
+    """What the model thinks, without the marks; empty where it does not."""
+    found = [text[start:end] for start, end in thoughts(text, opened=opened)]
+    return _WRAPPING.sub("", _MARK.sub("", "\n".join(found))).strip()
+
+
 def answer_start(text: str, *, opened: bool = False) -> int | None:
     """The character where the answer begins; None while the model thinks or has said nothing."""
     at = 0

@@ -71,6 +71,14 @@ class Prompt:
         if not self.id:
             object.__setattr__(self, "id", digest(self.as_data()))
 
+    @property
+    def shown(self) -> str:
+        """What to show of it: the user's text, or the whole conversation, each turn after its role."""
+        if not self.turns:
+            return self.text
+        turns = [*self.turns, Turn("user", self.text)]
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
     def as_data(self) -> dict[str, Any]:
         """Plain data to store or hash; ``turns`` only where there are some.
 

@@ -60,8 +60,9 @@ async def file(name: str) -> Response:
 async def watch(asked: WatchRequest, service: Serving, client: Client) -> Response:
     """Every step of an answer, drafts included."""
     engine = service.engine(asked.model)
+    turns = [{"role": turn.role, "content": turn.text} for turn in asked.turns]
     sequence = await asyncio.to_thread(
-        prompt_sequence, engine.hosted, asked.prompt, client, watched=True
+        prompt_sequence, engine.hosted, asked.prompt, client, turns, watched=True
     )
     submit(engine, [sequence])
     seconds = service.hosting.options.limits.send_seconds

@@ -55,13 +55,21 @@ async def text_sequences(
     return _sequences(hosted, asked, prompts, client, most=most, usual=False, param="prompt")
 
 
-def prompt_sequence(hosted: HostedModel, text: str, client: str, **about: Any) -> ServedSequence:
+def prompt_sequence(
+    hosted: HostedModel,
+    text: str,
+    client: str,
+    turns: Sequence[dict[str, str]] = (),
+    **about: Any,
+) -> ServedSequence:
     """A sequence that answers one user turn, with the settings that the guard was calibrated on.
 
+    Earlier ``turns`` make it a conversation, which the guard was not calibrated on.
+
     Raises:
-        HTTPError: the text is too long.
+        HTTPError: the text is too long, or the model's template refuses the turns.
     """
-    prompt = _chat_ids(hosted, [{"role": "user", "content": text}])
+    prompt = _chat_ids(hosted, [*turns, {"role": "user", "content": text}])
     room = _room(hosted, prompt, param="prompt")
     most = min(room, hosted.sampler.new_tokens)
     return ServedSequence(
@@ -71,6 +79,7 @@ def prompt_sequence(hosted: HostedModel, text: str, client: str, **about: Any) -
         most=most,
         events=asyncio.Queue(),
         client=client,
+        calibrated=not turns,
         whole=_natural_end(hosted, most),
         **about,
     )
