@@ -160,6 +160,7 @@ def separation(
 
     Raises:
         SignalError: too few traces for anchors of every four fifths.
+        InputError: as for ``fit_anchors``.
     """
     judged = [pair for pair in _judged(traces, refused) if with_part([pair[0]], part)]
     traces = Traces(tuple(trace for trace, _ in judged))
@@ -175,6 +176,12 @@ def separation(
         inside, others = (np.flatnonzero(at).tolist() for at in (parts == fold, parts != fold))
         if not inside:
             continue
+        both = {(bool(harmful[i]), bool(verdicts[i])) for i in others}
+        if not both >= {(True, True), (False, False)}:
+            raise SignalError(
+                "Too few answered harmless or refused harmful generations to hold a fifth of the "
+                "goals out."
+            )
         anchors = fit_anchors(
             [traces[i] for i in others],
             verdicts[others].tolist(),

@@ -69,7 +69,7 @@ class Anchors:
                 f"Anchors must be two [T, D] arrays of one shape; got {self.harmless.shape} and "
                 f"{self.harmful.shape}."
             )
-        for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
+        for name, value in self.arrays().items():
             if not np.isfinite(value).all():
                 raise SignalError(
                     f"The {name} anchors hold NaN or infinite values. Fit them again."
@@ -135,7 +135,7 @@ class Anchors:
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
-        left_out = {"harmless", "harmful"} | ({"part"} if self.part == "all" else set())
+        left_out = {*self.arrays(), *(("part",) if self.part == "all" else ())}
         return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     @classmethod
@@ -210,11 +210,7 @@ def distances(
     # A trajectory at a time, so that the three products read it from the cache.
     for place in np.ndindex(states.shape[:-2]):
         trajectory = states[place]
-        dots[:, *place] = (
-            np.vecdot(trajectory, trajectory),
-            np.vecdot(trajectory, good),
-            np.vecdot(trajectory, bad),
-        )
+        dots[:, *place] = [np.vecdot(trajectory, other) for other in (trajectory, good, bad)]
     if not np.isfinite(dots[0]).all():
         row = np.argwhere(~np.isfinite(dots[0]))[0].tolist()
         raise SignalError(

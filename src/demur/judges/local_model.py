@@ -14,8 +14,8 @@ from demur.errors import InputError
 from demur.generation import cut_at_end
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
+from demur.sampling.choice import row_seed
 from demur.sampling.fitting import in_halves
-from demur.sampling.noise import row_seed
 from demur.thoughts import thought_tokens
 from demur.types import Record, digest
 
@@ -97,7 +97,7 @@ class LocalAssistant:
         """Tokens for thinking, beside those that a conversation and its answer take."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
-        if not self.model.thinks:
+        if not self.model.chat.thinks:
             return 0
         return max(0, min(ROOM, self.model.context_length - taken))
 
@@ -119,12 +119,12 @@ class LocalAssistant:
         answers = []
         for row, tokens in zip(rows, last.tokens.tolist(), strict=True):
             ids, _ = cut_at_end([i for i in tokens if i >= 0], self.model.traits.end_ids)
-            answers.append(self._text(ids, max_tokens, self.model.opening(row)))
+            answers.append(self._text(ids, max_tokens, self.model.chat.opening(row)))
         return answers
 
     def _text(self, ids: list[int], max_tokens: int, opening: str) -> str:
         """An answer, cut to so many tokens after its thought; one that the prompt opened is marked."""
-        pieces = [self.model.decode([i]) for i in ids] if self.model.thinks else []
+        pieces = [self.model.decode([i]) for i in ids] if self.model.chat.thinks else []
         thought = thought_tokens([opening, *pieces])[1:]
         begins = len(thought) - thought[::-1].index(True) if any(thought) else 0
         return opening + self.model.decode(ids[: begins + max_tokens])

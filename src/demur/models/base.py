@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from demur.errors import InputError, ModelError
 from demur.models.tokens import Chat
-from demur.thoughts import is_mark, knows_thoughts, opening
 from demur.types import Prompt
 
 #: The paper's system prompt (arXiv:2602.02600, section 3.1, anchors).
@@ -250,30 +249,7 @@ class LanguageModel:
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Text of token ids, without special tokens unless asked for; marks of thoughts always stay."""
-        kept = [int(i) for i in ids]
-        if self._hidden and not special:
-            kept, special = [i for i in kept if i not in self._hidden], True
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=not special)
-        return text
-
-    def opening(self, ids: Sequence[int]) -> str:
-        """The opening of a thought that a prompt of these tokens ends with; empty for none."""
-        return opening(self.decode(ids[-64:], special=True)) if self.thinks else ""
-
-    @cached_property
-    def thinks(self) -> bool:
-        """Whether the chat template or the tokenizer knows marks of thoughts."""
-        template = self.tokenizer.chat_template
-        known = isinstance(template, str) and knows_thoughts(template)
-        return known or bool(self._hidden)
-
-    @cached_property
-    def _hidden(self) -> frozenset[int]:
-        """Special tokens that text leaves out, where others of them are marks of thoughts."""
-        known = self.tokenizer.added_tokens_decoder
-        ids = {i: str(known[i].content) for i in self.tokenizer.all_special_ids if i in known}
-        marks = {i for i, text in ids.items() if is_mark(text)}
-        return frozenset(ids.keys() - marks) if marks else frozenset()
+        return self.chat.text([int(i) for i in ids], special=special)
 
     @cached_property
     def chat(self) -> Chat:

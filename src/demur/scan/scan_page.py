@@ -112,7 +112,7 @@ def limits(found: Scan) -> list[str]:
 
 def next_commands(found: Scan, folder: Path) -> list[str]:
     """Three commands that follow from what was found."""
-    model, place = shlex.quote(found.model), shlex.quote(str(folder))
+    model, place = shlex.quote(found.location), shlex.quote(str(folder))
     if "harmful" not in found.kinds:
         return [
             f"demur scan {model} --harmful FILE --out {place}-harmful",
@@ -142,7 +142,7 @@ def _refused(kind: Kind) -> str:
 
 def _inside(found: Scan) -> str:
     if found.held_out is None:
-        return found.no_anchors
+        return "no signal, because there are no anchors; see below"
     first, last = found.held_out.per_step[0], found.held_out.per_step[-1]
     return (
         f"held-out separation of refused harmful from answered {found.held_out.answered} prompts: "
@@ -180,6 +180,7 @@ def _lists(found: Scan) -> list[Table]:
         ("harmless", True, "Ordinary prompts that it refused"),
         ("borderline", True, "Prompts that only sound harmful, refused"),
         ("harmful", False, "Harmful prompts that it answered"),
+        ("harmful", True, "Harmful prompts that it refused"),
     ]
     for label, refused, title in wanted:
         kind = found.kinds.get(label)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import final
 
 from demur.serve.hosted import HostedModel
 from demur.serve.moderation import Moderator
-from demur.serve.running_batch import BatchOutput, RunningBatch, new_batch
+from demur.serve.running_batch import BatchOutput, new_batch
 from demur.serve.sequence import (
     Detokenizer,
     Event,
@@ -21,7 +22,6 @@ from demur.serve.sequence import (
     Started,
     StepTaken,
     TextReleased,
-    cached,
 )
 from demur.thoughts import ThoughtSplitter
 
@@ -41,13 +41,12 @@ class Scheduler:
         self._limits = hosted.options.limits
         guard = hosted.guard
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
-        self._decode = cached(self._model.decode)
-        self._texts: dict[ServedSequence, OutgoingText] = {}
-        self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
+        # Answers repeat the same pairs of words.
+        self._decode = lru_cache(1 << 14)(self._model.decode)
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
-        self._batch = self._new_batch()
+        self._restart()
 
     @property
     def sequences(self) -> list[ServedSequence]:
@@ -65,7 +64,7 @@ class Scheduler:
             detokenizer = Detokenizer(self._decode, stop=sequence.stop)
             self._texts[sequence] = OutgoingText(detokenizer, held=self._held(sequence))
             if sequence.splits:
-                opened = bool(self._model.opening(sequence.prompt))
+                opened = bool(self._model.chat.opening(sequence.prompt))
                 self._splitters[sequence] = ThoughtSplitter(opened=opened)
             self.events.append((sequence, Started()))
         if self._moderator:
@@ -132,9 +131,7 @@ class Scheduler:
         _log.exception("%s failed; %d sequences fail", self._model.name, len(sequences))
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
-        self._texts.clear()
-        self._splitters.clear()
-        self._batch = self._new_batch()
+        self._restart()
         if self._moderator:
             self._moderator.restart()
 
@@ -146,7 +143,6 @@ class Scheduler:
         judging = perf_counter() - begun
         self._spent = (self._spent[0], self._spent[1] + judging)
         self._metrics.stepped(self._model.name, seconds, judging if self._moderator else None)
-        suspicious = self._moderator.suspicious if self._moderator else ()
         for place, sequence in enumerate(output.sequences):
             text = self._texts[sequence]
             if text.begun is None:
@@ -154,11 +150,11 @@ class Scheduler:
                 waited = monotonic() - sequence.arrived
                 self._metrics.first.labels(self._model.name).observe(waited)
             text.add(output.released[place])
+            flagged = self._moderator is not None and self._moderator.flags(sequence)
             if sequence.watched:
                 sigma = self._moderator.sigma(sequence) if self._moderator else None
-                step = StepTaken(*output.view(place), sigma, sequence in suspicious)
-                self.events.append((sequence, step))
-            if sequence in suspicious and not self._audits(sequence):
+                self.events.append((sequence, StepTaken(*output.view(place), sigma, flagged)))
+            if flagged and not self._audits(sequence):
                 self.end(sequence, "content_filter", natural=True)
             elif text.stopped:
                 self.end(sequence, "stop")
@@ -176,9 +172,12 @@ class Scheduler:
         if thought or text:
             self.events.append((sequence, TextReleased(text, thought)))
 
-    def _new_batch(self) -> RunningBatch:
-        hosted = self._hosted
-        return new_batch(self._model, hosted.sampler, hosted.record, rows=self._limits.rows)
+    def _restart(self) -> None:
+        """Start with no sequences."""
+        hosted, rows = self._hosted, self._limits.rows
+        self._texts: dict[ServedSequence, OutgoingText] = {}
+        self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
+        self._batch = new_batch(self._model, hosted.sampler, hosted.record, rows=rows)
 
     def _audits(self, sequence: ServedSequence) -> bool:
         """Whether this sequence is only marked, never blocked."""
