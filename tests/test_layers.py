@@ -16,7 +16,7 @@ FLOORS = (
     ("errors", "_version"),
     ("alignment", "files", "plugins", "thoughts"),
     ("types", "intervals"),
-    ("metrics", "organism", "endpoint"),
+    ("metrics", "organism", "endpoint", "parts"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),
     ("generation", "anchors", "guard", "compat"),

@@ -19,10 +19,15 @@ from urllib.parse import urlsplit
 
 from demur.errors import EndpointError, InputError, MissingExtraError
 from demur.files import write_atomically
+from demur.thoughts import spoken
 from demur.types import digest
 
 #: Seconds before asking again after a malformed answer; doubled each time.
 PAUSE = 0.5
+
+
+#: Tokens that a model which reasons may think before it answers.
+ROOM = 1024
 
 
 class Message(NamedTuple):
@@ -79,7 +84,8 @@ class Endpoint:
         retries: attempts after a time-out, a lost connection, a malformed answer or the statuses
             408, 409, 429 and 5xx, with growing pauses, or as long as the server says.
         concurrency: maximum parallel requests.
-        reasoning_tokens: added to ``max_tokens``, for a model that reasons first.
+        reasoning_tokens: added to ``max_tokens``, for a model that reasons first. With 0, an answer
+            that was cut off while it reasoned is asked for once more with ``ROOM`` more tokens.
         usage: requests and tokens so far.
 
     Raises:
@@ -172,7 +178,7 @@ class Endpoint:
                 if not isinstance(text, str):
                     raise TypeError
                 tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-                if text or choice.finish_reason != "length":
+                if choice.finish_reason != "length" or spoken(text):
                     return text, tokens
             except openai.APIStatusError as error:
                 raise self._failed(f"status {error.status_code}: {error.message}") from None
@@ -180,7 +186,10 @@ class Endpoint:
                 raise self._failed(f"{type(error).__name__}: {error.__cause__ or error}") from None
             except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
                 problem = f"its answer is malformed ({type(error).__name__})"
-            else:
+            else:  # cut off without text, or in a thought
+                if not self.reasoning_tokens and request["max_tokens"] <= ROOM:
+                    more = {**request, "max_tokens": request["max_tokens"] + ROOM}
+                    return self._ask(client, more)
                 raise EndpointError(
                     f"{self.model} at {self.url} wrote nothing within {request['max_tokens']} tokens, "
                     "as models do that reason first. Raise reasoning_tokens (--reasoning-tokens), or "

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from demur.errors import InputError, SignalError
 from demur.models.base import LanguageModel
+from demur.parts import thought_steps
 from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from, spec
 from demur.sampling.fitting import in_halves, largest_batch
 from demur.types import Fingerprint, Prompt, Record, Step, Trace, Traces
@@ -135,14 +136,16 @@ class Steps(Iterator[Step]):
                 raise InputError(f"Prompt {prompt.id} leaves no masked position to generate.")
             states = {layer: value[own, row] for layer, value in phi.items()}
             _check_finite(states, prompt, mark)
-            final = committed[own, row][-1].tolist()
+            final, fixed = committed[own, row][-1].tolist(), list[int]()
             if model.traits.attention == "causal":
-                final = [token for token in self._prefills[row] if token >= 0] + final
+                fixed = [token for token in self._prefills[row] if token >= 0]
+                final = fixed + final
+            opened = model.chat.opening(filled[row][: len(filled[row]) - len(fixed)])
             ids, reason = cut_at_end([i for i in final if i >= 0], model.traits.end_ids)
             traces.append(
                 Trace(
                     prompt=prompt,
-                    response=model.decode(ids),
+                    response=opened + model.decode(ids),
                     response_ids=np.array(ids, dtype=np.int32),
                     committed=committed[own, row],
                     draft=draft[own, row],
@@ -151,6 +154,7 @@ class Steps(Iterator[Step]):
                     blocks=blocks[own, row],
                     fingerprint=mark,
                     filled_prompt=model.decode(filled[row]) if prompt.user else "",
+                    thought=thought_of(model, committed[own, row], ids, opened, skip=len(fixed)),
                 )
             )
         return Traces(tuple(traces))
@@ -270,6 +274,21 @@ def fingerprint(model: LanguageModel, sampler: Sampler, record: Record) -> Finge
         system=model.system,
         dtype=model.dtype,
     )
+
+
+def thought_of(
+    model: LanguageModel,
+    committed: NDArray[np.int32],
+    ids: Sequence[int],
+    opened: str,
+    *,
+    skip: int = 0,
+) -> NDArray[np.bool_] | None:
+    """``[T]`` bool, the steps that are thought; see ``demur.parts.thought_steps``."""
+    if not model.chat.thinks:
+        return None
+    pieces = [model.decode([token]) for token in ids]
+    return thought_steps(committed, pieces, before=opened, skip=skip)
 
 
 def cut_at_end(

@@ -29,6 +29,7 @@ from demur.attacks.attacked import AskedModel, Attack, attacked, fill
 from demur.endpoint import Assistant, Message
 from demur.errors import InputError
 from demur.models.base import LanguageModel
+from demur.thoughts import spoken
 from demur.types import Prompt, Template
 
 #: Masked positions appended to an outline without a span.
@@ -125,8 +126,9 @@ class DIJA(Attack):
                 seed=seed + attempt,
             )
             for place, answer in zip(open_places, answers, strict=True):
-                if _SPAN.search(answer):
-                    outlines[place] = answer.strip()
+                said = spoken(answer) or ""
+                if _SPAN.search(said):
+                    outlines[place] = said.strip()
         if missing := [i for i in range(len(goals)) if i not in outlines]:
             _LOG.warning(
                 "dija: the refiner wrote no span for %d of %d prompts; each gets one span of %d "

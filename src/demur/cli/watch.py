@@ -160,6 +160,7 @@ def sights(
             + ("they carry no fingerprint." if mark is None else "they are aligned by 'resample'.")
             + " Fit anchors for this model: demur anchors."
         )
+    anchors.require_part("all")
     record = Record(layers=(anchors.layer,), pooling=mark.pooling, seed=seed)
     stream = steps(model, [prompt], sampler=sampler_from(mark.sampler), record=record)
     mark.require(

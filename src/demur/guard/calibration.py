@@ -33,6 +33,7 @@ from demur.detectors import Detector, known_detectors
 from demur.errors import CalibrationError, InputError
 from demur.files import intact, read_tensors, write_tensors
 from demur.models.base import LanguageModel
+from demur.parts import Part
 from demur.sri import Anchors
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
@@ -94,6 +95,7 @@ class AnyGuard(ABC):
         method: ``conformal`` keeps the rate on average over calibration sets; ``pac`` keeps it with
             95% confidence for this one.
         fingerprint: model and sampler of the benign generations; None for bare signals.
+        part: the steps that it reads (``demur.parts``).
     """
 
     #: File format, and the array fields that a subclass adds.
@@ -105,6 +107,7 @@ class AnyGuard(ABC):
     alpha: float
     method: ThresholdMethod
     fingerprint: Fingerprint | None
+    part: Part = "all"
 
     @abstractmethod
     def score(self, generations: Generations) -> NDArray[np.float32]:
@@ -208,7 +211,7 @@ class AnyGuard(ABC):
             "alpha": self.alpha,
             "method": self.method,
             "fingerprint": self.fingerprint and asdict(self.fingerprint),
-        }
+        } | ({} if self.part == "all" else {"part": self.part})
         return write_tensors(path, arrays, kind=self.kind, about=about)
 
     @classmethod
@@ -260,6 +263,7 @@ class AnyGuard(ABC):
                 alpha=about["alpha"],
                 method=about["method"],
                 fingerprint=Fingerprint(**mark) if mark else None,
+                part=about.get("part", "all"),
                 **{name: arrays[name] for name in cls.own_arrays},
             )
 

@@ -27,6 +27,7 @@ from demur.guard.calibration import (
     calibrated,
 )
 from demur.models.base import LanguageModel
+from demur.parts import Part, check_part, part_of, with_part
 from demur.sri import Anchors
 from demur.types import Prompt, Trace, Traces
 
@@ -43,6 +44,7 @@ class Guard(AnyGuard):
 
         Raises:
             FingerprintError: traces of another model or sampler, or a detector without anchors.
+            InputError: a trace without a step of the guard's part.
             SignalError: bare signals of another length, or for a detector that reads traces.
             InputError: neither traces nor signals.
         """
@@ -53,6 +55,7 @@ class Guard(AnyGuard):
                 what="This guard was not fitted on generations like these",
                 fix="Fit one on them: demur guard fit RUN --anchors FILE --out FILE.",
             )
+        known = _of_part(known, self.part)
         if isinstance(known, Traces):
             return self.detector.score(known)
         if not isinstance(self.detector, SignalDetector):
@@ -100,6 +103,7 @@ def fit_guard(
     groups: Grouping | None = None,
     clusters: Clustering | None = None,
     seed: int = 0,
+    part: Part = "all",
 ) -> Guard:
     """Fit a detector on benign generations and calibrate its threshold on others.
 
@@ -120,6 +124,8 @@ def fit_guard(
             holds for prompts of clusters that calibration did not see, and clusters, not prompts,
             must be many.
         seed: random seed of the fit and of what is held out.
+        part: the steps that the guard reads: ``all``, ``answer`` or ``thought``, as the anchors do.
+            Traces that have none of them are left out.
 
     Raises:
         CalibrationError: too few calibration prompts or clusters for alpha; says how many are needed.
@@ -127,6 +133,10 @@ def fit_guard(
         InputError: no traces, or what the detector needs is missing.
         FingerprintError: benign, calibration and anchors are of different models or samplers.
     """
+    for one in [anchors] if isinstance(anchors, Anchors) else (anchors or {}).values():
+        one.require_part(part)
+    benign, harmful = _of_part(benign, part, drop=True), _of_part(harmful, part, drop=True)
+    calibration = _of_part(calibration, part, drop=True)
     if isinstance(detector, Detector) and calibration is None:
         calibration = benign
     train, held = split(benign, calibration, clusters, one_in=7, seed=seed)
@@ -142,8 +152,9 @@ def fit_guard(
     found = fitted(detector, train, anchors=anchors, harmful=harmful, model=model, seed=seed)
     made = held if isinstance(held, Traces) else found.anchors
     mark = made.fingerprint if made else None
-    guard = Guard(detector=found, groups={}, alpha=alpha, method=method, fingerprint=mark)
-    return replace(guard, groups=calibrated(guard.score(held), **settings))
+    # The held-out traces are cut to their part already, so they are scored as they are.
+    whole = Guard(detector=found, groups={}, alpha=alpha, method=method, fingerprint=mark)
+    return replace(whole, groups=calibrated(whole.score(held), **settings), part=part)
 
 
 def split(
@@ -206,6 +217,20 @@ def as_generations(values: Any) -> Traces | NDArray[np.float32]:
     if signals.ndim != 2 or not signals.size or not np.isfinite(signals).all():
         raise SignalError(f"Signals must be finite values [N, T]; got {list(signals.shape)}.")
     return signals
+
+
+def _of_part(values: Any, part: Part, *, drop: bool = False) -> Any:
+    """Traces with the steps of a part alone, without those that have none if asked; else the values."""
+    check_part(part)
+    if part == "all" or values is None:
+        return values
+    traces = as_generations(values)
+    if not isinstance(traces, Traces):
+        raise SignalError(
+            f"Bare signals have no {part} part. Give traces, or take all (part='all')."
+        )
+    kept = with_part(traces, part) if drop else traces
+    return Traces(tuple(part_of(trace, part) for trace in kept))
 
 
 def _prompts(values: Traces | NDArray[np.float32], split: Any) -> list[Prompt]:

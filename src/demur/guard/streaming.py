@@ -224,6 +224,8 @@ def fit_streaming_guard(
             "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
             "with alignment='repeat_last' for streaming."
         )
+    if found.anchors:
+        found.anchors.require_part("all")  # while it streams, a step's part is not known
     found.require(train.fingerprint)
     middle, spread = _usual(found, train)
     guard = StreamingGuard(

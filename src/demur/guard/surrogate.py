@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling.pooling import RunningMeans
+from demur.thoughts import spoken
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
 
@@ -41,7 +42,7 @@ def read_texts(
 
     Args:
         model: autoregressive surrogate.
-        texts: prompts and the black box's responses.
+        texts: prompts and the black box's responses, of which it reads what follows the thought.
         steps: T; the surrogate's own when None.
         layers: ``last``, ``first``, ``middle`` or numbers of decoder blocks.
         batch_size: texts read together; does not change results.
@@ -63,7 +64,7 @@ def read_texts(
         system=model.system,
         dtype=model.dtype,
     )
-    pairs = list(texts)
+    pairs = [(prompt, spoken(text) or "") for prompt, text in texts]
     if not pairs:
         raise InputError("No texts to read: the list is empty. Give prompts and their responses.")
     parts = (pairs[first : first + batch_size] for first in range(0, len(pairs), batch_size))

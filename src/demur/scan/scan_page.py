@@ -198,7 +198,7 @@ def _lists(found: Scan) -> list[Table]:
 
 
 def _row(trace: Trace) -> tuple[str, str, str]:
-    return trace.prompt.id, _cut(trace.prompt.text, 160), _cut(trace.answer, 80)
+    return trace.prompt.id, _cut(trace.prompt.shown, 160), _cut(trace.answer, 80)
 
 
 def _cut(text: str, length: int) -> str:

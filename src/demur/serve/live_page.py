@@ -60,8 +60,9 @@ async def file(name: str) -> Response:
 async def watch(asked: WatchRequest, hosting: Serving, client: Client) -> Response:
     """Every step of an answer, drafts included."""
     engine = hosting.engine(asked.model)
+    turns = [{"role": turn.role, "content": turn.text} for turn in asked.turns]
     sequence = await asyncio.to_thread(
-        prompt_sequence, engine.hosted, asked.prompt, client, watched=True
+        prompt_sequence, engine.hosted, asked.prompt, client, turns, watched=True
     )
     engine.submit([sequence])
     return EventStream(_steps(engine, sequence), engine, [sequence])

@@ -49,16 +49,23 @@ async def text_sequences(
     return _sequences(hosted, asked, prompts, client, most=most, usual=False, param="prompt")
 
 
-def prompt_sequence(hosted: HostedModel, text: str, client: str, **about: Any) -> ServedSequence:
+def prompt_sequence(
+    hosted: HostedModel,
+    text: str,
+    client: str,
+    turns: Sequence[dict[str, str]] = (),
+    **about: Any,
+) -> ServedSequence:
     """A sequence that answers one user turn, with the settings that the guard was calibrated on.
 
+    Earlier ``turns`` make it a conversation, which the guard was not calibrated on.
+
     Raises:
-        HTTPError: the text is too long.
+        HTTPError: the text is too long, or the model's template refuses the turns.
     """
-    prompt = _chat_ids(hosted, [{"role": "user", "content": text}])
-    return _sequence(
-        hosted, prompt, {}, None, "prompt", seed=row_seed(0, "0"), client=client, **about
-    )
+    prompt = _chat_ids(hosted, [*turns, {"role": "user", "content": text}])
+    about |= {"seed": row_seed(0, "0"), "client": client, "calibrated": not turns}
+    return _sequence(hosted, prompt, {}, None, "prompt", **about)
 
 
 def _chat_ids(hosted: HostedModel, turns: Sequence[dict[str, str]]) -> list[int]:
@@ -107,6 +114,7 @@ def _sequences(
             stop=asked.stops,
             index=index,
             calibrated=calibrated,
+            splits=param == "messages" and hosted.model.chat.thinks,
         )
         for index in range(choices)
     ]

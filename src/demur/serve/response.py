@@ -62,13 +62,18 @@ class ResponseFormat:
     created: int = field(default_factory=lambda: int(time()))
     _around: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, init=False, repr=False)
 
-    def whole(self, texts: Mapping[ServedSequence, str], ends: Ends) -> dict[str, Any]:
-        """The body with all choices; a filtered one has no text."""
+    def whole(self, texts: Mapping[ServedSequence, TextReleased], ends: Ends) -> dict[str, Any]:
+        """The body with all choices; a filtered one has no text.
+
+        What a model thinks stands in ``reasoning_content``, as with other servers of such models.
+        """
         choices = []
         for sequence in self.sequences:
-            text = "" if ends[sequence].reason == "content_filter" else texts[sequence]
-            chat: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
-            said = chat if self.kind == "chat" else {"text": text}
+            filtered = ends[sequence].reason == "content_filter"
+            found = TextReleased("") if filtered else texts[sequence]
+            chat: dict[str, Any] = {"message": {"role": "assistant", "content": found.text}}
+            chat["message"] |= {"reasoning_content": found.thought} if found.thought else {}
+            said = chat if self.kind == "chat" else {"text": found.text}
             choices.append({"index": sequence.index, **said, **_ending(ends[sequence])})
         return {**self._head(""), "choices": choices, "usage": self._usage(ends)}
 
@@ -87,6 +92,10 @@ class ResponseFormat:
             self._around[sequence.index] = before, after
         before, after = self._around[sequence.index]
         return before + json.dumps(text).encode() + after
+
+    def thought(self, sequence: ServedSequence, text: str) -> bytes:
+        """A chunk of what the model thinks."""
+        return self._chunk(sequence, {"delta": {"reasoning_content": text}})
 
     def closing(self, sequence: ServedSequence, end: Finished) -> bytes:
         """The only chunk with a finish reason, and with the evidence."""
@@ -190,13 +199,15 @@ async def collected(shape: ResponseFormat) -> dict[str, Any]:
     Raises:
         HTTPError: the model failed or the sequences waited too long.
     """
-    texts, ends = dict.fromkeys(shape.sequences, ""), dict[ServedSequence, Finished]()
+    texts = dict.fromkeys(shape.sequences, TextReleased(""))
+    ends = dict[ServedSequence, Finished]()
     while len(ends) < len(texts):
         sequence, said = await shape.sequences[0].events.get()
         if isinstance(said, Failed):
             raise _cause(said)
         if isinstance(said, TextReleased):
-            texts[sequence] += said.text
+            before = texts[sequence]
+            texts[sequence] = TextReleased(before.text + said.text, before.thought + said.thought)
         elif isinstance(said, Finished):
             ends[sequence] = said
     return shape.whole(texts, ends)
@@ -214,12 +225,15 @@ async def chunks(shape: ResponseFormat) -> AsyncIterator[bytes]:
             yield event(_cause(failed).body) + DONE
             return
         texts = {sequence: "" for sequence, _ in ready}
+        thoughts = dict(texts)
         for sequence, said in ready:
             if isinstance(said, TextReleased):
                 texts[sequence] += said.text
+                thoughts[sequence] += said.thought
             elif isinstance(said, Finished):
                 ends[sequence] = said
-        parts = [shape.text(sequence, text) for sequence, text in texts.items() if text]
+        parts = [shape.thought(sequence, text) for sequence, text in thoughts.items() if text]
+        parts += [shape.text(sequence, text) for sequence, text in texts.items() if text]
         parts += [shape.closing(sequence, ends[sequence]) for sequence in texts if sequence in ends]
         if parts:
             yield b"".join(parts)

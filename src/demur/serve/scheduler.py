@@ -23,6 +23,7 @@ from demur.serve.sequence import (
     StepTaken,
     TextReleased,
 )
+from demur.thoughts import ThoughtSplitter
 
 _log = logging.getLogger("demur.serve")
 
@@ -62,6 +63,9 @@ class Scheduler:
         for sequence in sequences:
             detokenizer = Detokenizer(self._decode, stop=sequence.stop)
             self._texts[sequence] = OutgoingText(detokenizer, held=self._held(sequence))
+            if sequence.splits:
+                opened = bool(self._model.chat.opening(sequence.prompt))
+                self._splitters[sequence] = ThoughtSplitter(opened=opened)
             self.events.append((sequence, Started()))
         if self._moderator:
             self._moderator.enter(sequences)
@@ -75,6 +79,7 @@ class Scheduler:
             self._moderator.leave(running)
         for sequence in running:
             del self._texts[sequence]
+            self._splitters.pop(sequence, None)
             self._metrics.answers.labels(self._model.name, outcome).inc()
 
     def step(self) -> None:
@@ -100,8 +105,8 @@ class Scheduler:
             natural: whether it was flagged, or came to its own end.
         """
         text = self._texts[sequence]
-        if reason != "content_filter" and (rest := text.rest()):
-            self.events.append((sequence, TextReleased(rest)))
+        if reason != "content_filter":
+            self._release(sequence, text.rest(), last=True)
         evidence = None
         if self._moderator:
             verdict = self._moderator.verdict(sequence, whole=natural and sequence.whole)
@@ -156,13 +161,22 @@ class Scheduler:
             elif output.ended[place]:
                 complete = bool({*output.released[place][-1:]} & {*self._model.traits.end_ids})
                 self.end(sequence, "stop" if complete else "length", natural=True)
-            elif released := text.released():
-                self.events.append((sequence, TextReleased(released)))
+            else:
+                self._release(sequence, text.released())
+
+    def _release(self, sequence: ServedSequence, text: str, *, last: bool = False) -> None:
+        """Release text, with thought and answer apart where the sequence asks for that."""
+        thought, splitter = "", self._splitters.get(sequence)
+        if splitter:
+            thought, text = splitter.read(text, last=last)
+        if thought or text:
+            self.events.append((sequence, TextReleased(text, thought)))
 
     def _restart(self) -> None:
         """Start with no sequences."""
         hosted, rows = self._hosted, self._limits.rows
         self._texts: dict[ServedSequence, OutgoingText] = {}
+        self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
         self._batch = new_batch(self._model, hosted.sampler, hosted.record, rows=rows)
 
     def _audits(self, sequence: ServedSequence) -> bool:

@@ -24,9 +24,15 @@ class Started:
 
 @dataclass(frozen=True)
 class TextReleased:
-    """Text that passed."""
+    """Text that passed.
+
+    Attributes:
+        text: of the answer.
+        thought: what the model thinks before it, apart only where the sequence asks for that.
+    """
 
     text: str
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class ServedSequence:
         stop: texts that end the answer and are not part of it.
         client: who asked, for fairness.
         index: place among the request's sequences.
+        splits: whether to tell thought from answer.
         watched: whether to report every step (``StepTaken``).
         calibrated: whether the guard was calibrated on requests of this kind.
         whole: whether the request leaves the answer its natural end, as in the calibration: no stop
@@ -102,6 +109,7 @@ class ServedSequence:
     stop: tuple[str, ...] = ()
     client: str = ""
     index: int = 0
+    splits: bool = False
     watched: bool = False
     calibrated: bool = True
     whole: bool = True

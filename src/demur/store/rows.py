@@ -18,6 +18,7 @@ columns are a stable public format:
 | ``filled_prompt`` | string | user turn with its masked slots filled |
 | ``user_template``, ``response_template`` | string | the prompt's templates as JSON, or null |
 | ``turns`` | string | earlier turns as JSON, or null; only in shards where a prompt has some |
+| ``thought`` | list<bool> | ``[T]`` steps that are thought, or null; only in shards that have some |
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from demur.types import Fingerprint, Prompt, Template, Trace, Turn
 
 #: Rows per Parquet row group, the unit of compression and reading.
 GROUP_ROWS = 32
+
+#: Columns that only some files have, always last and in this order.
+_OPTIONAL = ("turns", "thought")
 
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.parquet")
 _TEXT = (
@@ -73,6 +77,9 @@ def to_table(places: Sequence[int], traces: Sequence[Trace]) -> pa.Table:
         columns[f"phi_{layer}"] = _matrices([trace.phi[layer] for trace in traces])
     if any(prompt.turns for prompt in prompts):
         columns["turns"] = _text([_dump_turns(prompt) for prompt in prompts])
+    if any(trace.thought is not None for trace in traces):
+        kept = [None if t.thought is None else t.thought.tolist() for t in traces]
+        columns["thought"] = pa.array(kept, pa.list_(pa.bool_()))
     return pa.table(columns)
 
 
@@ -100,6 +107,7 @@ def to_traces(table: pa.Table, fingerprint: Fingerprint) -> Iterator[Trace]:
                 blocks=_vector(at["blocks"]),
                 fingerprint=fingerprint,
                 filled_prompt=text["filled_prompt"],
+                thought=_flags(at.get("thought")),
             )
 
 
@@ -143,8 +151,9 @@ def merged(tables: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
 
     A batch occurs twice if a worker that was considered lost wrote it after all.
     """
-    # ``turns`` is in those tables only that hold conversations, and always last.
     table = pa.concat_tables(tables, promote_options="default")
+    last = [name for name in _OPTIONAL if name in table.column_names]
+    table = table.select([name for name in table.column_names if name not in last] + last)
     first = {place: index for index, place in reversed([*enumerate(table["row"].to_pylist())])}
     return table, [first[place] for place in sorted(first)]
 
@@ -179,6 +188,11 @@ def _vector(scalar: Any) -> NDArray[Any]:
 
 def _matrix(scalar: Any) -> NDArray[Any]:
     return np.array(scalar.values.flatten()).reshape(len(scalar.values), -1)
+
+
+def _flags(scalar: Any) -> NDArray[np.bool_] | None:
+    found = None if scalar is None else scalar.as_py()
+    return None if found is None else np.array(found, dtype=bool)
 
 
 def _dump(template: Template | None) -> str | None:

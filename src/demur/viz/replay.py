@@ -123,7 +123,7 @@ def scene(
         return TokenCell(text, "committed" if committed else "draft", mark)
 
     steps = _rows(trace, ends, cell)
-    prompt = trace.filled_prompt or trace.prompt.text
+    prompt = trace.filled_prompt or trace.prompt.shown
     return Scene(title, prompt, steps, values.tolist(), note, flagged)
 
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from demur._version import __version__
 from demur.anchors import fit_anchors
-from demur.errors import DemurError
+from demur.errors import DemurError, InputError
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.judges import Verdict, hit_rate, judge_all, refusal_judge, tally
 from demur.metrics import internal_recovery, rate
 from demur.organism import NAMES
+from demur.parts import Part, part_of, with_part
 from demur.sri import Anchors, signal
 from demur.store import Store
 from demur.study.report.rates import volatility
@@ -75,7 +76,8 @@ def write_run_report(
     """
     reference = Anchors.load(anchors) if anchors else None
     watch = load_guard(guard) if guard else None
-    read = [_read(run, reference, judge) for run in runs]
+    parts: list[Part] = [one.part if one else "all" for one in (reference, watch)]
+    read = [_read(run, reference, judge, parts) for run in runs]
     sections = [
         Section(
             "Refusals and signals" if reference else "Refusals",
@@ -88,7 +90,7 @@ def write_run_report(
         )
     ]
     if tokenizer is not None:
-        shown = [s for one in read for s in _scenes(one, tokenizer, replays, watch)]
+        shown = [s for one in read for s in _scenes(one, tokenizer, replays, watch, parts[0])]
         text = "The generations whose signal changes most from step to step."
         sections.append(Section("Replays", text if reference else "", scenes=shown))
     page = Report(
@@ -105,8 +107,12 @@ def write_run_report(
     return write_report(out, page)
 
 
-def _read(run: str | Path, anchors: Anchors | None, judge: str) -> JudgedRun:
+def _read(run: str | Path, anchors: Anchors | None, judge: str, parts: Sequence[Part]) -> JudgedRun:
     traces = Traces(tuple(Store.open(run).traces()))
+    for part in parts:
+        traces = with_part(traces, part)
+    if not traces and {*parts} != {"all"}:
+        raise InputError(f"No generation in {run} has a step of its {' and '.join(parts)}.")
     verdicts = judge_all(refusal_judge(judge), [(t.prompt.goal, t.answer) for t in traces])
     sigma = signal(anchors.states(traces), anchors) if anchors else None
     return JudgedRun(Path(run).name, traces, verdicts, sigma)
@@ -175,7 +181,9 @@ def _figures(one: JudgedRun) -> list[Figure]:
     return figures
 
 
-def _scenes(one: JudgedRun, tokenizer: Any, most: int, guard: AnyGuard | None) -> list[Scene]:
+def _scenes(
+    one: JudgedRun, tokenizer: Any, most: int, guard: AnyGuard | None, part: Part
+) -> list[Scene]:
     # Only a streaming guard knows the step.
     found = guard.detect(one.traces).tolist() if isinstance(guard, StreamingGuard) else []
     if one.sigma is None:
@@ -185,7 +193,7 @@ def _scenes(one: JudgedRun, tokenizer: Any, most: int, guard: AnyGuard | None) -
         sigma, change = one.sigma, np.abs(np.diff(one.sigma, axis=1)).mean(axis=1)
     return [
         scene(
-            one.traces[row],
+            part_of(one.traces[row], part),
             sigma[row],
             text_of=lambda token: tokenizer.decode([token]),
             title=f"{one.name}: {' '.join(one.traces[row].prompt.text.split())[:60]}",
