@@ -122,10 +122,8 @@ def dynamics_figure(one: Evidence) -> Figure | None:
     """
     chosen = one.where("harmful", "wrapped")
     lines: dict[str, list[Point]] = {}
-    for name, steps in (
-        ("harmful draft", one.rows.drafts),
-        ("refusing draft", one.rows.refusing),
-    ):
+    drafts = {"harmful draft": one.rows.drafts, "refusing draft": one.rows.refusing}
+    for name, steps in drafts.items():
         marks = [(share, _at(steps, share)) for share in _SHARES]
         points = [(share, one.rate(at == "1", chosen & (at != "?"))) for share, at in marks]
         if any(isinstance(rate, Estimate) for _, rate in points):
@@ -313,11 +311,10 @@ def plane_figure(one: Evidence) -> Figure | None:
 
 def recovery_bars(arms: list[Evidence], title: str, caption: str) -> Figure | None:
     """Internal recovery rates of some arms; None if there is too little to show."""
-    found = {one.name: {f"{t:g}": one.irr(t) for t in IRR_THRESHOLDS} for one in arms}
     rates = {
-        name: {threshold: rate for threshold, rate in row.items() if not isinstance(rate, str)}
-        for name, row in found.items()
+        one.name: {
+            f"{t:g}": rate for t in IRR_THRESHOLDS if not isinstance(rate := one.irr(t), str)
+        }
+        for one in arms
     }
-    if not any(rates.values()):
-        return None
-    return irr_bars(rates, title=title, caption=caption)
+    return irr_bars(rates, title=title, caption=caption) if any(rates.values()) else None
