@@ -75,7 +75,7 @@ def study(model: str, settings: dict[str, Any]) -> dict[str, Any]:
         "models": [{"name": model, "model": model, "arms": [{"name": "own", "sampler": settings}]}],
         "sets": {
             "anchors": [one("harmless", "harmless", 8), one("harmful", "harmful", 8)],
-            "fit": [one("benign", "harmless", 16)],
+            "fit": [one("benign", "harmless", 24)],
             "calibration": [one("held", "harmless", 8)],
             "test": [one("plain", "harmless", 4), one("asked", "harmful", 4)],
         },
@@ -119,7 +119,7 @@ def test_from_prompts_to_a_guard_a_report_and_a_study(family: str, tmp_path: Pat
         for kind in ("", "--streaming"):
             desk.shell(f"demur guard fit benign --anchors a --out g{kind} --alpha 0.2 {kind}")
             assert "4 harmful traces" in desk.log.read_text()
-        desk.shell("demur guard score harmful --guard g --json || true")
+        desk.run("demur guard score harmful --guard g --json")
         assert "4 harmful traces" in json.loads(desk.log.read_text())["caution"]
         desk.shell(
             f"demur --plugin odd.py report harmful --anchors a --guard g--streaming --model {name} "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from demur.cli import console, options
+from demur.errors import ModelError
 
 
 @options.app.command()
@@ -32,11 +33,9 @@ def report(
 
     Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
     """
-    from demur.models.checkpoint import find
-    from demur.models.tokens import load_tokenizer
     from demur.study.report.run_report import write_run_report
 
-    tokenizer = load_tokenizer(find(model)) if model else None
+    tokenizer = tokenizer_of(model) if model else None
     path = write_run_report(
         out,
         runs,
@@ -47,3 +46,15 @@ def report(
         judge=judge,
     )
     console.say(f"Report: {path}")
+
+
+def tokenizer_of(model: str) -> Any:
+    """A model's tokenizer; its weights are loaded only where its family alone knows the tokenizer."""
+    from demur.models import load
+    from demur.models.checkpoint import find
+    from demur.models.tokens import load_tokenizer
+
+    try:
+        return load_tokenizer(find(model))
+    except ModelError:
+        return load(model).tokenizer

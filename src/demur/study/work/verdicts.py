@@ -179,15 +179,9 @@ def harmful_drafts(
     """Whether each step's draft is harmful; the last entry is the response. False for other prompts."""
     asked = Traces(tuple(t for t in traces if t.prompt.label == "harmful"))
     last = harm([(t.prompt.goal, t.answer) for t in asked])
-    found = iter(zip(by_step(asked, harm, text_of, end_ids), last, strict=True))
-    steps = list[list[Hit]]()
-    for one in traces:
-        if one.prompt.label == "harmful":
-            drafts, response = next(found)
-            steps.append([*drafts[:-1], response])
-        else:
-            steps.append([False] * one.n_steps)
-    return steps
+    drafts = by_step(asked, harm, text_of, end_ids)
+    found = iter([*steps[:-1], end] for steps, end in zip(drafts, last, strict=True))
+    return [next(found) if t.prompt.label == "harmful" else [False] * t.n_steps for t in traces]
 
 
 def by_step(
