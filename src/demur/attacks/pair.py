@@ -205,8 +205,8 @@ class PAIR(Attack):
                 own = Message("assistant", json.dumps(proposals[place]._asdict()))
                 reply = Message("user", feedback(prompt.goal, answer, rating))
                 # The system turn, the last rounds of two turns each, and the newest turn.
-                system, *turns = *talks[place], own, reply
-                talks[place] = [system, *turns[-(2 * self.keep_last + 1) :]]
+                talk = [*talks[place], own, reply]
+                talks[place] = [talk[0], *talk[1:][-(2 * self.keep_last + 1) :]]
             if made.rating == FULL:
                 break
         if not made.rating:

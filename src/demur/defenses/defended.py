@@ -84,7 +84,7 @@ class Setup:
     def batched(
         self,
         prompts: Sequence[Prompt],
-        run: Callable[[Sequence[Prompt]], Sequence[R]],
+        run: Callable[[Sequence[Prompt]], list[R]],
         *,
         sampler: Sampler,
     ) -> list[R]:
