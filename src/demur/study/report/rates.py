@@ -134,11 +134,9 @@ def judges_table(results: Results) -> Table:
     rows: list[tuple[Value, ...]] = []
     for one in results.main:
         harmful, goals = one.where("harmful"), one.goals.tolist()
+        hits = {judge: refused.tolist() for judge, refused in one.refused.items()}
         rates = [one.rate(one.refused[judge], harmful) for judge in judges]
-        kappas = [
-            cohen_kappa(one.refused[a].tolist(), one.refused[b].tolist(), goals) for a, b in pairs
-        ]
-        rows.append((one.name, *rates, *kappas))
+        rows.append((one.name, *rates, *(cohen_kappa(hits[a], hits[b], goals) for a, b in pairs)))
     table = Table(
         "Refusal judges on the same responses",
         ("arm", *(f"RR, {j}" for j in judges), *(f"kappa, {a} and {b}" for a, b in pairs)),

@@ -119,20 +119,22 @@ def _table(read: Sequence[JudgedRun], guard: AnyGuard | None) -> Table:
             if flagged is not None:
                 row.append(rate(flagged[chosen], goals))
             rows.append(tuple(row))
-    columns = (
-        "run",
-        "label",
-        "attack",
-        "RR",
-        "mean sigma",
-        "sigma at the end",
-        "volatility",
-        "IRR",
-    )
     return Table(
         "Refusal rate and signal",
-        columns + (("flagged",) if guard else ()),
-        tuple(rows),
+        (
+            *(
+                "run",
+                "label",
+                "attack",
+                "RR",
+                "mean sigma",
+                "sigma at the end",
+                "volatility",
+                "IRR",
+            ),
+            *(("flagged",) if guard else ()),
+        ),
+        rows,
         note="RR: the paper's dictionary. 95% intervals, clustered by goal.",
     )
 
