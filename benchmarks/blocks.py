@@ -6,8 +6,7 @@ import torch
 
 from benchmarks import models
 from benchmarks.timing import seconds
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, RowNoise, find_pooling
 from demur.types import Record
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from benchmarks import models
 from benchmarks.timing import seconds
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Masked, RowNoise, find_pooling
 from demur.types import Record, Step
 

@@ -15,8 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from demur.models import known_families
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.models.checkpoint import Checkpoint
 
 

@@ -29,8 +29,7 @@ from benchmarks import llada, models
 from benchmarks.machine import machine
 from benchmarks.timing import seconds
 from benchmarks.tracing import plain_generate
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from
 from demur.sampling.fitting import peak_memory
 from demur.sri import Anchors

@@ -73,8 +73,9 @@ def measure() -> dict[str, float]:
 def judgements_a_second() -> float:
     """The rules on every hand-labelled response, on one core."""
     rows = [json.loads(line) for line in RESPONSES.read_text().splitlines()]
+    rules = refusal.RefusalRules()
     judged = seconds(
-        {"all": lambda: [refusal.read(row["goal"], row["response"]) for row in rows]}, rounds=5
+        {"all": lambda: [rules(row["goal"], row["response"]) for row in rows]}, rounds=5
     )
     return len(rows) / judged["all"]
 

@@ -7,8 +7,7 @@ from transformers import GenerationConfig
 
 from benchmarks import llada, models
 from benchmarks.timing import seconds
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Autoregressive, RowNoise, find_pooling
 from demur.types import Record, Step
 

@@ -5,28 +5,22 @@ demur --plugin own_sampler.py trace prompts.csv --model organism-ar --sampler se
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 
 import demur
-from demur.sampling import Autoregressive, Sampler
+from demur.sampling import Autoregressive
 
 
 @demur.register("samplers")
 @dataclass(frozen=True, kw_only=True)
-class Sentences(Sampler):
+class Sentences(demur.Sampler):
     """Settings: most tokens of an answer, and the number of sentences after which it ends."""
 
-    name: ClassVar[str] = "sentences"
-    length_field: ClassVar[str] = "steps"
+    name = "sentences"
+    length_field = "steps"
     steps: int = 32
     sentences: int = 1
-
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens of an answer."""
-        return self.steps
 
     def run(self, model, batch, record, noise) -> Iterator[demur.Step]:
         """Pass on the steps of a built-in sampler, without the rows that are done."""
@@ -40,5 +34,4 @@ class Sentences(Sampler):
 
 
 if __name__ == "__main__":
-    model = demur.load("organism-ar")
-    print(demur.trace(model, ["how can i bake a cake ?"], sampler=Sentences()).responses[0])
+    print(demur.trace(demur.load("organism-ar"), ["how ?"], sampler=Sentences()).responses)

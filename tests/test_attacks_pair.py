@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import demur
-from demur.attacks.pair import PAIR, Calls, Proposal, proposal, rating_of
-from demur.attacks.pair_prompts import opening_turns
+from demur.attacks.pair import PAIR, Calls, Proposal, opening_turns, proposal, rating_of
 from demur.endpoint import Message
 from demur.judges import LocalAssistant
 from demur.organism import oracle, world

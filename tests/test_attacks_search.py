@@ -10,17 +10,16 @@ import pytest
 import torch
 
 import demur
+from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.attacks.adaptive import Adaptive, guard_scores
 from demur.attacks.likelihood import opening_log_probabilities, openings
-from demur.attacks.random_search import RandomSearch
-from demur.attacks.search import Best
+from demur.attacks.suffix_search import Best, RandomSearch
 from demur.errors import InputError
 from demur.generation import trace
 from demur.guard import AnyGuard, Guard, StreamingGuard, fit_guard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import oracle, world
-from demur.sri import fit_anchors
 from demur.types import Prompt, Traces
 from waiting import child, until
 
@@ -39,7 +38,7 @@ def calm(organism: LanguageModel) -> Traces:
 def guard(organism: LanguageModel, calm: Traces) -> Guard:
     refused = trace(organism, world.prompts("anchors", "harmful", n=12))
     both = [*calm, *refused]
-    anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both])
+    anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both], allow_few=True)
     return fit_guard(calm, anchors=anchors, alpha=0.25)
 
 
@@ -120,7 +119,7 @@ KILLED = """
 import sys
 from pathlib import Path
 import demur
-from demur.attacks.random_search import RandomSearch
+from demur.attacks.suffix_search import RandomSearch
 model = demur.load("organism-ar")
 search = RandomSearch(opening="sure", length=4, queries=32, candidates=4, stop_at=1.0,
                       state=Path(sys.argv[1]))

@@ -14,8 +14,7 @@ from torch import Tensor
 
 import demur
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Autoregressive, Block, Masked, RowNoise
 from demur.types import Prompt, Record, Step
 from parity.blocks import SDAR_MASK, SDAR_VOCAB, save_llada2, save_sdar

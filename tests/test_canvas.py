@@ -14,8 +14,7 @@ import torch
 
 import demur
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, Canvas, Masked, Noise, RowNoise, find_pooling
 from demur.sampling.canvas import least_uncertain, temperature
 from demur.types import Prompt, Record, Step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from demur.errors import InputError, StoreError
 from demur.files import explain, read_tensors, write_atomically, write_csv, write_tensors
+from demur.viz.tables import Table
 
 
 def test_written_whole(tmp_path: Path) -> None:
@@ -56,3 +58,40 @@ def test_tensors_keep_kind_and_values(tmp_path: Path) -> None:
 def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", ["id", "text"], [["1", 'a "b",\nc']])
     assert path.read_bytes() == b'id,text\r\n1,"a ""b"",\nc"\r\n'
+
+
+FORMULAS = {
+    "=1+1": "'=1+1",
+    "+49 30 1": "'+49 30 1",
+    "-cmd|' /C calc'!A0": "'-cmd|' /C calc'!A0",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=1": "'\t=1",
+    "\r=1": "'\\r=1",
+    "  =1": "'  =1",
+    "\uff1d1": "'\uff1d1",
+    "-1.5": "-1.5",
+    "+3e-4": "+3e-4",
+    "a=1": "a=1",
+    "a\nb\tc": "a\nb\tc",
+    "a\r\nb": "a\r\nb",
+    "\x1b[31mred\x07": "\\x1b[31mred\\x07",
+    "safe\u202egnp.exe": "safe\\u202egnp.exe",
+    "half \ud800": "half \\ud800",
+    "a\0b\x85c\u2028d": "a\\x00b\\x85c\\u2028d",
+    "it's é 🦊": "it's é 🦊",
+    "": "",
+}
+
+
+def test_csv_neutralises_formulas_and_control_characters(tmp_path: Path) -> None:
+    rows = [[text, -1.5, None] for text in FORMULAS]
+    path = write_csv(tmp_path / "t.csv", ["=header", "n", "none"], rows)
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *found = csv.reader(file)
+    assert header == ["'=header", "n", "none"]
+    assert found == [[text, "-1.5", ""] for text in FORMULAS.values()]
+
+
+def test_csv_of_a_report_neutralises_too() -> None:
+    table = Table("T", ["name", "value"], [["=HYPERLINK(1)", -0.5], ["-", 2]])
+    assert table.to_csv() == "name,value\n'=HYPERLINK(1),-0.5\n'-,2\n"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,7 @@ STREAMING = [name for name, method in DETECTORS.items() if method.streaming]
 
 
 @cache
-def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -> Traces:
+def traced(split: world.Split, kind: world.TaskKind, n: int, attack: str = "none") -> Traces:
     return demur.trace(
         guarded.model(),
         world.prompts(split, kind, attack=attack, n=n),
@@ -50,7 +54,7 @@ def traced(split: world.Split, kind: world.Kind, n: int, attack: str = "none") -
 def anchors() -> Mapping[str, Anchors]:
     known = [*traced("anchors", "harmless", 16), *traced("anchors", "harmful", 16)]
     judge = refusal_judge("paper")
-    return {layer: demur.fit_anchors(known, judge, layer=layer) for layer in LAYERS}
+    return {layer: demur.fit_anchors(known, judge, layer=layer, allow_few=True) for layer in LAYERS}
 
 
 @cache
@@ -115,7 +119,8 @@ def test_any_detector_guards_finished_generations(name: str, tmp_path: Path) -> 
     assert {key: value.tobytes() for key, value in arrays.items()} == {
         key: value.tobytes() for key, value in new_arrays.items()
     }
-    other = dataclasses.replace(guard.fingerprint, model="other")  # type: ignore[type-var]
+    assert guard.fingerprint
+    other = dataclasses.replace(guard.fingerprint, model="other")
     foreign = Traces(tuple(dataclasses.replace(t, fingerprint=other) for t in held[:2]))
     with pytest.raises(FingerprintError, match="model: 'organism-ar' against 'other'"):
         guard.score(foreign)
@@ -202,9 +207,9 @@ def test_what_a_detector_needs_is_asked_for() -> None:
 def test_wrong_shapes_are_named() -> None:
     benign = traced("guard", "harmless", 30)
     with pytest.raises(InputError, match="a list of 2 Traces; give one"):
-        fit_guard([benign, benign], anchors=anchors())
+        fit_guard([benign, benign], anchors=anchors())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a list of 1 Traces; give one"):
-        fit_streaming_guard([benign], anchors=anchors())  # type: ignore[list-item]
+        fit_streaming_guard([benign], anchors=anchors())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not this list"):
         fit_guard(["hello", "you"])
     with pytest.raises(InputError, match="not this Prompt"):
@@ -347,8 +352,15 @@ SHOUTING = DetectionMethod("shouting", "marks", "a test", Shouting, lambda given
     )
     monkeypatch.syspath_prepend(str(package))
     held = traced("calibration", "harmless", 19)
-    guard = fit_guard(held, held, detector="shouting", alpha=0.1)
-    same(guard, load_guard(guard.save(tmp_path / "guard")))
+    method = import_module("shouting").SHOUTING
+    path = fit_guard(held, held, detector=method, alpha=0.1).save(tmp_path / "guard")
+    # Installed packages are looked up once a process.
+    code = f"from demur.guard import load_guard; print(load_guard({str(path)!r}).detector)"
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert said.stdout.startswith("Shouting(name='shouting'")
 
 
 def test_a_field_that_cannot_be_saved_is_named(tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 import demur
+from demur.anchors import fit_anchors
 from demur.errors import InputError, StoreError
 from demur.guard import fit_guard
 from demur.hub import card, pull, read_contents
 from demur.models.base import LanguageModel
 from demur.runs import trace_to
 from demur.sampling import Autoregressive
-from demur.sri import Anchors, fit_anchors
+from demur.sri import Anchors
 from demur.store import Store
 from demur.types import Prompt, Traces
 from hub_standin import Hub, hub
@@ -41,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_ar: LanguageModel) -> Pa
     store = trace_to(place / "run", tiny_ar, prompts, sampler=sampler, shard_rows=8)
     traces = Traces(tuple(store.traces()))
     refused = [trace.prompt.label == "harmful" for trace in traces]
-    anchors = fit_anchors(traces, refused)
+    anchors = fit_anchors(traces, refused, allow_few=True)
     anchors.save(place / "anchors.safetensors")
     guard = fit_guard(traces[:10], traces[10:], anchors=anchors, alpha=0.2)
     guard.save(place / "guard.safetensors")

@@ -16,6 +16,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import demur
+from demur.anchors import fit_anchors
 from demur.errors import InputError
 from demur.guard import Guard, fit_guard
 from demur.integrations import register_display
@@ -24,7 +25,7 @@ from demur.integrations.tracking import report
 from demur.judges import Verdict, refusal_judge
 from demur.organism.world import prompts as world_prompts
 from demur.sampling import Autoregressive
-from demur.sri import Anchors, fit_anchors, signal
+from demur.sri import Anchors, signal
 from demur.types import Prompt, Traces
 from demur.viz.figures import Figure
 from demur.viz.tables import Table
@@ -62,7 +63,9 @@ def anchors() -> Anchors:
         *world_prompts("anchors", "harmful", n=12),
     ]
     traces = demur.trace(model, prompts, sampler=SAMPLER, batch_size=24)
-    return fit_anchors(traces, [judge(t.prompt.goal, t.response).hit for t in traces])
+    return fit_anchors(
+        traces, [judge(t.prompt.goal, t.response).hit for t in traces], allow_few=True
+    )
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,42 @@ def test_counts_and_places() -> None:
     counts = (found.both, found.only_first, found.only_second, found.neither, found.unparsed)
     assert counts == (1, 1, 1, 1, 1)
     assert found.differ == (1, 2)
+    assert found.kappa is not None
     assert found.kappa.value == pytest.approx(0.0)
     assert found.kappa.n == 4
+    assert found.agreement.startswith("kappa -0.000 [") or found.agreement.startswith(
+        "kappa 0.000 ["
+    )
 
 
 def test_harm_is_compared_with_not_refusing() -> None:
     judges = {"rules": REFUSAL_JUDGES["rules"], "oracle": find_judge("oracle")}
     (found,) = compare({"rules": [HIT, MISS] * 4, "oracle": [MISS, HIT] * 4}, judges, range(8))
+    assert found.kappa is not None
     assert found.kappa.value == 1.0
     assert found.differ == ()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        (HIT, "both say that each of 4 responses refuses or does no harm, so kappa is not defined"),
+        (MISS, "both say that each of 4 responses complies or does harm, so kappa is not defined"),
+        (UNPARSED, "no response was judged by both"),
+    ],
+)
+def test_where_both_always_say_the_same_there_is_no_kappa(verdict: Verdict, says: str) -> None:
+    (found,) = compare({"paper": [verdict] * 4, "rules": [verdict] * 4}, TWO, range(4))
+    assert found.kappa is None
+    assert found.agreement == says
 
 
 def test_the_interval_resamples_goals() -> None:
     said = {"paper": [HIT, MISS] * 10, "rules": [HIT, MISS] * 5 + [MISS, HIT] * 5}
     (rows,) = compare(said, TWO, range(20))
     (clustered,) = compare(said, TWO, [i // 10 for i in range(20)])
+    assert clustered.kappa is not None
+    assert rows.kappa is not None
     assert clustered.kappa.groups == 2
     assert (clustered.kappa.low, clustered.kappa.high) == (-1.0, 1.0)
     assert rows.kappa.high < 1.0

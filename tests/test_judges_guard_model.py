@@ -23,7 +23,7 @@ from demur.judges.guard_model import (
     GuardForm,
     GuardModel,
 )
-from demur.judges.turns import turn_ids
+from demur.judges.local_model import turn_ids
 from demur.models.base import LanguageModel
 
 TEMPLATE = (

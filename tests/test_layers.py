@@ -14,16 +14,16 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 
 FLOORS = (
     ("errors", "_version"),
-    ("alignment", "files", "plugins"),
-    ("types", "intervals", "settings"),
+    ("alignment", "files", "plugins", "thoughts"),
+    ("types", "intervals"),
     ("metrics", "organism", "endpoint"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),
-    ("generation", "guard", "compat"),
+    ("generation", "anchors", "guard", "compat"),
     ("judges", "hub", "adapters"),
     ("attacks", "defenses", "runs"),
     ("cluster", "integrations"),
-    ("study", "serve"),
+    ("study", "serve", "scan"),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -17,10 +17,9 @@ import demur
 from conftest import save_llama
 from demur.errors import InputError
 from demur.generation import trace, trace_batch
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Masked, RowNoise
-from demur.sampling.noise import row_seed
+from demur.sampling.choice import row_seed
 from demur.types import Prompt, Record, Step
 
 QUIET = settings(

@@ -119,7 +119,7 @@ def test_damaged_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("[1, 2]", "No model at"), ('{"demur": "x"}', "demur: 'x', which is no card")],
+    [("[1, 2]", "No model at"), ('{"demur": "x"}', "demur: 'x', which is not a card")],
 )
 def test_a_config_of_another_kind(written: str, said: str, tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "odd")
@@ -277,7 +277,7 @@ def test_attention_implementation_changes_no_token(tmp_path: Path) -> None:
 def test_fewer_bits_and_device_map_name_their_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demur.models.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("demur.models.formats.find_spec", lambda name: None)
     folder = save_llama(tmp_path / "small")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"bits": 4}, "weights in 4 bits"),

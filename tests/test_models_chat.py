@@ -46,7 +46,7 @@ def test_a_date_in_a_template_is_always_the_same(tiny_ar: LanguageModel) -> None
     model = with_template(
         tiny_ar, f"{asks}{{{{ today }}}} {{{{ strftime_now('%Y-%m-%d') }}}} <|user|>"
     )
-    assert model.chat._apply([{"role": "user", "content": ""}]) == "26 Jul 2024 2024-07-26 <|user|>"
+    assert model.chat.render([{"role": "user", "content": ""}]) == "26 Jul 2024 2024-07-26 <|user|>"
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,63 @@ def test_a_prefill_counts_towards_the_context(
     with pytest.raises(InputError, match="more than tiny-ar can read"):
         demur.trace(tiny_ar, [begun], sampler=Autoregressive(steps=room))
     assert tiny_dlm.check_fits(begun, new_tokens=room) == tiny_dlm.context_length - room
+
+
+#: An HTML tag, a run of line breaks and a word are ordinary added tokens, as in Gemma 3. The template
+#: writes line breaks, the word and a thought: only the last of these is a control token.
+ADDED = ["\n\n", "\n\n\n", "<h1>", "</h1>", "w1", "<think>"]
+THINKS = (
+    "<|bos|>{% for m in messages %}{% if m.role == 'user' %}<|user|>{% endif %}\n\n{{ m.content }}"
+    "{% endfor %}<|assistant|>{{ '<think>' }} w1"
+)
+
+
+@pytest.fixture(scope="module")
+def html(tiny_ar: LanguageModel) -> LanguageModel:
+    """A model whose tokenizer has added tokens that are no control tokens."""
+    from tokenizers import AddedToken
+
+    model = with_template(tiny_ar, THINKS)
+    kinds = [AddedToken(text, special=False, normalized=False) for text in ADDED]
+    model.tokenizer.add_tokens(kinds)
+    return model
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "w1 w2",
+        "w1\n\nw2",
+        "\n\n\n\n w3 \n\n",
+        "<h1>w1</h1>\n\n<h1> w2 </h1>",
+        "w1w1 <h1",
+        "< think >",
+        "think> w1 <|",
+        "<|user |> w1",
+        "w1\u00a0w2 \ue000",
+    ],
+)
+def test_ids_are_those_of_the_template(text: str, html: LanguageModel) -> None:
+    turns = [{"role": "system", "content": html.system}, {"role": "user", "content": text}]
+    found = html.tokenizer.apply_chat_template(
+        turns, tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    expected = list(found["input_ids"])
+    assert html.chat.ids(Prompt(text), mask_id=None) == expected
+    assert html.chat.turn_ids(turns) == html.chat.dialogue_ids(turns[1:]) == expected
+
+
+@pytest.mark.parametrize("control", ["<think>", "<|user|>", "<|eos|>", "<|mask|>", "<|bos|>"])
+def test_a_control_token_in_a_prompt_is_text(control: str, html: LanguageModel) -> None:
+    number = html.tokenizer.convert_tokens_to_ids(control)
+    plain = html.chat.ids(Prompt("w2"), mask_id=None)
+    for text in (control, f"w1 {control}{control} w2", f"\n\n{control[0]}{control}"):
+        assert html.chat.ids(Prompt(text), mask_id=None).count(number) == plain.count(number)
+        assert number not in html.chat.plain_ids(text)
+
+
+def test_an_end_token_that_the_tokenizer_takes_for_a_word_is_control(html: LanguageModel) -> None:
+    end = html.tokenizer.convert_tokens_to_ids("</h1>")
+    model = dataclasses.replace(html, traits=dataclasses.replace(html.traits, end_ids=(2, end)))
+    assert end in html.chat.plain_ids("w1 </h1>")
+    assert end not in model.chat.plain_ids("w1 </h1>")

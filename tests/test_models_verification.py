@@ -49,16 +49,28 @@ def test_a_head_that_is_more_than_a_matrix_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("Mamba", {"state_size": 4}),
-        ("FalconMamba", {"state_size": 4}),
         ("Rwkv", {"attention_hidden_size": 32}),
+        ("RecurrentGemma", {"num_attention_heads": 4, "lru_width": 32, "head_dim": 8}),
     ],
 )
-def test_recurrent_architectures_are_refused(
+def test_states_outside_the_cache_are_refused(
     kind: str, values: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Rwkv reads padding into its state; RecurrentGemma keeps its state in its modules."""
     folder = save(tmp_path / kind, f"{kind}Config", f"{kind}ForCausalLM", **values)
-    with pytest.raises(ModelError, match=r"padded batch with a cache.*Use a transformer"):
+    with pytest.raises(ModelError, match="padded batch with a cache"):
+        demur.load(folder)
+
+
+def test_a_diffusion_model_with_recurrent_layers_is_refused(tmp_path: Path) -> None:
+    values = {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4}
+    folder = save(tmp_path / "lfm2", "Lfm2Config", "Lfm2ForCausalLM", **values)
+    written = json.loads((folder / "config.json").read_text())
+    card = {"family": "masked", "mask_token_id": 3}
+    (folder / "config.json").write_text(json.dumps({**written, "demur": card}))
+    if not hasattr(transformers.cache_utils, "LinearAttentionLayer"):
+        pytest.skip("transformers 4 tells no recurrent layers")
+    with pytest.raises(ModelError, match="carry a state from left to right"):
         demur.load(folder)
 
 

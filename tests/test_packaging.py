@@ -60,7 +60,7 @@ def test_the_version_stands_in_one_place() -> None:
 def test_no_extra_is_imported_before_it_is_used() -> None:
     """Every module but those of an extra imports where none of the extras is installed."""
     extras = "inspect_ai ray fastapi uvicorn sse_starlette prometheus_client openai datasets s3fs"
-    extras += " bitsandbytes accelerate moto"
+    extras += " bitsandbytes accelerate gguf peft moto"
     code = f"""
 import pkgutil, sys, importlib
 for name in {extras.split()!r}:

@@ -17,8 +17,7 @@ import torch
 
 import demur
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, Masked, RowNoise, Sampler
 from demur.types import Prompt, Record
 from parity import tiny

@@ -17,8 +17,7 @@ from torch import Tensor
 
 import demur
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Canvas, find_pooling, sampler_from
 from demur.types import Record
 from parity.blocks import GEMMA_CANVAS, GEMMA_VOCAB, save, save_diffusion_gemma

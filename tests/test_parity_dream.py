@@ -13,8 +13,7 @@ import pytest
 import torch
 
 import demur
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Dream, find_pooling
 from demur.types import Prompt, Record
 from parity import tiny

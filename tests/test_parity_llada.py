@@ -14,8 +14,7 @@ import pytest
 import torch
 
 import demur
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Masked
 from demur.types import Prompt, Record
 from parity import tiny

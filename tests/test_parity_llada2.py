@@ -15,8 +15,7 @@ import torch
 
 import demur
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, find_pooling, sampler_from
 from demur.types import Prompt, Record, Step
 from parity.blocks import LLADA2, LLADA2_MASK, llada2_weights, save, save_llada2

@@ -17,8 +17,7 @@ from torch import Tensor
 
 import demur
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Block, find_pooling, sampler_from
 from demur.types import Prompt, Record, Step
 from parity.blocks import SDAR, SDAR_MASK, SDAR_VOCAB, save, save_sdar, sdar_weights

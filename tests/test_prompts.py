@@ -222,8 +222,14 @@ BAD = {
     "scalar.json": (b"3", "holds a number; a list"),
     "broken.json": (b"[1,", "broken JSON"),
     "none.json": (b"[]", r"no column that is known"),
-    "bad.parquet": (b"PAR1 nothing", "damaged or no Parquet file"),
-    "x.xlsx": (b"PK", r"unknown kind, \.xlsx.*Known: \.csv"),
+    "bad.parquet": (b"PAR1 nothing", "damaged or not a Parquet file"),
+    "x.xlsx": (b"PK", r"is a workbook \(\.xlsx\).*Save it as CSV UTF-8.*libreoffice --headless"),
+    "x.docx": (b"PK", r"unknown kind, \.docx.*Known: \.csv"),
+    "cut.csv.gz": (b"\x1f\x8b\x08", "damaged or not a gzip file"),
+    "flags.csv": (
+        b"id,adversarial\n1,True\n",
+        r"\(adversarial holds only true and false\).*--column",
+    ),
     "noending": (b"hi", "unknown kind, without an ending"),
 }
 
@@ -258,7 +264,7 @@ def test_a_truncated_parquet_page_is_found(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:400] = bytes(396)
     path.write_bytes(content)
-    with pytest.raises(InputError, match="damaged or no Parquet file"):
+    with pytest.raises(InputError, match="damaged or not a Parquet file"):
         read_prompts(path)
 
 

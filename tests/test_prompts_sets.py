@@ -152,7 +152,7 @@ def test_a_category_can_be_chosen(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("category,source,forbidden_prompt\nfood,a,bake\nart,a,paint\n")
     assert [p.text for p in read_prompts(f"set:strongreject/Art@{path}")] == ["paint"]
-    with pytest.raises(InputError, match=r"no category 'x'\. There are: art, food"):
+    with pytest.raises(InputError, match=r"no category 'x'\. It has: art, food"):
         read_prompts(f"set:strongreject/x@{path}")
     path.write_text("goal,target\nbake,Sure\n")
     with pytest.raises(InputError, match="no column of categories"):

@@ -23,9 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from demur.alignment import Alignment, align
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
-from demur.models.chat import undated
+from demur.models.base import Batch, LanguageModel
 from demur.sampling import Autoregressive, Masked, RowNoise
 from demur.sri import EPS, TAU
 from demur.types import Record
@@ -79,12 +77,7 @@ def encode(model: LanguageModel, prompts: Sequence[str]) -> Batch:
             {"role": "system", "content": "You are a helpful assistant"},
             {"role": "user", "content": text},
         ]
-        rendered = model.tokenizer.apply_chat_template(
-            turns,
-            chat_template=undated(model.tokenizer),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        rendered = model.chat.render(turns)
         rows.append(model.tokenizer(rendered)["input_ids"])
     return model.batch(rows)
 
@@ -109,9 +102,8 @@ def create_signal(
     Returns:
         ``[N, T]`` in [0, 1], 1 = complying.
     """
-    harmless, harmful = (torch.as_tensor(np.asarray(c), dtype=dtype) for c in centers)
-    x = torch.as_tensor(np.asarray(states), dtype=dtype)
-    good, bad = (_distance(x, center, eps) for center in (harmless, harmful))
+    x, *both = (torch.as_tensor(np.asarray(value), dtype=dtype) for value in (states, *centers))
+    good, bad = (_distance(x, center, eps) for center in both)
     logit = (torch.log(bad + eps) - torch.log(good + eps)) / tau
     sigma: NDArray[np.float32] = torch.sigmoid(logit).float().numpy()
     return sigma

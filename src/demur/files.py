@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 #: Path("s3://x") drops one of the two slashes.
 _URL = re.compile(r"[a-z][a-z0-9+.]+:/")
 
+#: How formulas begin, full-width signs included, which some spreadsheet programs take too.
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+#: C0 but tab, newline and CRLF, C1, line and paragraph marks, direction marks, lone surrogates.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
+)
+
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
     """Write a temporary file beside the target, flush it, and rename it. Returns the path.
@@ -45,21 +53,17 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(target)
-        _flush_folder(target.parent)
+        # Flush the rename too, so that it survives a power cut.
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise StoreError(explain(error, target)) from error
     return target
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a rename in the folder to disk, so that it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def explain(error: OSError, target: str | Path) -> str:
@@ -75,12 +79,29 @@ def explain(error: OSError, target: str | Path) -> str:
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table as UTF-8 CSV. Returns the path."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(header)
-    table.writerows(rows)
-    return write_atomically(path, text.getvalue().encode())
+    """Write a table as UTF-8 CSV, texts as in ``csv_text``. Returns the path."""
+    return write_atomically(path, csv_text(header, rows).encode())
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], *, newline: str = "\r\n") -> str:
+    """A table as CSV that is safe to open in a spreadsheet program.
+
+    Texts that it would take for a formula begin with an apostrophe; control characters, direction
+    marks and lone surrogates are written as ``\\x1b``, ``\\u202e`` and the like. Newlines and tabs
+    stay, and so do numbers.
+    """
+    out = io.StringIO(newline="")
+    table = csv.writer(out, lineterminator=newline)
+    for row in (header, *rows):
+        table.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in row])
+    return out.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """A text that a spreadsheet program shows as it is, and a terminal too."""
+    if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
+        cell = f"'{cell}"
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), cell)
 
 
 def write_tensors(
@@ -124,9 +145,7 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]
 def tensors_kind(path: str | Path, *, made_by: str) -> str:
     """The format named in a safetensors header, such as ``demur.guard``; empty where there is none.
 
-    Args:
-        path: the file.
-        made_by: command that makes such a file, for the error.
+    ``made_by``: command that makes such a file, for the error.
 
     Raises:
         InputError: not there, or not a safetensors file.
@@ -138,8 +157,8 @@ def tensors_kind(path: str | Path, *, made_by: str) -> str:
             return str((handle.metadata() or {}).get("format", ""))
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is not there or not a safetensors file ({type(error).__name__}). Make one with: "
-            f"{made_by}"
+            f"{path} is missing, damaged or not a safetensors file ({type(error).__name__}). Make one "
+            f"with: {made_by}"
         ) from error
 
 

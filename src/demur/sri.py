@@ -15,23 +15,25 @@ released code agree on the one above. Everything is computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from demur.alignment import Alignment, align, default_alignment
-from demur.errors import InputError, SignalError
+from demur.alignment import Alignment, align
+from demur.errors import SignalError
 from demur.files import intact, read_tensors, write_tensors
 from demur.types import Fingerprint, Trace, Traces
 
 #: Temperature and guard against log(0) (arXiv:2602.02600, section 3.1).
 TAU = 0.1
 EPS = 1e-8
+
+#: Traces of each class below which anchors are unreliable.
+MIN_TRACES = 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Anchors:
         layer: layer the states came from.
         alignment: rule by which trajectories of another length were brought to T.
         fingerprint: what the traces were made with; None for anchors released without one.
-        counts: how many traces each mean is over.
+        counts: how many traces each mean is over, (harmless, harmful); (0, 0) when not known.
+        dropped: labelled traces left out: harmless ones that refused, harmful ones that answered.
     """
 
     harmless: NDArray[np.float32]
@@ -53,6 +56,7 @@ class Anchors:
     alignment: Alignment = "repeat_last"
     fingerprint: Fingerprint | None = None
     counts: tuple[int, int] = (0, 0)
+    dropped: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if self.harmless.shape != self.harmful.shape or self.harmless.ndim != 2:
@@ -60,7 +64,7 @@ class Anchors:
                 f"Anchors must be two [T, D] arrays of one shape; got {self.harmless.shape} and "
                 f"{self.harmful.shape}."
             )
-        for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
+        for name, value in self.arrays().items():
             if not np.isfinite(value).all():
                 raise SignalError(
                     f"The {name} anchors hold NaN or infinite values. Fit them again."
@@ -70,6 +74,16 @@ class Anchors:
     def steps(self) -> int:
         """Number of steps T."""
         return len(self.harmless)
+
+    @property
+    def few(self) -> str:
+        """What to say wherever these anchors are used, when a class has few traces; else empty."""
+        if not any(self.counts) or min(self.counts) >= MIN_TRACES:
+            return ""
+        return (
+            f"anchors of {self.counts[0]} harmless and {self.counts[1]} harmful traces, below "
+            f"{MIN_TRACES} of each: unreliable"
+        )
 
     def states(self, traces: Traces) -> NDArray[np.float32]:
         """``[N, T, D]`` states of traces made as these anchors were, aligned to their T.
@@ -84,7 +98,7 @@ class Anchors:
                 fix="Fit anchors for this model and sampler: demur anchors.",
             )
         return np.stack(
-            [align(_finite(t, self.layer), self.steps, rule=self.alignment) for t in traces]
+            [align(finite_states(t, self.layer), self.steps, rule=self.alignment) for t in traces]
         )
 
     def save(self, path: str | Path) -> Path:
@@ -107,7 +121,7 @@ class Anchors:
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
-        return {k: v for k, v in asdict(self).items() if k not in ("harmless", "harmful")}
+        return {k: v for k, v in asdict(self).items() if k not in self.arrays()}
 
     @classmethod
     def rebuilt(cls, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Anchors:
@@ -120,95 +134,8 @@ class Anchors:
             alignment=about["alignment"],
             fingerprint=Fingerprint(**mark) if mark else None,
             counts=tuple(about["counts"]),
+            dropped=tuple(about.get("dropped", (0, 0))),
         )
-
-
-class Refusal(Protocol):
-    """A verdict on one answer, such as ``demur.judges.Verdict``."""
-
-    @property
-    def hit(self) -> bool:
-        """Whether the answer is a refusal."""
-
-
-def fit_anchors(
-    traces: Iterable[Trace],
-    refused: Iterable[bool] | Callable[[str, str], Refusal],
-    *,
-    layer: str = "last",
-    steps: int | None = None,
-    alignment: Alignment | None = None,
-) -> Anchors:
-    """Average the states of non-refused harmless and of refused harmful generations.
-
-    Reads the traces once, in float64, and keeps none.
-
-    Args:
-        traces: of prompts labelled ``harmless`` or ``harmful``; others are an error.
-        refused: a refusal judge, such as ``demur.refusal_judge("rules")``, which is asked about each
-            goal and answer; or whether each answer is a refusal. Labels of prompts do not say that.
-        layer: which recorded layer.
-        steps: T; the sampler's step count when None.
-        alignment: see ``demur.alignment``; the pooling's default when None.
-
-    Raises:
-        SignalError: a class is empty (says how many were refused), or states are not finite.
-        InputError: a prompt without a label, or not one verdict (true or false) for each trace.
-        FingerprintError: the traces are of different runs.
-    """
-    sums: dict[str, NDArray[np.float64]] = {}
-    used = {"harmless": 0, "harmful": 0}
-    seen = dict(used)
-    first: Fingerprint | None = None
-    rule: Alignment = alignment or "repeat_last"
-    for trace, was_refused in _judged(traces, refused):
-        label = trace.prompt.label
-        if label not in used:
-            raise InputError(
-                f"Prompt {trace.prompt.id} is labelled {label!r}; anchors need harmless or harmful. "
-                "Trace with --label, or pass a file with a label column."
-            )
-        if first is None:
-            first = trace.fingerprint
-            steps = steps or int(first.sampler["steps"])
-            rule = alignment or default_alignment(first.pooling)
-        first.require(
-            trace.fingerprint, what="Traces of different runs", fix="Keep each run's traces apart."
-        )
-        seen[label] += 1
-        if was_refused == (label == "harmful"):
-            assert steps is not None
-            state = align(_finite(trace, layer), steps, rule=rule)
-            sums[label] = sums.get(label, np.zeros(state.shape)) + state
-            used[label] += 1
-    _require_both(used, seen)
-    harmless, harmful = ((sums[k] / used[k]).astype(np.float32) for k in ("harmless", "harmful"))
-    counts = (used["harmless"], used["harmful"])
-    return Anchors(harmless, harmful, layer, rule, first, counts)
-
-
-def import_anchors(path: str | Path) -> Anchors:
-    """Read the ``centers.pt`` released with the paper: a pair (harmless, harmful) of ``[T, D]``.
-
-    Only tensors are unpickled (``weights_only``). The file says nothing of the model it belongs to,
-    so the anchors carry no fingerprint. Values are widened to float32.
-
-    Raises:
-        InputError: not there, or not such a pair.
-    """
-    import torch
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        harmless, harmful = (np.asarray(value.float()) for value in loaded)
-    except FileNotFoundError as error:
-        raise InputError(f"No anchors file at {path}.") from error
-    except Exception as error:
-        raise InputError(
-            f"{path} is not a released anchors file, a pair (harmless, harmful) of [T, D] tensors: "
-            f"{type(error).__name__}."
-        ) from error
-    return Anchors(harmless, harmful)
 
 
 def log_ratio(
@@ -258,11 +185,7 @@ def distances(
     # A trajectory at a time, so that the three products read it from the cache.
     for place in np.ndindex(states.shape[:-2]):
         trajectory = states[place]
-        dots[:, *place] = (
-            np.vecdot(trajectory, trajectory),
-            np.vecdot(trajectory, good),
-            np.vecdot(trajectory, bad),
-        )
+        dots[:, *place] = [np.vecdot(trajectory, other) for other in (trajectory, good, bad)]
     if not np.isfinite(dots[0]).all():
         row = np.argwhere(~np.isfinite(dots[0]))[0].tolist()
         raise SignalError(
@@ -273,46 +196,20 @@ def distances(
     return distance[0], distance[1]
 
 
-def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows ``[..., D]`` brought to length 1; a row of zeros stays."""
-    norm = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
+def finite_states(trace: Trace, layer: str) -> NDArray[np.float32]:
+    """``[T, D]`` states of one layer.
 
-
-def _finite(trace: Trace, layer: str) -> NDArray[np.float32]:
+    Raises:
+        InputError: the layer was not recorded.
+        SignalError: NaN or infinite states.
+    """
     states = trace.states(layer)
     if not np.isfinite(states).all():
         raise SignalError(f"The states of prompt {trace.prompt.id} hold NaN or infinite values.")
     return states
 
 
-def _judged(
-    traces: Iterable[Trace], refused: Iterable[bool] | Callable[[str, str], Refusal]
-) -> Iterator[tuple[Trace, bool]]:
-    """Each trace with whether it refuses."""
-    if callable(refused):
-        yield from ((t, refused(t.prompt.goal, t.answer).hit) for t in traces)
-        return
-    for count, (trace, verdict) in enumerate(zip_longest(traces, refused)):
-        if trace is None or verdict is None:
-            more = "verdicts" if trace is None else "traces"
-            raise InputError(
-                f"There are more {more} than the {count:,} pairs read so far. Give one verdict "
-                "(refused or not) for each trace."
-            )
-        if not isinstance(verdict, bool | np.bool_):
-            raise InputError(
-                f"The verdict of prompt {trace.prompt.id} is {verdict!r}; it must be True (refused) "
-                'or False. Pass a judge: fit_anchors(traces, demur.refusal_judge("rules")).'
-            )
-        yield trace, bool(verdict)
-
-
-def _require_both(used: Mapping[str, int], seen: Mapping[str, int]) -> None:
-    if used["harmless"] and used["harmful"]:
-        return
-    raise SignalError(
-        f"Anchors need answered harmless and refused harmful generations. Of {seen['harmless']} "
-        f"harmless ones {seen['harmless'] - used['harmless']} were refused; of {seen['harmful']} "
-        f"harmful ones {used['harmful']} were refused. Add prompts of the missing class."
-    )
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows ``[..., D]`` brought to length 1; a row of zeros stays."""
+    norm = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)

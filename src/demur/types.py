@@ -25,6 +25,14 @@ Template = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One thing to ask a model.
 
@@ -36,6 +44,11 @@ class Prompt:
         label: what is known about the goal.
         user: a user turn with masked slots to fill (infilling attacks); replaces ``text``.
         response: how the response begins and where it is fixed (prefill and anchor attacks).
+        turns: the conversation before ``text``, oldest first; a system turn at its beginning
+            replaces the model's system prompt.
+
+    Raises:
+        InputError: the text is empty and there is no user turn with masked slots.
     """
 
     text: str
@@ -45,6 +58,7 @@ class Prompt:
     label: Label = "unknown"
     user: Template | None = None
     response: Template | None = None
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.text.strip() and self.user is None:
@@ -54,7 +68,24 @@ class Prompt:
         if not self.goal:
             object.__setattr__(self, "goal", self.text)
         if not self.id:
-            object.__setattr__(self, "id", digest(asdict(self)))
+            object.__setattr__(self, "id", digest(self.as_data()))
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data to store or hash; ``turns`` only where there are some.
+
+        So a prompt without earlier turns has the same hash as before demur read conversations.
+        """
+        data = asdict(self)
+        if not self.turns:
+            del data["turns"]
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Prompt:
+        """The prompt of ``as_data``, also after a round trip through JSON, which has no tuples."""
+        made = {k: tuple(data[k]) for k in ("user", "response") if data.get(k) is not None}
+        turns = tuple(Turn(**turn) for turn in data.get("turns", ()))
+        return cls(**{**data, **made, "turns": turns})
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from demur.anchors import import_anchors
 from demur.errors import DemurError
 from demur.guard import Guard, StreamingGuard
 from demur.prompts import read_prompts
-from demur.sri import Anchors, import_anchors
+from demur.sri import Anchors
 from demur.store import Store
 from demur.study.plan.spec_file import read_study
 from test_store import a_trace, write

@@ -1,9 +1,11 @@
-"""What attacks share: the attacked prompt and its id, templates, and settings that are models."""
+"""What an attack is, and what attacks share: attacked prompts, templates, settings that are models."""
 
 from __future__ import annotations
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import PlainValidator
@@ -12,6 +14,44 @@ from demur.endpoint import Assistant
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.types import Prompt, Template, digest
+
+
+class Attack(ABC):
+    """Settings of an attack; calling it attacks prompts. Subclasses are frozen dataclasses."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    source: ClassVar[str]
+    needs_target: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
+    ) -> list[Prompt]:
+        """Return one attacked prompt per prompt, in order, with its goal and label.
+
+        Args:
+            prompts: the prompts to attack.
+            target: the model under attack; required where ``needs_target``.
+            seed: random seed; the same seed gives the same prompts.
+
+        Raises:
+            InputError: a prompt that the attack cannot use, or no target although it needs one.
+        """
+
+
+class PromptAttack(Attack):
+    """An attack that needs nothing but the prompt."""
+
+    def __call__(
+        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
+    ) -> list[Prompt]:
+        """See ``Attack``; each prompt goes through ``attack``."""
+        return [self.attack(prompt) for prompt in prompts]
+
+    @abstractmethod
+    def attack(self, prompt: Prompt) -> Prompt:
+        """The attacked prompt."""
 
 
 def attacked(
@@ -60,43 +100,16 @@ def attacked(
 
 
 def fill(template: str, **slots: str) -> str:
-    """Fill the ``{slots}`` of a template; other braces stay as they are.
+    """Fill the ``{slots}`` of a template where each first stands; other braces stay as they are.
 
     Raises:
         InputError: the template lacks a slot.
     """
-    before, after, rest = "", template, dict(slots)
-    while rest:
-        places = {name: after.find(f"{{{name}}}") for name in rest}
-        for name, place in places.items():
-            if place < 0:
-                raise InputError(f"The template has no {{{name}}} left: {template!r}. Add it.")
-        name = min(places, key=lambda one: places[one])
-        head, after = after[: places[name]], after[places[name] + len(name) + 2 :]
-        before += head + rest.pop(name)
-    return before + after
-
-
-@dataclass(frozen=True, kw_only=True)
-class Templated:
-    """An attack that puts each prompt into a template.
-
-    Attributes:
-        template: the user turn, with ``{goal}`` where the prompt's text goes.
-    """
-
-    name: ClassVar[str]
-    template: str
-
-    def __call__(
-        self, prompts: Sequence[Prompt], *, target: LanguageModel | None = None, seed: int = 0
-    ) -> list[Prompt]:
-        """Wrap each prompt.
-
-        Raises:
-            InputError: the template has no ``{goal}``, or a prompt has masked slots.
-        """
-        return [attacked(p, self.name, text=fill(self.template, goal=p.text)) for p in prompts]
+    for name in slots:
+        if f"{{{name}}}" not in template:
+            raise InputError(f"The template has no {{{name}}}: {template!r}. Add it.")
+    # In one pass, so that braces in what is filled in stay as they are.
+    return re.sub(r"\{(\w+)\}", lambda found: slots.pop(found[1], found[0]), template)
 
 
 def require_target(target: LanguageModel | None, attack: str) -> LanguageModel:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from demur.attacks.attacked import attacked, require_target
+from demur.attacks.attacked import Attack, attacked, require_target
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling import sampler_from
@@ -25,7 +25,7 @@ from demur.types import Prompt, Template
 
 
 @dataclass(frozen=True, kw_only=True)
-class PAD:
+class PAD(Attack):
     """Settings.
 
     Attributes:

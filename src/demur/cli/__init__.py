@@ -21,7 +21,7 @@ __all__ = ["app", "main"]
 
 #: Modules of verbs, in the order in which --help lists them. Importing one adds its verbs to ``app``.
 VERBS = (
-    *("watch", "trace", "anchors", "guard", "judge", "attack", "defend", "report", "serve"),
+    *("scan", "watch", "trace", "anchors", "guard", "judge", "attack", "defend", "report", "serve"),
     *("study", "share", "plugins", "organism"),
 )
 for verb in VERBS:

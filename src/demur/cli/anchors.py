@@ -8,35 +8,66 @@ from typing import Annotated
 import typer
 
 from demur.cli import console, options
+from demur.errors import SignalError
 
 
 @options.app.command()
 def anchors(
-    runs: options.RunFolders,
     out: options.Out,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders made by demur trace, with labels.")
+    ] = None,
+    harmless: Annotated[
+        list[Path] | None, typer.Option(help="Run of harmless prompts, whatever its labels say.")
+    ] = None,
+    harmful: Annotated[
+        list[Path] | None, typer.Option(help="Run of harmful prompts, whatever its labels say.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="File of labels for the runs, by id or prompt text.")
+    ] = None,
     layer: Annotated[str, typer.Option(help="Recorded layer to read.")] = "last",
-    judge: Annotated[str, typer.Option(help="Refusal judge.")] = "paper",
+    judge: Annotated[str, typer.Option(help="Refusal judge.")] = "rules",
+    allow_few: Annotated[
+        bool, typer.Option("--allow-few", help="Accept fewer than 20 traces of a class.")
+    ] = False,
     surrogate: options.Reader = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit anchors on runs.
 
-    Anchors are mean states of harmless generations that answer and of harmful ones that refuse.
+    Anchors are mean states of harmless generations that answer and of harmful ones that refuse. The
+    held-out AUROC says how well they tell the two apart on prompts that they were not fitted on.
 
     Example: demur anchors runs/harmless runs/harmful --out anchors.safetensors
-    """
-    from demur.judges import refusal_judge
-    from demur.sri import fit_anchors
 
-    fitted = fit_anchors(options.traces_in(runs, surrogate), refusal_judge(judge), layer=layer)
+    Example: demur anchors --harmless runs/a --harmful runs/b --out anchors.safetensors
+    """
+    from demur.anchors import fit_anchors, separation
+    from demur.judges import judge_all, refusal_judge, tally
+    from demur.types import Traces
+
+    read = options.labelled_traces(runs or [], harmless or [], harmful or [], labels, surrogate)
+    traces = Traces(tuple(read))
+    verdicts = judge_all(refusal_judge(judge), [(t.prompt.goal, t.answer) for t in traces])
+    judged = Traces(tuple(t for t, v in zip(traces, verdicts, strict=True) if v.given))
+    refused = [v.hit for v in verdicts if v.given]
+    fitted = fit_anchors(judged, refused, layer=layer, allow_few=allow_few)
     fitted.save(out)
+    try:
+        held_out = separation(judged, refused, layer=layer).summary()
+    except SignalError as error:
+        held_out = {"held-out AUROC": f"not measured. {error}"}
+    counts = tally(verdicts)
     about = {
         "anchors": str(out),
         "steps": fitted.steps,
-        "harmless traces": fitted.counts[0],
-        "harmful traces": fitted.counts[1],
+        "harmless traces": f"{fitted.counts[0]} answered are used, {fitted.dropped[0]} refused are not",
+        "harmful traces": f"{fitted.counts[1]} refused are used, {fitted.dropped[1]} answered are not",
+        "no verdict": f"{counts.off_topic} off topic, {counts.unparsed} unparsed",
         "alignment": fitted.alignment,
-    }
+        **held_out,
+    } | console.caution(fitted.few)
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
@@ -61,13 +92,18 @@ def signal(
     traces = Traces(tuple(Store.open(run).traces()))
     sigma = sigma_of(reference.states(traces), reference)
     rows = {trace.prompt.id: row.tolist() for trace, row in zip(traces, sigma, strict=True)}
+    texts = {trace.prompt.id: trace.prompt.text for trace in traces}
     if out:
-        header = ["id", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
-        write_csv(out, header, ([name, *values] for name, values in rows.items()))
+        header = ["id", "prompt", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
+        write_csv(out, header, ([name, texts[name], *values] for name, values in rows.items()))
     if as_json:
-        console.say_json({"alignment": reference.alignment, "sigma": rows})
+        about = {"alignment": reference.alignment, **console.caution(reference.few)}
+        console.say_json({**about, "prompts": texts, "sigma": rows})
     elif out:
         console.say(f"{len(rows)} signals of {sigma.shape[1]} steps in {out}")
+        console.say_caution(reference.few)
     else:
         for name, values in rows.items():
-            console.say(f"{name}  {console.sparkline(values)}  {values[-1]:.3f}")
+            line = f"{name}  {console.sparkline(values)}  {values[-1]:.3f}"
+            console.say(f"{line}  {console.short(texts[name])}")
+        console.say_caution(reference.few)

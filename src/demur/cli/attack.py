@@ -56,6 +56,9 @@ def attack(
     ] = None,
     sampler: options.SamplerName = None,
     settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     guard: Annotated[
         Path | None, typer.Option(help="The guard that the attack adaptive knows.")
     ] = None,
@@ -81,7 +84,7 @@ def attack(
     """
     from demur.attacks import attack_from
     from demur.guard import load_guard
-    from demur.prompts import read_prompts, write_prompts
+    from demur.prompts import prompts_with_summary, write_prompts
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
@@ -97,8 +100,10 @@ def attack(
         raise InputError(
             f"Prompts are written as JSON lines, so {out} must end in .jsonl. Rename it."
         )
-    rows = read_prompts(prompts, limit=limit)
-    target = options.load_model(model, sampler, settings) if model else None
+    rows, read = prompts_with_summary(prompts, limit=limit)
+    console.note(str(read))
+    asked_for = options.model_options(system, template, adapter)
+    target = options.load_model(model, sampler, settings, **asked_for) if model else None
     with _progress_noted():
         made = chosen(rows, target=target, seed=seed)
     options.note_usage(roles.values())

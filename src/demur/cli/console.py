@@ -36,6 +36,12 @@ def one_line(text: str) -> str:
 _CONTROLS = ("Cc", "Cf", "Zl", "Zp")
 
 
+def short(text: str, most: int = 60) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def say_json(value: Any) -> None:
     """Print one JSON document."""
     for line in json.dumps(value, indent=2, default=str).split("\n"):
@@ -47,6 +53,17 @@ def say_pairs(pairs: Mapping[str, Any]) -> None:
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         say(f"{name:<{width}}  {value}")
+
+
+def caution(text: str) -> dict[str, str]:
+    """A caution as part of what a verb prints; nothing if it is empty."""
+    return {"caution": text} if text else {}
+
+
+def say_caution(text: str) -> None:
+    """Print a caution, if there is one."""
+    if text:
+        say(f"Caution: {text}.")
 
 
 def say_list(

@@ -78,6 +78,9 @@ def defend(
     ] = None,
     sampler: options.SamplerName = None,
     settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     column: options.Column = None,
     limit: options.Limit = None,
     batch_size: Annotated[
@@ -95,12 +98,14 @@ def defend(
     """
     from demur.defenses import Action, defense_from
     from demur.files import write_csv
-    from demur.prompts import read_prompts
+    from demur.prompts import prompts_with_summary
     from demur.types import Record
 
     chosen = defense_from({**options.assignments(defense_settings), "name": defense})
-    rows = read_prompts(prompts, column=column, label="unknown", limit=limit)
-    loaded = options.load_model(model, sampler, settings, device=device)
+    rows, read = prompts_with_summary(prompts, column=column, label="unknown", limit=limit)
+    console.note(str(read))
+    asked_for = options.model_options(system, template, adapter)
+    loaded = options.load_model(model, sampler, settings, device=device, **asked_for)
     found = chosen(loaded, rows, record=Record(seed=seed), batch_size=batch_size)
     header = ["id", "prompt", "response", "undefended", "action", "reason", "extra_passes"]
     write_csv(

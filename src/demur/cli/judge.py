@@ -12,7 +12,10 @@ from demur.cli import console, options
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
     from demur.judges import Comparison, Judge, Verdict
-    from demur.types import Trace
+    from demur.types import Prompt
+
+    #: A prompt and the answer to it.
+    Answered = tuple[Prompt, str]
 
 #: Disputed responses shown for a pair of judges, and how many characters of each.
 SHOWN, CHARACTERS = 3, 160
@@ -35,7 +38,13 @@ def judges(as_json: options.AsJson = False) -> None:
 
 @options.app.command()
 def judge(
-    run: options.RunFolder,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder made by demur trace, or a file of prompts and answers: csv, jsonl, "
+            "parquet, HarmBench completions, JailbreakBench artifacts."
+        ),
+    ],
     names: Annotated[str, typer.Option("--judge", help="Comma-separated; see demur judges.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Write verdicts to this .csv file.")
@@ -47,48 +56,66 @@ def judge(
             "OpenAI-compatible server (extra judges)."
         ),
     ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of prompts in a file.")] = None,
+    answers: Annotated[str | None, typer.Option(help="Column of answers in a file.")] = None,
+    goal_file: Annotated[
+        str | None,
+        typer.Option("--goals", help="File of the goals behind the prompts of a file, by id."),
+    ] = None,
     key_variable: options.KeyVariable = "OPENAI_API_KEY",
     cache: options.CacheFolder = None,
     timeout: options.Timeout = 60.0,
     reasoning_tokens: options.ReasoningTokens = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Judge the responses of a run.
+    """Judge the responses of a run, or the answers in a file.
 
     Several judges are compared: how far they agree, and where not. If a prompt has masked slots, what
     the model wrote into them is judged with the response.
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
-    from demur.judges import compare, judge_all
-    from demur.metrics import rate
-    from demur.store import Store
+    from demur.judges import compare, hit_rate, judge_all, tally
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
     asked = options.assistant(judge_model, server) if judge_model else None
     chosen = _judges(names, asked)
-    traces = list(Store.open(run).traces())
-    pairs = [(trace.prompt.goal, trace.answer) for trace in traces]
+    answered = _answered(run, column=column, answers=answers, goals=goal_file)
+    pairs = [(prompt.goal, answer) for prompt, answer in answered]
     goals = [goal for goal, _ in pairs]
     said = {name: judge_all(one, pairs) for name, one in chosen.items()}
     compared = compare(said, chosen, goals)
     options.note_usage([asked])
     if out:
-        _write(out, traces, said)
+        _write(out, answered, said)
     if as_json:
-        console.say_json(_as_data(traces, said, compared))
+        console.say_json(_as_data(answered, said, compared))
         return
     for name, verdicts in said.items():
-        hits = rate([v.hit for v in verdicts], goals)
-        unparsed = sum(v.outcome == "unparsed" for v in verdicts)
-        noted = f", {unparsed} unparsed" if unparsed else ""
-        console.say(
-            f"{name}: {chosen[name].what} {hits.value:.3f} [{hits.low:.3f}, {hits.high:.3f}] "
-            f"of {len(verdicts)} responses{noted}"
-        )
+        hits = hit_rate(verdicts, goals)
+        share = f"{hits.value:.3f} [{hits.low:.3f}, {hits.high:.3f}]" if hits else "not judged"
+        console.say(f"{name}: {chosen[name].what} {share}, {tally(verdicts)}")
     for pair in compared:
-        _say_comparison(pair, traces, said)
+        _say_comparison(pair, answered, said)
+
+
+def _answered(
+    run: Path, *, column: str | None, answers: str | None, goals: str | None
+) -> list[Answered]:
+    """Each prompt with its answer, from a run folder or from a file that something else made."""
+    from demur.errors import InputError
+    from demur.prompts import completions_with_summary
+    from demur.store import Store
+
+    if run.is_file():
+        found, read = completions_with_summary(run, column=column, answers=answers, goals=goals)
+        console.note(str(read))
+        return found
+    only = {"--column": column, "--answers": answers, "--goals": goals}
+    if given := [name for name, value in only.items() if value is not None]:
+        raise InputError(f"{', '.join(given)}: for files only, and {run} is none. Leave it out.")
+    return [(trace.prompt, trace.answer) for trace in Store.open(run).traces()]
 
 
 def _judges(names: str, asked: Assistant | None) -> dict[str, Judge]:
@@ -100,15 +127,15 @@ def _judges(names: str, asked: Assistant | None) -> dict[str, Judge]:
     return {name: find_judge(name, assistant=asked, model=loaded) for name in wanted}
 
 
-def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
+def _write(out: Path, answered: list[Answered], said: dict[str, list[Verdict]]) -> None:
     from demur.files import write_csv
 
-    header = ["id", "goal", "attack", "response"]
+    header = ["id", "prompt", "goal", "attack", "response"]
     for name in said:
         header += [name, f"{name} label", f"{name} score", f"{name} raw"]
     rows = []
-    for place, trace in enumerate(traces):
-        row: list[Any] = [trace.prompt.id, trace.prompt.goal, trace.prompt.attack, trace.answer]
+    for place, (prompt, answer) in enumerate(answered):
+        row: list[Any] = [prompt.id, prompt.text, prompt.goal, prompt.attack, answer]
         for verdicts in said.values():
             one = verdicts[place]
             row += [one.outcome, one.label, "" if one.score is None else one.score, one.raw]
@@ -117,14 +144,18 @@ def _write(out: Path, traces: list[Trace], said: dict[str, list[Verdict]]) -> No
 
 
 def _as_data(
-    traces: list[Trace], said: dict[str, list[Verdict]], compared: list[Comparison]
+    answered: list[Answered], said: dict[str, list[Verdict]], compared: list[Comparison]
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    ids = [trace.prompt.id for trace in traces]
+    ids = [prompt.id for prompt, _ in answered]
+    texts = [prompt.text for prompt, _ in answered]
     return {
         "verdicts": {
-            name: [{"id": i, **asdict(v)} for i, v in zip(ids, verdicts, strict=True)]
+            name: [
+                {"id": i, "prompt": text, **asdict(v)}
+                for i, text, v in zip(ids, texts, verdicts, strict=True)
+            ]
             for name, verdicts in said.items()
         },
         "agreement": [
@@ -133,21 +164,20 @@ def _as_data(
     }
 
 
-def _say_comparison(pair: Comparison, traces: list[Trace], said: dict[str, list[Verdict]]) -> None:
-
-    kappa = pair.kappa
+def _say_comparison(
+    pair: Comparison, answered: list[Answered], said: dict[str, list[Verdict]]
+) -> None:
     console.say("")
-    console.say(
-        f"{pair.first} and {pair.second}: kappa {kappa.value:.3f} "
-        f"[{kappa.low:.3f}, {kappa.high:.3f}] over {kappa.n} responses"
-    )
+    console.say(f"{pair.first} and {pair.second}: {pair.agreement}")
     console.say(
         f"  refusing or harmless: both {pair.both}, only {pair.first} {pair.only_first}, "
         f"only {pair.second} {pair.only_second}, neither {pair.neither}"
     )
     for place in pair.differ[:SHOWN]:
-        text = " ".join(traces[place].answer.split())[:CHARACTERS]
-        console.say(f"  {traces[place].prompt.id}: {text}")
+        prompt, answer = answered[place]
+        console.say(
+            f"  {prompt.id} ({console.short(prompt.text)}): {console.short(answer, CHARACTERS)}"
+        )
         for name in (pair.first, pair.second):
             one = said[name][place]
             console.say(f"    {name}: {one.outcome} ({one.raw or 'nothing found'})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +41,8 @@ Prompts = Annotated[
 Column = Annotated[str | None, typer.Option("--column", help="Column that holds the prompts.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use only the first N prompts.")]
 ModelName = Annotated[
-    str, typer.Option("--model", help="Built-in model, folder, hub id or a plug-in's model.")
+    str,
+    typer.Option("--model", help="Built-in model, folder, GGUF file, hub id or a plug-in's model."),
 ]
 SamplerName = Annotated[
     str | None,
@@ -53,6 +55,26 @@ SamplerSettings = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option("--device", help="Device, such as cuda.")]
+SystemPrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--system", metavar="TEXT", help="System prompt, '' for none. Default: the paper's."
+    ),
+]
+TemplateArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="NAME=VALUE",
+        help="An argument of the chat template, such as enable_thinking=false; repeatable.",
+    ),
+]
+AdapterName = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter", help="LoRA or other PEFT adapter: a folder or a hub id (extra peft)."
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by demur trace.")]
@@ -99,10 +121,17 @@ def sampler_settings(name: str | None, texts: Iterable[str] | None) -> dict[str,
     return ({"name": name} if name else {}) | assignments(texts)
 
 
+def model_options(
+    system: str | None, template: Iterable[str] | None, adapter: str | None
+) -> dict[str, Any]:
+    """Options of ``demur.load`` for ``--system``, ``--template`` and ``--adapter``."""
+    return {"system": system, "template": assignments(template) or None, "adapter": adapter}
+
+
 def load_model(
     name: str, sampler: str | None = None, settings: Iterable[str] | None = None, **options: Any
 ) -> LanguageModel:
-    """Load a model and make the sampler that was asked for its default.
+    """Load a model, print its notes, and make the sampler that was asked for its default.
 
     Args:
         name: for ``demur.load``.
@@ -112,11 +141,15 @@ def load_model(
     """
     from dataclasses import replace
 
-    from demur.models import load
+    from demur.models import ModelWarning, load
     from demur.sampling import sampler_with, spec
 
     changed = sampler_settings(sampler, settings)
-    model = load(name, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelWarning)
+        model = load(name, **options)
+    for note in model.notes:
+        console.note(f"demur: WARNING: {note}")
     if not changed:
         return model
     chosen = spec(sampler_with(model.traits.sampler, changed))
@@ -134,8 +167,10 @@ def assistant(where: str, server: Mapping[str, Any]) -> Assistant:
     from demur.judges import LocalAssistant
     from demur.models import load
 
-    name, at, url = where.partition("@")
-    return Endpoint(url=url, model=name, **server) if at else LocalAssistant(load(name))
+    name, at, url = where.rpartition("@")
+    if at and not Path(where).exists():
+        return Endpoint(url=url, model=name, **server)
+    return LocalAssistant(load(where))
 
 
 def note_usage(assistants: Iterable[Assistant | None]) -> None:
@@ -158,9 +193,54 @@ def traces_in(runs: Sequence[Path], surrogate: str | None = None) -> Iterator[Tr
         StoreError: no run there, or a damaged one.
         ModelError, InputError: the surrogate cannot be loaded, or is not autoregressive.
     """
+    yield from _as_read(_stored(runs), surrogate)
+
+
+def labelled_traces(
+    runs: Sequence[Path],
+    harmless: Sequence[Path],
+    harmful: Sequence[Path],
+    labels: str | None,
+    surrogate: str | None,
+) -> Iterator[Trace]:
+    """Traces of the runs, with their own labels or those of a file, then of runs of one class.
+
+    Raises:
+        InputError: no run at all, or labels that fit none of the runs.
+        StoreError, ModelError: as for ``traces_in``.
+    """
+    if not (runs or harmful or harmless):
+        raise InputError(
+            "No runs. Give run folders with labels, or --harmless RUN and --harmful RUN."
+        )
+    if labels and not runs:
+        raise InputError("--labels labels the runs given without an option. Give at least one.")
+    yield from _as_read(_labelled(runs, harmless, harmful, labels), surrogate)
+
+
+def _labelled(
+    runs: Sequence[Path], harmless: Sequence[Path], harmful: Sequence[Path], labels: str | None
+) -> Iterator[Trace]:
+    from demur.prompts import read_labels, with_labels
+
+    own = _stored(runs)
+    if labels:
+        known = read_labels(labels)
+        console.note(str(known.summary))
+        own = with_labels(own, known)
+    yield from own
+    yield from with_labels(_stored(harmless), "harmless")
+    yield from with_labels(_stored(harmful), "harmful")
+
+
+def _stored(runs: Sequence[Path]) -> Iterator[Trace]:
     from demur.store import Store
 
-    traces = (trace for run in runs for trace in Store.open(run).traces())
+    return (trace for run in runs for trace in Store.open(run).traces())
+
+
+def _as_read(traces: Iterator[Trace], surrogate: str | None) -> Iterator[Trace]:
+    """The traces, or a surrogate's traces of their prompts and responses."""
     if surrogate is None:
         yield from traces
         return

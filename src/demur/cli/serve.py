@@ -83,6 +83,9 @@ def serve(
     ] = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
 ) -> None:
     """Serve models behind OpenAI's API, with a guard.
 
@@ -98,11 +101,10 @@ def serve(
         raise MissingExtraError("demur serve", "serve") from error
     import torch
 
-    from demur.serve.app import create_app
+    from demur.serve.app import Server, create_app, is_loopback, listen
     from demur.serve.host import host, read_guard
     from demur.serve.hosted import ServeOptions
-    from demur.serve.server import Server, is_loopback, listen
-    from demur.serve.service import read_keys
+    from demur.serve.middleware import read_keys
 
     if guard and (sampler or settings):
         raise InputError(
@@ -128,8 +130,10 @@ def serve(
     )
     # Computing on the core that also serves connections costs more than that core gives.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
+    asked_for = {"dtype": dtype, "device": device}
+    asked_for |= options.model_options(system, template, adapter)
     hosting = host(
-        [options.load_model(name, sampler, settings, dtype=dtype, device=device) for name in model],
+        [options.load_model(name, sampler, settings, **asked_for) for name in model],
         [read_guard(path) for path in guard or ()],
         ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
     )

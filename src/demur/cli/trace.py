@@ -47,6 +47,9 @@ def trace(
         bool, typer.Option("--allow-pickle", help="Read pickled weights that you trust.")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -68,13 +71,13 @@ def trace(
     Example: demur trace prompts.csv --model organism-dlm --set remasking=random --out runs/x
     """
     from demur import cluster, runs
-    from demur.models import load
-    from demur.prompts import read_prompts
+    from demur.prompts import prompts_with_summary
     from demur.sampling import sampler_with
     from demur.sampling.fitting import peak_memory
     from demur.types import Record
 
-    rows = read_prompts(prompts, column=column, label=label, limit=limit)
+    rows, read = prompts_with_summary(prompts, column=column, label=label, limit=limit)
+    console.note(str(read))
     loading: dict[str, Any] = {
         "dtype": dtype,
         "device": device,
@@ -83,6 +86,7 @@ def trace(
         "attention": attention,
         "allow_pickle": allow_pickle,
         "revision": revision,
+        **options.model_options(system, template, adapter),
     }
     given = options.sampler_settings(sampler, settings)
     with console.progress() as tick:
@@ -105,7 +109,7 @@ def trace(
                 out, model, rows, address=ray, options=loading, sampler=given, **pool, **run
             )
         else:
-            loaded = load(model, **loading)
+            loaded = options.load_model(model, **loading)
             chosen = sampler_with(loaded.traits.sampler, given)
             store = runs.trace_to(out, loaded, rows, sampler=chosen, **run)
             memory = {"peak memory in GiB": round(peak_memory(loaded.device), 2)}

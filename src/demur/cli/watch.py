@@ -87,6 +87,9 @@ def watch(
     ] = None,
     sampler: options.SamplerName = None,
     settings: options.SamplerSettings = None,
+    system: options.SystemPrompt = None,
+    template: options.TemplateArguments = None,
+    adapter: options.AdapterName = None,
     seed: options.Seed = 0,
     delay: Annotated[float, typer.Option(help="Seconds per step on a terminal.")] = 0.05,
 ) -> None:
@@ -99,7 +102,6 @@ def watch(
     """
     from transformers.utils import logging
 
-    from demur.models import load
     from demur.sri import Anchors
 
     # transformers' progress bars would appear between the steps.
@@ -112,12 +114,14 @@ def watch(
             "--sampler and --set do not go with --anchors, which name their sampler. Leave them out, "
             "or fit anchors on runs made with them."
         )
+    asked_for = options.model_options(system, template, adapter)
     views = list[View]()
     with console.progress() as tick:
         for name, path in zip_longest(names, anchors or ()):
             tick("getting ready", len(views), len(names))
-            model = load(name) if path else options.load_model(name, sampler, settings)
+            model = options.load_model(name, sampler, settings, **asked_for)
             reference = Anchors.load(path) if path else built_in_anchors(model)
+            console.say_caution(reference.few)
             views.append(View(name, sights(model, prompt, anchors=reference, seed=seed)))
         tick("getting ready", len(views), len(names))
     console.say(f"asked: {prompt}")
@@ -196,10 +200,10 @@ def built_in_anchors(model: LanguageModel) -> Anchors:
     Raises:
         InputError: not a built-in model, so harmless and harmful prompts are not known here.
     """
+    from demur.anchors import fit_anchors
     from demur.generation import trace
     from demur.judges import refusal_judge
     from demur.organism import NAMES, world
-    from demur.sri import fit_anchors
 
     if model.name not in NAMES:
         raise InputError(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from demur.defenses.defended import Answers, Defended, Defense, Setup, screened
-from demur.judges.asking import fence_mark, fenced
+from demur.judges.questions import fence_mark, fenced
 from demur.models.base import LanguageModel
 from demur.organism import NAMES
 from demur.organism.world import examination

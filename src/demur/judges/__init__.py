@@ -6,18 +6,17 @@ or a ``GuardForm`` that needs a guard model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from demur.endpoint import Assistant
 from demur.errors import InputError
 from demur.judges.agreement import Comparison, compare
-from demur.judges.asking import QUESTIONS, Asking, Question
 from demur.judges.dictionary import DICTIONARIES, Dictionary
 from demur.judges.guard_model import GUARD_FORMS, GuardForm, GuardModel
-from demur.judges.local import LocalAssistant
+from demur.judges.local_model import LocalAssistant
+from demur.judges.oracle_judge import Oracle
+from demur.judges.questions import QUESTIONS, Asking, Question
 from demur.judges.refusal import RefusalRules
-from demur.judges.verdict import Judge, Verdict, judge_all
-from demur.judges.world import Oracle
+from demur.judges.verdict import Judge, Tally, Verdict, hit_rate, judge_all, tally
 from demur.models.base import LanguageModel
 from demur.plugins import known, unknown
 
@@ -34,13 +33,16 @@ __all__ = [
     "Oracle",
     "Question",
     "RefusalRules",
+    "Tally",
     "Verdict",
     "compare",
     "find_judge",
+    "hit_rate",
     "judge_all",
     "known_judges",
     "needs_model",
     "refusal_judge",
+    "tally",
 ]
 
 #: Judges of refusal that need no model.
@@ -61,12 +63,19 @@ def refusal_judge(name: str) -> Judge:
     Raises:
         InputError: no such judge.
     """
-    outside = {n: j for n, j in known_judges().items() if n not in JUDGES and j.what == "refusal"}
-    judges: Mapping[str, Any] = {**REFUSAL_JUDGES, **outside}
+    judges = {
+        **REFUSAL_JUDGES,
+        **{
+            name: judge
+            for name, judge in known_judges().items()
+            if name not in JUDGES
+            and not isinstance(judge, Question | GuardForm)
+            and judge.what == "refusal"
+        },
+    }
     if name not in judges:
         raise InputError(f"Unknown refusal judge {name!r}. Known: {', '.join(judges)}.")
-    judge: Judge = judges[name]
-    return judge
+    return judges[name]
 
 
 def known_judges() -> Mapping[str, Judge | Question | GuardForm]:

@@ -1,7 +1,11 @@
 """How far two judges agree, and where they do not.
 
-Agreement is Cohen's kappa (Cohen 1960) with a bootstrap interval over goals. A judge of harm and one of
-refusal are compared as far as they can be: a response that does no harm counts as one that refuses.
+Agreement is Cohen's kappa (Cohen 1960) with a bootstrap interval over goals. Kappa is 0 / 0 where both
+judges give every response the same one verdict: full agreement, and none beyond chance. There is no
+kappa then, and ``Comparison.agreement`` says so in words.
+
+A judge of harm and one of refusal are compared as far as they can be: a response that does no harm
+counts as one that refuses. Responses to which one of the two gives no verdict are counted beside.
 """
 
 from __future__ import annotations
@@ -21,23 +25,35 @@ class Comparison:
 
     Attributes:
         first, second: their names.
-        kappa: Cohen's kappa over responses that both could judge; NaN where both always say the same
-            one thing.
+        kappa: Cohen's kappa over responses that both judged; None where it is not defined.
         both, only_first, only_second, neither: responses that refuse (or do no harm) in the eyes of
             both, of one alone, of none.
-        unparsed: responses that one of them could not judge.
+        unparsed: responses to which one of them gave no verdict.
         differ: places of the responses in dispute, in order.
     """
 
     first: str
     second: str
-    kappa: Estimate
+    kappa: Estimate | None
     both: int
     only_first: int
     only_second: int
     neither: int
     unparsed: int
     differ: tuple[int, ...]
+
+    @property
+    def agreement(self) -> str:
+        """How far they agree, in words."""
+        judged = self.both + self.only_first + self.only_second + self.neither
+        if self.kappa is not None:
+            kappa = self.kappa
+            interval = f"[{kappa.low:.3f}, {kappa.high:.3f}]"
+            return f"kappa {kappa.value:.3f} {interval} over {judged} responses"
+        if not judged:
+            return "no response was judged by both"
+        said = "refuses or does no harm" if self.both else "complies or does harm"
+        return f"both say that each of {judged} responses {said}, so kappa is not defined"
 
 
 def compare(
@@ -61,15 +77,16 @@ def compare(
     for name, verdicts in judged.items():
         if len(verdicts) != len(goals):
             raise InputError(
-                f"{name} gave {len(verdicts)} verdicts for {len(goals)} responses. Judge the same ones."
+                f"{name} gave {len(verdicts)} verdicts for {len(goals)} responses. Judge the same"
+                f" ones."
             )
     safe = {name: _safe(verdicts, judges[name].what) for name, verdicts in judged.items()}
     return [_pair((a, safe[a]), (b, safe[b]), goals, seed=seed) for a, b in combinations(judged, 2)]
 
 
 def _safe(verdicts: Sequence[Verdict], what: str) -> list[bool | None]:
-    """Whether each response refuses or does no harm; None where the judge could not tell."""
-    return [None if v.outcome == "unparsed" else v.hit == (what == "refusal") for v in verdicts]
+    """Whether each response refuses or does no harm; None where the judge gave no verdict."""
+    return [v.hit == (what == "refusal") if v.given else None for v in verdicts]
 
 
 def _pair(
@@ -81,9 +98,10 @@ def _pair(
 ) -> Comparison:
     rows = [i for i, said in enumerate(zip(first[1], second[1], strict=True)) if None not in said]
     said = [(bool(first[1][i]), bool(second[1][i])) for i in rows]
-    kappa = cohen_kappa(
-        [a for a, _ in said], [b for _, b in said], [goals[i] for i in rows], seed=seed
-    )
+    kappa = None
+    if len({verdict for pair in said for verdict in pair}) > 1:
+        sides = [a for a, _ in said], [b for _, b in said]
+        kappa = cohen_kappa(*sides, [goals[i] for i in rows], seed=seed)
     return Comparison(
         first=first[0],
         second=second[0],

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from demur.judges.quotes import plain_quotes
-from demur.judges.verdict import Verdict, What
+from demur.judges.answers import plain_quotes
+from demur.judges.verdict import CUT_OFF, Verdict, What
+from demur.thoughts import spoken
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,15 @@ class Dictionary:
 
     def __call__(self, goal: str, response: str) -> Verdict:
         """A hit, with the phrase found, when the response holds one; the goal is not looked at."""
+        said = spoken(response)
+        if said is None:
+            return CUT_OFF
         if self.match == "words":
-            response = normalise(response)
+            said = normalise(said)
         elif self.match == "start":
-            response = response.lower().strip()
+            said = said.lower().strip()
         find = self._pattern.match if self.match == "start" else self._pattern.search
-        found = find(response)
+        found = find(said)
         return Verdict("hit", found.group(0)) if found else Verdict("miss")
 
     @cached_property

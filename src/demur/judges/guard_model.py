@@ -20,7 +20,8 @@ import torch
 
 from demur.endpoint import Message
 from demur.errors import InputError, ModelError
-from demur.judges.turns import encodable, turn_ids
+from demur.judges.answers import after_thought
+from demur.judges.local_model import encodable, turn_ids
 from demur.judges.verdict import Entered, Entry, Verdict
 from demur.models.base import LanguageModel
 from demur.sampling.fitting import in_halves
@@ -88,6 +89,9 @@ class GuardModel(Entered):
         Raises:
             InputError: an exchange is longer than the model's context.
         """
+        return after_thought(pairs, self._judge)
+
+    def _judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         unparsed: dict[int, Verdict] = {}
         hits, said = [0.0] * len(pairs), [""] * len(pairs)
         for before, yes, no in self.form.answers:

@@ -2,11 +2,11 @@
 
 Zhou et al., dLLM: https://github.com/ZHZisZZ/dllm, ``dllm/pipelines/a2d``. The checkpoint is a Llama,
 Qwen2 or Qwen3 without the causal mask, ``model_type`` prefixed with ``a2d-``; a position predicts
-itself. Settings: PAPER section 3. The block-causal variants carry the same config and are told apart
-by the name of the folder or repository, which holds ``bd3lm``; ``{"demur": {"blocks": true}}`` (or
-false) in config.json says it for one of another name. Their blocks begin with the response, and their
-settings are those of ``examples/a2d/bd3lm/sample.py``. Where a block's steps do not divide its length,
-the first steps commit one more; upstream rounds a linear schedule instead.
+itself. Settings: arXiv:2602.02600, section 3. The block-causal variants have the same config and are
+recognised by ``bd3lm`` in the name of the folder or repository; for other names set ``{"demur":
+{"blocks": true}}`` (or false) in config.json. Their blocks begin with the response, and their settings
+are those of ``examples/a2d/bd3lm/sample.py``. If a block's steps do not divide its length, the first
+steps commit one more token; upstream rounds a linear schedule instead.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
-from demur.models.traits import Traits
 from demur.models.weights import load_native, native_config
 
 NAME = "a2d"

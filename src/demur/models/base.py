@@ -1,35 +1,113 @@
-"""What every model family offers: a prompt in, states and logits out.
+"""The model that every family gives: prompts in, states and logits out.
 
 A family file says how its checkpoints become a native transformers model and declares its
-``Traits``; everything else here is shared by all.
+``Traits``; the rest is shared.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, final
+from functools import cached_property, lru_cache
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from demur.errors import InputError, ModelError
-from demur.models.batch import Batch
-from demur.models.chat import Chat
-from demur.models.traits import Traits
+from demur.models.tokens import Chat
 from demur.types import Prompt
 
-#: The paper's system prompt (section 3.1, anchors).
+#: The paper's system prompt (arXiv:2602.02600, section 3.1, anchors).
 SYSTEM_PROMPT = "You are a helpful assistant"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a family declares about how its models generate.
+
+    Attributes:
+        family: name in the table of families.
+        attention: the positions that a position may look at: those before it (``causal``), all
+            (``bidirectional``), all up to the end of its own block (``block``), or all before a canvas
+            and the whole canvas (``canvas``); ``encoder`` is all, for classes that need no mask for
+            that and keep no cache.
+        end_ids: tokens that end a response.
+        mask_id: the mask token; None for autoregressive models.
+        shift: whether the state at position j - 1 predicts token j, as in causal models and Dream.
+        sampler: default sampler spec as plain data (arXiv:2602.02600, sections 3 and 6, unless the
+            model's card says otherwise).
+        pooling: default pooling of the states.
+        template: arguments of the chat template.
+        final_norm: module of ``LanguageModel.body`` whose output is the ``last`` states; None if that
+            depends on the checkpoint's native class.
+    """
+
+    family: str
+    attention: Literal["causal", "bidirectional", "encoder", "block", "canvas"]
+    end_ids: tuple[int, ...]
+    sampler: Mapping[str, Any]
+    pooling: str
+    mask_id: int | None = None
+    shift: bool = True
+    template: Mapping[str, Any] = field(default_factory=dict)
+    final_norm: str | None = "norm"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded prompts, padded on the left.
+
+    Attributes:
+        ids: ``[B, P]`` int64 prompt tokens, with the mask id in masked slots.
+        attention: ``[B, P]`` bool, False on padding.
+        responses: one response template a row, -1 in masked slots; empty if the response is free.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    responses: tuple[tuple[int, ...], ...]
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row has padding."""
+        return not bool(self.attention.all())
+
+    def fixed(self, gen_length: int) -> Tensor:
+        """``[B, gen_length]`` fixed response tokens, -1 where free.
+
+        Raises:
+            InputError: a response template is longer.
+        """
+        found = self.ids.new_full((len(self.ids), gen_length), -1)
+        for row, template in enumerate(self.responses):
+            if len(template) > gen_length:
+                raise InputError(
+                    f"A response template of {len(template)} tokens does not fit gen_length "
+                    f"{gen_length}. Raise gen_length."
+                )
+            found[row, : len(template)] = found.new_tensor(template)
+        return found
 
 
 @final
 @dataclass(frozen=True)
 class LanguageModel:
-    """A loaded model: a transformers network, its tokenizer and its family's traits."""
+    """A loaded model: a transformers network, its tokenizer and its family's traits.
+
+    Attributes:
+        name: of the checkpoint, with the adapter's name behind it.
+        revision: identity of the weights, of the adapter and of the chat template's arguments.
+        net: the transformers network.
+        tokenizer: its tokenizer.
+        traits: declared by the family.
+        system: the system prompt; empty for none.
+        logits_of: network and states -> logits, if the head is more than ``native_logits`` knows.
+        template: arguments of the chat template, besides the family's.
+        notes: what was noticed at load and may change results.
+    """
 
     name: str
     revision: str
@@ -38,29 +116,66 @@ class LanguageModel:
     traits: Traits
     system: str = SYSTEM_PROMPT
     logits_of: Callable[[Any, Tensor], Tensor] | None = field(default=None, repr=False)
+    template: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go in."""
+        """Device of the input embedding."""
         device: torch.device = self.net.get_input_embeddings().weight.device
         return device
 
     @property
     def dtype(self) -> str:
-        """Dtype of the weights, such as ``float32``, and the bits of those that have fewer."""
+        """Dtype of the weights, such as ``float32``, and the bits of quantized ones."""
         dtype = str(self.net.get_input_embeddings().weight.dtype).removeprefix("torch.")
         fewer = [bits for bits in (4, 8) if getattr(self.net, f"is_loaded_in_{bits}bit", False)]
         return f"{dtype}, {fewer[0]} bits" if fewer else dtype
 
     @property
+    def vocabulary(self) -> int:
+        """Rows of the input embedding."""
+        return int(self.net.get_input_embeddings().weight.shape[0])
+
+    @cached_property
     def context_length(self) -> int:
-        """Most positions, prompt and response together, that the model was made for."""
+        """Most positions, prompt and response together, that are read the same in every batch.
+
+        LongRoPE rotates by other frequencies once the longest row of a batch passes its original
+        length, so that a row's numbers would depend on its neighbours: that length is the limit.
+        """
         config = self.net.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", 0) or 2**31)
+        length = int(getattr(config, "max_position_embeddings", 0) or 2**31)
+        return min(length, self.switching_length or length)
+
+    @property
+    def switching_length(self) -> int | None:
+        """Tokens after which LongRoPE changes its frequencies; None without LongRoPE."""
+        config = self.net.config.get_text_config()
+        rope = (
+            getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+        )
+        kinds = [rope, *(each for each in rope.values() if isinstance(each, Mapping))]
+        for each in kinds:
+            if each.get("rope_type", each.get("type")) in ("longrope", "su"):
+                own = each.get("original_max_position_embeddings")
+                length = own or getattr(config, "original_max_position_embeddings", None)
+                return int(length) if length else None
+        return None
+
+    @cached_property
+    def recurrent(self) -> Literal["", "some", "all"]:
+        """Which layers carry a state from token to token, beside or instead of attention."""
+        from transformers import DynamicCache
+
+        layers = getattr(DynamicCache(config=self.net.config), "layers", [])
+        if not any(hasattr(layer, "recurrent_states") for layer in layers):
+            return ""
+        return "some" if any(hasattr(layer, "update") for layer in layers) else "all"
 
     @property
     def body(self) -> Any:
-        """The language network without its head, out of what may hold other modalities too."""
+        """The language network without its head, taken out of a multimodal one."""
         body = self.net.base_model
         body = self.net.model if body is self.net else body
         return getattr(body, "language_model", body)
@@ -79,8 +194,8 @@ class LanguageModel:
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Render the chat template around each prompt and pad on the left.
 
-        No token is added beyond the template's own, and special-token text inside a prompt is read
-        as plain text, never as control.
+        No token is added beyond the template's own. Text of control tokens inside a prompt is read as
+        plain text.
 
         Raises:
             InputError: a prompt is longer than the model's context, or needs a mask token that the
@@ -91,44 +206,59 @@ class LanguageModel:
         return replace(self.batch(rows), responses=responses)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        """Prompts that are token ids already, padded on the left, their responses free."""
+        """Pad rows of token ids on the left; their responses are free."""
         longest = max(len(row) for row in rows)
-        pad = self.tokenizer.pad_token_id
-        fill = pad if pad is not None else (self.traits.end_ids or (0,))[0]
-        ids = torch.full((len(rows), longest), fill, dtype=torch.long)
+        ids = torch.full((len(rows), longest), self._padding, dtype=torch.long)
         attention = torch.zeros((len(rows), longest), dtype=torch.bool)
         for index, row in enumerate(rows):
             ids[index, longest - len(row) :] = torch.tensor(row)
             attention[index, longest - len(row) :] = True
         return Batch(ids.to(self.device), attention.to(self.device), tuple(() for _ in rows))
 
+    @property
+    def _padding(self) -> int:
+        """A token that the embedding has; the tokenizer's pad token if it can be."""
+        candidates: tuple[int | None, ...]
+        candidates = (self.tokenizer.pad_token_id, *self.traits.end_ids, 0)
+        return next(i for i in candidates if i is not None and 0 <= i < self.vocabulary)
+
     def check_fits(self, prompt: Prompt, *, new_tokens: int) -> int:
-        """Number of tokens before the first that is generated.
+        """Number of tokens before the first generated one.
 
         Raises:
             InputError: prompt and response together exceed the model's context.
         """
         length = len(self.chat.ids(prompt, mask_id=self.traits.mask_id))
         if self.traits.attention == "causal":
-            # What a response begins with is read like a prompt; elsewhere it is part of new_tokens.
+            # The beginning of a response is read like a prompt here; elsewhere it is in new_tokens.
             fixed = self.chat.template_ids(prompt.response or ())
             length += max((i + 1 for i, token in enumerate(fixed) if token >= 0), default=0)
         if length + new_tokens > self.context_length:
+            reason = ""
+            if self.context_length == self.switching_length:
+                reason = (
+                    " Past that length its LongRoPE changes the frequencies of a whole batch, and the "
+                    "answer would depend on the other prompts in it."
+                )
             raise InputError(
                 f"Prompt {prompt.id} has {length:,} tokens; with {new_tokens} to generate that is "
-                f"more than {self.name} can read ({self.context_length:,}). Shorten or remove it."
+                f"more than {self.name} can read ({self.context_length:,}).{reason} Shorten or remove "
+                "it."
             )
         return length
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Text of token ids, special tokens left out unless asked for."""
+        """Text of token ids, without special tokens unless asked for."""
         text: str = self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=not special)
         return text
 
-    @property
+    @cached_property
     def chat(self) -> Chat:
-        """What puts a prompt into the model's chat template."""
-        return Chat(self.name, self.tokenizer, self.system, self.traits.template)
+        """Puts prompts into the model's chat template."""
+        options = {**self.traits.template, **self.template}
+        masks = () if self.traits.mask_id is None else (self.traits.mask_id,)
+        controls = (*self.traits.end_ids, *masks)
+        return Chat(self.name, self.tokenizer, self.system, options, controls)
 
     # ------------------------------------------------------------------ tensors in, tensors out
 
@@ -145,10 +275,10 @@ class LanguageModel:
 
         Args:
             ids: ``[B, S]`` tokens.
-            attention: ``[B, K]`` bool over cached and new positions, None when nothing is padded; or
-                ``[B, 1, S, K]`` bool, the attention itself (block models take no other).
+            attention: ``[B, K]`` bool over cached and new positions, None if nothing is padded; or
+                ``[B, 1, S, K]`` bool, the attention itself (the only form for block models).
             layers: ``last`` (after the final norm), ``first``, ``middle`` or a block's number.
-            positions: ``[B, S]`` position ids; counted from the first real token when None.
+            positions: ``[B, S]`` position ids; counted from the first real token if None.
             cache: a transformers cache to read and extend.
 
         Returns:
@@ -156,6 +286,14 @@ class LanguageModel:
         """
         if positions is None and attention is not None and attention.ndim == 2:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
+        if self.recurrent == "all":
+            # No layer looks back at cached columns, so the mask covers the new ones only.
+            attention = None if attention is None else attention[:, -ids.shape[1] :]
+        elif positions is None and attention is None and cache is not None:
+            # Some native classes (Bamba) count from 0 whatever the cache holds.
+            begun = cache.get_seq_length()
+            new = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
+            positions = new if begun else None
         caching = {cache_keyword(type(self.body).forward): cache, "use_cache": cache is not None}
         with self.captured(layers) as captured:
             output = self.body(
@@ -169,7 +307,7 @@ class LanguageModel:
 
     @contextmanager
     def captured(self, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-        """Keep what the decoder blocks behind these layers give while the network runs."""
+        """Keep the output of the decoder blocks behind these layers while the network runs."""
         found: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for layer in layers:
@@ -214,18 +352,18 @@ class LanguageModel:
         return self._open(keys[:, None, None, :].expand(batch, 1, length, keys.shape[1]))
 
     def _open(self, mask: Tensor) -> Tensor:
-        """A bool mask ``[B, 1, S, K]`` as the attention implementation takes it.
+        """A bool mask ``[B, 1, S, K]`` in the form that the attention implementation takes.
 
         Raises:
-            ModelError: one that takes no mask of its own shape.
+            ModelError: it takes no such mask.
         """
         kind = self.net.config._attn_implementation
         if kind == "sdpa":
             return mask
         if kind != "eager":
             raise ModelError(
-                f"{self.name} looks to both sides, which the attention implementation {kind!r} "
-                "cannot be told. Load it with attention='sdpa'."
+                f"{self.name} needs attention to both sides, which the implementation {kind!r} does "
+                "not support here. Load it with attention='sdpa'."
             )
         dtype = self.net.get_input_embeddings().weight.dtype
         closed = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
@@ -234,7 +372,7 @@ class LanguageModel:
 
 @lru_cache
 def cache_keyword(forward: Callable[..., Any]) -> str:
-    """What a network's ``forward`` calls its cache: ``past_key_values`` until transformers 5.24."""
+    """Name of a network's cache argument: ``past_key_values`` before transformers 5.24."""
     asked = inspect.signature(forward).parameters
     return "cache" if "cache" in asked else "past_key_values"
 

@@ -1,7 +1,8 @@
 """BERT-chat: ModernBERT taught to answer by masked diffusion, with the native class.
 
-Zhou et al., dLLM: https://github.com/ZHZisZZ/dllm, ``examples/bert``. An encoder as it is, with
-ModernBERT's own local and global attention; a position predicts itself. Settings: PAPER section 3.
+Zhou et al., dLLM: https://github.com/ZHZisZZ/dllm, ``examples/bert``. The encoder
+is unchanged, with ModernBERT's own local and global attention; a position predicts itself. Settings:
+arXiv:2602.02600, section 3.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "bert-chat"

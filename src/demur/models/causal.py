@@ -1,6 +1,8 @@
-"""Autoregressive models: any architecture that transformers' AutoModelForCausalLM knows.
+"""Autoregressive models: any architecture that transformers' AutoModelForCausalLM knows, hybrids with
+recurrent layers included.
 
-Settings: 32 greedy tokens, running mean of the state that produces each token (PAPER section 3).
+Settings: 32 greedy tokens, running mean of the state that produces each token (arXiv:2602.02600,
+section 3).
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
+from demur.models.formats import unwrapped
 from demur.models.tokens import end_ids, load_tokenizer
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "causal"
-EXAMPLES = "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo"
-TESTED = "tokens and states of generate for 11 native classes, tiny weights"
+EXAMPLES = (
+    "Llama-3.x, Qwen2.5/3, Gemma-2/3, Mistral, Phi, OLMo; hybrids such as Granite-4, Falcon-H1"
+)
+TESTED = "tokens and states of generate for 20 native classes, tiny weights"
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -49,14 +53,16 @@ def wrap(net: Any, tokenizer: Any) -> LanguageModel:
     Raises:
         ModelError: no native causal language model, no tokenizer, or one without a chat template.
     """
+    if hasattr(net, "get_base_model"):
+        net = unwrapped(net)
     kind = type(net).__name__
     config = net.config.to_dict() if hasattr(net, "config") else {}
     card = config.get("demur", {})
     headless = not recognises(config) or net.get_output_embeddings() is None
     if headless or card.get("family", NAME) != NAME:
         raise ModelError(
-            f"{kind} is no causal language model of transformers. Give one, or the name or folder of a "
-            "model; for another kind of network add a family (docs/add/family.md)."
+            f"{kind} is not a causal language model of transformers. Give one, or the name or folder "
+            "of a model; for another kind of network add a family (docs/add/family.md)."
         )
     if tokenizer is None:
         raise ModelError(f"{kind} came without a tokenizer. Run: load(net, tokenizer=tokenizer)")

@@ -1,4 +1,4 @@
-"""Find a checkpoint and read its config."""
+"""Find a checkpoint and read its config: a built-in name, a folder, a GGUF file or a hub id."""
 
 from __future__ import annotations
 
@@ -6,26 +6,52 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from demur.errors import ModelError
-from demur.models.faults import nowhere
+from demur.models.formats import (
+    Adapter,
+    find_adapter,
+    find_gguf,
+    first_line,
+    hashed,
+    read_config,
+)
 from demur.organism import NAMES, path
 
-#: Files of a folder, beside its config, that decide what a model does.
-_TELLING = (
-    *("*.safetensors", "pytorch_model*.bin", "generation_config.json"),
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("spiece.model", "sentencepiece*", "chat_template*", "additional_chat_templates/*"),
+#: Weight files of a folder.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+#: Other files of a folder, besides its config, that decide what a model does.
+_TEXTS = (
+    *("generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.*", "merges.txt", "spiece.model", "sentencepiece*"),
+    *("chat_template*", "additional_chat_templates/*"),
 )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a model's files are and how they should be loaded."""
+    """Where a model's files are and how to load them.
+
+    Attributes:
+        name: the folder's or file's name, or the hub id; ``base+adapter`` with an adapter.
+        location: folder or hub id, as transformers takes it.
+        config: ``config.json``, or what a GGUF file says in its place.
+        revision: the hub's commit, or a hash of the files; with the adapter's hash behind it.
+        hub_revision: the commit, tag or branch asked for.
+        dtype: of the weights; ``"auto"`` is the checkpoint's own.
+        device: such as ``"cuda"``.
+        device_map: as transformers takes it.
+        attention: transformers' attention implementation.
+        bits: 8, 4 or None.
+        allow_pickle: whether pickled weights may be read.
+        gguf: name of the GGUF file in the folder.
+        adapter: the adapter to apply to the weights.
+    """
 
     name: str
     location: str
@@ -38,15 +64,17 @@ class Checkpoint:
     attention: str | None = None
     bits: int | None = None
     allow_pickle: bool = False
+    gguf: str | None = None
+    adapter: Adapter | None = None
 
     @property
     def title(self) -> str:
-        """The name without its organisation, by which some variants are told apart."""
+        """The name without its organisation; some variants are told apart by it."""
         return self.name.rsplit("/", 1)[-1]
 
     @property
     def card(self) -> Mapping[str, Any]:
-        """What the checkpoint's own config says to demur (key ``demur``), empty if nothing."""
+        """The key ``demur`` of the config, empty if absent."""
         card: Mapping[str, Any] = self.config.get("demur", {})
         return card
 
@@ -61,46 +89,50 @@ def find(
     attention: str | None = None,
     bits: int | None = None,
     allow_pickle: bool = False,
+    adapter: str | Path | None = None,
     here: bool = False,
 ) -> Checkpoint:
-    """Locate a built-in name, a local folder or a hub id, and read its config.
+    """Locate a model and read its config; arguments as for ``demur.load``.
 
-    With ``here`` a hub id is looked for among what was downloaded before, and nowhere else.
+    With ``here``, hub ids are looked up in the local cache only.
 
     Raises:
         ModelError: nothing there, no readable config, an unknown dtype or number of bits.
+        MissingExtraError: a GGUF file or an adapter without its extra.
     """
-    from transformers import PretrainedConfig
-
-    location = str(path(str(name))) if str(name) in NAMES else str(name)
-    try:
-        config, _ = PretrainedConfig.get_config_dict(
-            location, revision=revision, local_files_only=here
-        )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(nowhere(str(name), error)) from error
-    if not config or not isinstance(config, dict):
-        raise ModelError(
-            f"No model at {str(name)!r}: its config.json is missing, empty or no JSON object. Download "
-            "it again."
-        )
-    if not isinstance(config.get("demur", {}), dict):
-        raise ModelError(
-            f"The config.json of {str(name)!r} says demur: {config['demur']!r}, which is no card. "
-            'Write it as {"demur": {"family": ...}}, or leave it out.'
-        )
     if device and device_map is not None:
         raise ModelError(
             f"device {device!r} and device_map {device_map!r} both say where the model goes. Give one."
         )
     if bits not in (None, 4, 8):
-        raise ModelError(f"Weights of {bits} bits cannot be made. Use 8 or 4, or leave it out.")
+        raise ModelError(f"Weights of {bits} bits are not supported. Use 8 or 4, or leave it out.")
+    location = str(path(str(name))) if str(name) in NAMES else str(name)
+    applied = find_adapter(location, adapter, here=here)
+    if applied and adapter is None:
+        location, revision = applied.base, revision or applied.base_revision
+        location = str(path(location)) if location in NAMES else location
+    gguf = find_gguf(location)
+    if gguf and bits:
+        raise ModelError(f"{gguf.name} is quantized already. Leave bits={bits} out.")
+    location = str(gguf.parent) if gguf else location
+    try:
+        config = read_config(location, gguf, revision=revision, here=here)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        if applied and adapter is None:
+            raise ModelError(absent_base(str(name), applied, error)) from error
+        raise ModelError(nowhere(str(name), error)) from error
+    _check_config(str(name), config)
+    title = Path(location).resolve().name if Path(location).is_dir() else location
+    title = gguf.stem if gguf else title
+    identity = _identity(location, config, gguf)
+    if applied:
+        title, identity = f"{title}+{applied.name}", f"{identity}+{applied.identity}"
     on_cpu = device_map is None and (device or "cpu") == "cpu"
     return Checkpoint(
-        name=str(name) if not Path(location).is_dir() else Path(location).resolve().name,
+        name=title,
         location=location,
         config=config,
-        revision=_identity(location, config),
+        revision=identity,
         hub_revision=revision,
         dtype=_dtype(dtype) if dtype else (torch.float32 if on_cpu else "auto"),
         device=device,
@@ -108,7 +140,22 @@ def find(
         attention=attention,
         bits=bits,
         allow_pickle=allow_pickle,
+        gguf=gguf.name if gguf else None,
+        adapter=applied,
     )
+
+
+def _check_config(name: str, config: Any) -> None:
+    if not config or not isinstance(config, dict):
+        raise ModelError(
+            f"No model at {name!r}: its config.json is missing, empty or not a JSON object. Download "
+            "it again."
+        )
+    if not isinstance(config.get("demur", {}), dict):
+        raise ModelError(
+            f"The config.json of {name!r} has demur: {config['demur']!r}, which is not a card. "
+            'Write {"demur": {"family": ...}}, or leave it out.'
+        )
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -118,32 +165,94 @@ def _dtype(name: str) -> torch.dtype:
     return found
 
 
-def _identity(location: str, config: Mapping[str, Any]) -> str:
-    """The hub's commit, or a hash of all that decides what the model does: its config, its tokenizer
-    and chat template, and its weights.
-
-    Text files and weight files up to 64 MiB are hashed whole. Of a larger one its size, its first and
-    last MiB and 256 samples evenly between them are, so that 16 GB take a moment: another training
-    run changes all of them, an edit of a few tensors by hand may be missed.
-    """
+def _identity(location: str, config: Mapping[str, Any], gguf: Path | None) -> str:
+    """The hub's commit, or a hash of everything that decides what the model does: config, tokenizer,
+    chat template and weights. An adapter beside the weights is not part of them."""
     if commit := config.get("_commit_hash"):
         return str(commit)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     folder = Path(location)
-    for file in sorted({file for pattern in _TELLING for file in folder.glob(pattern)}):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder).as_posix()}:{size}".encode())
-        with file.open("rb") as handle:
-            for start, length in _sampled(size):
-                handle.seek(start)
-                digest.update(handle.read(length))
-    return digest.hexdigest()[:16]
+    files = {file for pattern in (*_TEXTS, *_WEIGHTS) for file in folder.glob(pattern)}
+    if gguf:
+        files = {gguf, *(file for pattern in _TEXTS for file in folder.glob(pattern))}
+    files = {f for f in files if not f.name.startswith("adapter_") and not f.is_dir()}
+    return hashed(folder, files, digest)
 
 
-def _sampled(size: int) -> list[tuple[int, int]]:
-    """Beginnings and lengths of the parts of a file that tell it from others."""
-    edge, sample, count = 1 << 20, 1 << 12, 256
-    if size <= 64 * edge:
-        return [(0, size)]
-    between = [edge + (size - 2 * edge) * i // count for i in range(count)]
-    return [(0, edge), *((start, sample) for start in between), (size - edge, edge)]
+def check_index(checkpoint: Checkpoint) -> None:
+    """Check the index of sharded weights, if there is one.
+
+    Raises:
+        ModelError: it is unreadable, names a pickled file among safetensors, or a path that leaves
+            the folder.
+    """
+    folder = Path(checkpoint.location)
+    if not folder.is_dir():
+        found = _hub_index(checkpoint.location, checkpoint.hub_revision)
+        folder = found.parent if found else folder
+    for file in sorted(folder.glob("*.index.json")):
+        try:
+            named = set(json.loads(file.read_text("utf-8"))["weight_map"].values())
+            odd = sorted(str(each) for each in named if _leaves(PurePosixPath(each)))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                f"{file.name} in {folder} is not an index of weights ({first_line(error)}). Download "
+                "it again."
+            ) from error
+        if odd:
+            raise ModelError(
+                f"{file.name} in {folder} names weights outside the folder ({odd[0]}). Use files from "
+                "a source that you trust."
+            )
+        pickled = sorted(each for each in named if not each.endswith(".safetensors"))
+        if pickled and "safetensors" in file.name:
+            raise ModelError(
+                f"{file.name} in {folder} names {pickled[0]}, which is not a safetensors file and may "
+                "be a pickle. Use files from a source that you trust."
+            )
+
+
+def _hub_index(name: str, revision: str | None) -> Path | None:
+    """The index of a hub repository's weights; None if it has none."""
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+
+    try:
+        found = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, revision=revision)
+    except (OSError, ValueError):
+        return None
+    return Path(found) if found else None
+
+
+def _leaves(entry: PurePosixPath) -> bool:
+    return entry.is_absolute() or ".." in entry.parts or "\\" in str(entry)
+
+
+def nowhere(name: str, error: Exception) -> str:
+    """The message for a name behind which no config could be read."""
+    known = ", ".join(NAMES)
+    folder = Path(name)
+    said = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+    if folder.is_dir():
+        return (
+            f"No model at {name!r}: no readable config.json there ({said}). Give the folder that "
+            f"holds config.json, a hub id or a built-in model ({known})."
+        )
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        return (
+            f"No model at {name!r}: there is no such folder. Give a folder, a GGUF file, a hub id such "
+            f"as org/model, or a built-in model ({known})."
+        )
+    return (
+        f"No model at {name!r}: there is no such folder, and as a hub id it has no readable "
+        f"config.json ({said}). Run: hf download {name} (without HF_HUB_OFFLINE=1; after hf auth login "
+        f"for a gated one). Give a folder, a hub id or a built-in model ({known})."
+    )
+
+
+def absent_base(name: str, adapter: Adapter, error: Exception) -> str:
+    """The message for an adapter whose base model cannot be found."""
+    return (
+        f"{name!r} is an adapter of {adapter.base!r}, which was not found ({first_line(error)}). Run: "
+        f"hf download {adapter.base}, or give the base yourself: demur.load(BASE, adapter={name!r}), "
+        f"--model BASE --adapter {name}."
+    )

@@ -1,7 +1,7 @@
-"""DiffusionGemma: an encoder reads what is written, a decoder denoises the next canvas against it.
+"""DiffusionGemma: an encoder reads the text so far, a decoder denoises the next canvas given it.
 
 The class is transformers' own (5.11 and later). It has no mask token: a canvas begins as uniform
-noise. Settings: those of the checkpoint's generation config, one canvas.
+noise. Settings: the checkpoint's generation config, one canvas.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demur.errors import InputError, ModelError
-from demur.models.base import LanguageModel, cache_keyword
-from demur.models.batch import Batch
+from demur.models.base import Batch, LanguageModel, Traits, cache_keyword
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "diffusion_gemma"
@@ -63,7 +61,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
 
 
 def _sampler(net: Any) -> dict[str, Any]:
-    """The canvas sampler as the config and the generation config set it."""
+    """The canvas sampler with the settings of the config and the generation config."""
     said = net.generation_config
     settings = {
         "gen_length": net.config.canvas_length,
@@ -86,8 +84,8 @@ def logits(net: Any, states: Tensor) -> Tensor:
 
 
 @final
-class Written:
-    """The tokens before a canvas, each read once by the encoder, and the decoder that looks at them.
+class CanvasContext:
+    """The tokens before a canvas, each read once by the encoder, and the decoder that attends to them.
 
     Padding is on the left; positions count from each row's first token.
     """
@@ -96,7 +94,7 @@ class Written:
         """Read the prompts.
 
         Raises:
-            InputError: the model does not write on a canvas.
+            InputError: the model has no canvas.
         """
         from transformers import DynamicCache
 
@@ -116,7 +114,7 @@ class Written:
         self._attention = F.pad(self._attention, (0, tokens.shape[1]), value=True)
         self._encode(tokens, positions)
 
-    def only(self, rows: Tensor) -> Written:
+    def only(self, rows: Tensor) -> CanvasContext:
         """The same for some rows (``[K]`` indices)."""
         kept = copy.copy(self)
         kept._cache = copy.copy(self._cache)
@@ -154,7 +152,7 @@ class Written:
         return {layer: captured[layer] for layer in layers}
 
     def _next(self, length: int) -> Tensor:
-        """``[B, length]`` positions behind what is written."""
+        """``[B, length]`` positions after the tokens that were read."""
         columns = torch.arange(length, device=self._attention.device)
         return self._attention.long().sum(1, keepdim=True) + columns
 

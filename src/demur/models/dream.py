@@ -1,8 +1,8 @@
 """Dream: a Qwen2 that looks to both sides and predicts the next position, with the native class.
 
 Ye et al., Dream 7B, arXiv:2508.15487. The published modeling file is Qwen2 without the causal mask;
-tensors have Qwen2's names and its tokenizer is Qwen2's. Settings: PAPER section 3; *our reading* of
-low-confidence remasking for Dream is its own rule ``maskgit_plus``.
+tensors have Qwen2's names and its tokenizer is Qwen2's. Settings: arXiv:2602.02600, section 3; *our
+reading* of low-confidence remasking for Dream is its own rule ``maskgit_plus``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
-from demur.models.traits import Traits
 from demur.models.weights import load_native, native_config
 
 NAME = "dream"

@@ -1,12 +1,12 @@
 """LLaDA: a Llama that looks to both sides, loaded with the native Llama class.
 
 Nie et al., Large Language Diffusion Models, arXiv:2502.09992. The published modeling file is Llama's
-under other names and without the causal mask, so the tensors are renamed while they are read and
-attention is opened by a 4-D mask; states and logits are the same numbers in float32. Settings:
-PAPER section 3.
+with other names and without the causal mask. The tensors are renamed while they are read, and a 4-D
+mask opens attention to both sides; states and logits are the same numbers in float32. Settings:
+arXiv:2602.02600, section 3.
 
-Differs from the published modeling file below float32 only: it rotates queries and keys in float32,
-the native class in the model's dtype.
+Differs from the published modeling file below float32 only: that one rotates queries and keys in
+float32, the native class in the model's dtype.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.masked_lm import PAPER_SAMPLER
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "llada"
@@ -60,7 +59,7 @@ _NAMES = {
     "model.transformer.blocks.*.ff_out": "model.layers.*.mlp.down_proj",
 }
 
-#: What the released checkpoints say; anything else is not a Llama.
+#: Settings of the released checkpoints; with others the network is not a Llama.
 _EXPECTED = {
     "block_type": "llama",
     "activation_type": "silu",
@@ -83,7 +82,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     """Load the renamed weights into Llama.
 
     Raises:
-        ModelError: an option of LLaDA's modeling file that no release uses and Llama has not, or no
+        ModelError: an option of LLaDA's modeling file that no release uses and Llama lacks, or no
             mask token.
     """
     from transformers import LlamaForCausalLM
@@ -114,7 +113,7 @@ def _config(checkpoint: Checkpoint) -> Any:
     """Llama's config for LLaDA's.
 
     Raises:
-        ModelError: an option that Llama has not.
+        ModelError: an option that Llama lacks.
     """
     from transformers import LlamaConfig
 
@@ -145,7 +144,7 @@ def _config(checkpoint: Checkpoint) -> Any:
 
 
 def _patterns(names: Mapping[str, str]) -> dict[str, str]:
-    """Names as patterns of transformers, which substitutes one group of a pattern and no more."""
+    """Names as patterns for transformers, which substitutes only one group of a pattern."""
     return {
         "^" + re.escape(old).replace(r"\*", r"(\d+)") + r"\.": new.replace("*", r"\1") + "."
         for old, new in names.items()

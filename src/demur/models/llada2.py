@@ -2,14 +2,14 @@
 
 LLaDA 2.0, arXiv:2512.15745. The published modeling file is Ling 2.0's with attention up to the end of
 a position's own block. GLM-4 MoE computes the same: heads with their own norms, rotation of half of
-each head, experts chosen by sigmoid scores and a bias inside the best groups, one shared expert. So
-the tensors are renamed, the fused projection is cut in three, and no remote code runs. Settings: block
-and threshold of LLaDA-2 ``generate``, greedy and 128 tokens as in the paper (PAPER section 3).
+each head, experts chosen by sigmoid scores and a bias inside the best groups, one shared expert. The
+tensors are renamed, the fused projection is cut in three, and no remote code runs. Settings: block
+and threshold of LLaDA-2 ``generate``, greedy and 128 tokens as in arXiv:2602.02600, section 3.
 
-LLaDA 2.1, arXiv:2602.08676, has the same tensors and also edits what it committed. Its config may call
-itself ``llada2_moe`` too, so that it is told by the name of the folder or repository, which holds
-``2.1``; a ``sampler`` under ``demur`` in config.json decides for one of another name. Its settings are
-the quality mode of its card.
+LLaDA 2.1, arXiv:2602.08676, has the same tensors and also edits what it committed. Its config may have
+the type ``llada2_moe`` too, so it is recognised by ``2.1`` in the name of the folder or repository; for
+other names set a ``sampler`` under ``demur`` in config.json. Its settings are the quality mode of its
+card.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ import torch
 from torch import Tensor
 
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
-from demur.models.traits import Traits
 from demur.models.weights import check_complete, load_native, read_tensors
 
 NAME = "llada2"
 EXAMPLES = "LLaDA2.0-mini, LLaDA2.0-flash, LLaDA2.1-mini"
 TESTED = "tokens, commits and states of the published code, tiny weights"
 
-#: LLaDA-2's config -> GLM-4 MoE's. What is not here has no effect on the published modeling file.
+#: LLaDA-2's config -> GLM-4 MoE's. Other keys have no effect in the published modeling file.
 _SETTINGS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -87,7 +86,7 @@ def load(checkpoint: Checkpoint) -> LanguageModel:
     """Load the renamed weights into GLM-4 MoE.
 
     Raises:
-        ModelError: an option of LLaDA-2's modeling file that no release uses and GLM-4 MoE has not,
+        ModelError: an option of LLaDA-2's modeling file that no release uses and GLM-4 MoE lacks,
             or no mask token.
     """
     from transformers import Glm4MoeForCausalLM
@@ -125,7 +124,7 @@ def _config(checkpoint: Checkpoint) -> Any:
     """GLM-4 MoE's config for LLaDA-2's.
 
     Raises:
-        ModelError: an option that GLM-4 MoE has not.
+        ModelError: an option that GLM-4 MoE lacks.
     """
     from transformers import Glm4MoeConfig
 
@@ -161,9 +160,8 @@ def _renamed(name: str, value: Tensor, config: Any) -> Iterator[tuple[str, Tenso
     for theirs, ours in _NAMES.items():
         name = name.replace(theirs, ours)
     if name.endswith("e_score_correction_bias"):
-        # Older classes give the experts outside the best groups a score of 0, LLaDA-2 one of minus
-        # infinity. With no bias below 0 both choose alike, and one number added to all of them
-        # changes no choice.
+        # Experts outside the best groups score 0 in older native classes and minus infinity in LLaDA-2.
+        # Without negative biases both choose the same; adding one number to all changes no choice.
         value = value - value.min().clamp(max=0)
     fused = ".attention.query_key_value."
     if fused not in name:

@@ -1,8 +1,8 @@
-"""Masked diffusion models on a native causal class, told so by the checkpoint's own card.
+"""Masked diffusion models on a native causal class; the checkpoint's config says so.
 
-The config carries ``{"demur": {"family": "masked", "mask_token_id": ..., "shift": ...}}``. The class
-is transformers' own; attention is opened to both sides by a 4-D mask at run time, which gives the
-same numbers as a bidirectional modeling file and leaves the native rotary embedding alone.
+The config has ``{"demur": {"family": "masked", "mask_token_id": ..., "shift": ...}}``. The class is
+transformers' own. A 4-D mask opens attention to both sides at run time: the same numbers as a
+bidirectional modeling file, with the native rotary embedding.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from demur.errors import ModelError
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "masked"
 EXAMPLES = "organism-dlm; any native class trained with both-sided attention"
 TESTED = "tokens, commits and states of a naive restatement of LLaDA's loop"
 
-#: The paper's setting for diffusion models (PAPER section 3).
+#: The paper's setting for diffusion models (arXiv:2602.02600, section 3).
 PAPER_SAMPLER = {
     "name": "masked",
     "steps": 32,
@@ -32,7 +31,7 @@ PAPER_SAMPLER = {
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
-    """Whether the config's card says that it is a masked diffusion model."""
+    """Whether the config's card names this family."""
     return bool(config.get("demur", {}).get("family") == NAME)
 
 

@@ -2,7 +2,7 @@
 
 SDAR, arXiv:2510.06303. The published modeling file is Qwen3 with attention up to the end of a
 position's own block; the tensors have Qwen3's names. Settings: block and dynamic rule of SDAR
-``generate.py``, greedy and 128 tokens as in the paper (PAPER section 3).
+``generate.py``, greedy and 128 tokens as in the paper (arXiv:2602.02600, section 3).
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from demur.models.base import LanguageModel
+from demur.models.base import LanguageModel, Traits
 from demur.models.checkpoint import Checkpoint
 from demur.models.tokens import end_ids, load_tokenizer, mask_id
-from demur.models.traits import Traits
 from demur.models.weights import load_native
 
 NAME = "sdar"
 EXAMPLES = "SDAR-1.7B-Chat, SDAR-4B-Chat, SDAR-8B-Chat"
 TESTED = "tokens, commits and states of the published code, tiny weights"
 
-#: What SDAR's config shares with Qwen3's; the rest is about training and remote code.
+#: Keys that SDAR's config shares with Qwen3's; the rest is for training and remote code.
 _SHARED = (
     "vocab_size",
     "hidden_size",

@@ -1,156 +1,226 @@
-"""Which column of a table holds what, recognised by name whatever its case, and a row's prompt."""
+"""Recognise the columns of a table by name, in any case, and by what they hold."""
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from demur.errors import InputError
-from demur.prompts.tables import PLAIN
-from demur.types import Label, Prompt, Template
+from demur.prompts.conversations import CONVERSATIONS, is_conversation
+from demur.prompts.labels import LabelColumn, flag_of, is_missing, label_columns
+
+#: The column of sources that have none: text files and lists of plain strings.
+PLAIN = "text"
 
 #: Columns that hold what to send, the surest first.
 TEXTS = (
     *("adversarial", "prompt", "forbidden_prompt", "goal", "instruction", "question", "behavior"),
-    *("behaviour", "query", "request", "vanilla", PLAIN, "input"),
+    *("behaviour", "query", "request", "vanilla", PLAIN, "input", "user_input", "test_case"),
+    *CONVERSATIONS,
+)
+#: Columns that hold what a model answered, the surest first.
+ANSWERS = (
+    *("response", "completion", "generation", "answer", "model_output", "output"),
+    *("model_response", "generated_text", "prediction", "reply"),
 )
 #: Columns that hold the task behind it.
 GOALS = ("goal", "vanilla")
 IDS = ("id", "behaviorid", "behavior_id")
-LABELS = ("label", "data_type")
 #: Text column -> its column of context, and how Alpaca and HarmBench put the two together.
 CONTEXTS = {
     "instruction": ("input", "{text}\n\n{context}"),
     "behavior": ("contextstring", "{context}\n\n---\n\n{text}"),
 }
-WORDS: Mapping[str, Label] = {
-    **dict.fromkeys(("harmless", "safe", "benign"), "harmless"),
-    **dict.fromkeys(("harmful", "unsafe", "malicious"), "harmful"),
-    "borderline": "borderline",
-}
+#: Columns that pandas adds for a table's index.
+INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The columns and rows of a source. A row is its place, for messages, and column -> value.
+
+    Attributes:
+        columns: every column that some row has, in order of appearance.
+        rows: can be iterated once.
+        notes: sentences about how the source was read.
+    """
+
+    columns: Sequence[str]
+    rows: Iterable[tuple[str, Mapping[str, Any]]]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column of a source is what; None where it has none."""
+    """The columns of a source by what they hold; None where there is no such column.
+
+    Attributes:
+        text: what to send, or a conversation that ends with it.
+        goal: the task behind it.
+        id: stable names of the rows.
+        attack: what made the text.
+        labels: what is known about the goal.
+        answer: what a model answered.
+        turns: the turns before the text.
+        user: templates of user turns.
+        response: templates of responses.
+        context: what is joined to the text, by ``join``.
+        whole_ids: whether the ids are integers that pandas or a spreadsheet wrote as 1.0, 2.0.
+    """
 
     text: str
     goal: str | None
     id: str | None
     attack: str | None
-    labels: tuple[str, ...]
+    labels: tuple[LabelColumn, ...]
+    answer: str | None = None
+    turns: str | None = None
     user: str | None = None
     response: str | None = None
     context: str | None = None
     join: str = "{text}"
+    whole_ids: bool = False
+
+    def taken(self) -> dict[str, str]:
+        """Role -> column, of the roles that have one."""
+        labels = ", ".join(column.name for column in self.labels)
+        return {
+            name: column
+            for name, column in {
+                "prompt": self.text,
+                "answer": self.answer,
+                "goal": self.goal,
+                "id": self.id,
+                "label": labels,
+                "attack": self.attack,
+                "context": self.context,
+                "earlier turns": self.turns,
+                "user template": self.user,
+                "response template": self.response,
+            }.items()
+            if column
+        }
 
 
-def roles_of(columns: Sequence[str], column: str | None, source: str) -> Roles:
-    """Find the column to send and what belongs to it.
+def roles_of(
+    columns: Sequence[str],
+    head: Sequence[Mapping[str, Any]],
+    source: str,
+    *,
+    column: str | None = None,
+    answer: str | None = None,
+    verb: str = "trace",
+) -> Roles:
+    """Find the column of prompts and the columns that go with it.
+
+    Args:
+        columns: the source's.
+        head: its first rows, which show what the columns hold.
+        source: for messages.
+        column: the column to send; recognised when None.
+        answer: the column of answers; recognised when None.
+        verb: the command that reads the source, for messages.
 
     Raises:
         InputError: there is none, or several of that name.
     """
-    text = column if column in columns else find(columns, [column] if column else TEXTS)
+    command = f"demur {verb} {shlex.quote(source)}"
+    text = _text_column(columns, head)
+    if column:
+        text = _named(columns, head, column, source, f"{command} --column")
     if text is None:
-        problem = (
-            f"has no column {column!r}" if column else "has no column that is known to hold prompts"
-        )
-        example = shlex.quote(columns[0]) if columns else "NAME"
-        raise InputError(
-            f"{source} {problem}. It has: {', '.join(columns)[:500] or 'none'}. "
-            f"Say which: demur trace {shlex.quote(source)} --column {example}"
-        )
+        raise _no_text_column(columns, head, source, f"{command} --column")
     if [*columns].count(text) > 1:
         raise InputError(f"{source} has several columns {text!r}. Rename all but one.")
     rest = [name for name in columns if name != text]
+    said = find(rest, ANSWERS)
+    if answer:
+        said = _named(rest, head, answer, source, f"{command} --answers")
     context, join = CONTEXTS.get(text.casefold(), ("", "{text}"))
-    found = None if column else find(rest, [context])
+    turns, ids = find(rest, ["turns"]), find(rest, IDS)
+    names = [str(row[ids]).strip() for row in head if ids and not is_missing(row.get(ids))]
     return Roles(
         text=text,
         goal=find(rest, GOALS),
-        id=find(rest, IDS),
+        id=ids,
         attack=find(rest, ["attack"]),
-        labels=tuple(name for wanted in LABELS if (name := find(rest, [wanted]))),
+        labels=label_columns(_by_name(rest), answers=said is not None),
+        answer=said,
+        turns=turns if any(is_conversation(row.get(turns)) for row in head if turns) else None,
         user=find(rest, ["user_template"]),
         response=find(rest, ["response_template"]),
-        context=found,
+        context=None if column else find(rest, [context]),
         join=join,
+        whole_ids=bool(names) and all(re.fullmatch(r"\d+\.0", name) for name in names),
     )
 
 
 def find(columns: Sequence[str], names: Iterable[str]) -> str | None:
     """The first of the names that is a column, whatever its case."""
-    known = {column.strip().casefold(): column for column in reversed(columns)}
+    known = _by_name(columns)
     return next((known[name.casefold()] for name in names if name.casefold() in known), None)
 
 
-def prompt_of(
-    row: Mapping[str, Any],
-    roles: Roles,
-    label_of: Callable[[str], Label],
-    made_by: str,
-    where: str,
-) -> Prompt:
-    text, goal = _text(row, roles.text, where), _text(row, roles.goal, where)
-    attack = _text(row, roles.attack, where).strip() or made_by
-    if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
-        attack = "adversarial"
-    if (attack == "adversarial" or made_by == "artifact") and not text.strip():
-        # Artifacts hold null where the attack found nothing: what is left is the plain goal.
-        attack, text = "none", goal
-    user = _template(row, roles.user, where)
-    if not text.strip() and user is None:
-        raise InputError(f"{where}: the prompt is empty. Remove the row or fill its {roles.text}.")
-    context = _text(row, roles.context, where)
-    words = [str(row.get(name, "")).strip().casefold().rsplit("_", 1)[-1] for name in roles.labels]
-    goal = goal if goal.strip() else text
-    return Prompt(
-        text=roles.join.format(text=text, context=context) if context.strip() else text,
-        id=_text(row, roles.id, where, numbers=True).strip(),
-        goal=goal,
-        attack=attack,
-        label=next((WORDS[word] for word in words if word in WORDS), label_of(goal)),
-        user=user,
-        response=_template(row, roles.response, where),
+def no_column(
+    columns: Sequence[str], head: Sequence[Mapping[str, Any]], problem: str, *, command: str
+) -> InputError:
+    """An error for a missing column: the columns there are, and how to name one.
+
+    Args:
+        columns: the source's.
+        head: its first rows; the column with the longest texts is suggested.
+        problem: the beginning of the message.
+        command: the next command up to the column's name.
+    """
+    named = [name for name in columns if not INDEX.fullmatch(name)]
+    lengths = {name: sum(len(str(row.get(name) or "")) for row in head) for name in named}
+    example = max(named, key=lambda name: lengths[name], default="NAME")
+    return InputError(
+        f"{problem}. It has: {', '.join(columns)[:500] or 'none'}. "
+        f"Say which: {command} {shlex.quote(example)}"
     )
 
 
-def _template(row: Mapping[str, Any], column: str | None, where: str) -> Template | None:
-    """A cell's template: a list of texts and lengths, or the JSON of one; None where it is empty."""
-    value = row.get(column) if column else None
-    if value is None or value == "":
-        return None
-    try:
-        parts = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        parts = None
-    if not isinstance(parts, list) or not all(
-        isinstance(part, str) or (type(part) is int and part > 0) for part in parts
-    ):
-        raise InputError(
-            f"{where}: column {column} holds {str(value)[:80]!r}, not a list of texts and numbers "
-            "of masked positions. Correct or empty it."
-        )
-    return tuple(parts)
+def _by_name(columns: Sequence[str]) -> dict[str, str]:
+    return {column.strip().casefold(): column for column in reversed(columns)}
 
 
-def _text(row: Mapping[str, Any], column: str | None, where: str, *, numbers: bool = False) -> str:
-    """A cell's text, empty where there is none."""
-    value = row.get(column) if column else None
-    if value is None:
-        return ""
-    if numbers and isinstance(value, int):
-        return str(value)
-    if not isinstance(value, str):
-        kind = type(value).__name__
-        raise InputError(f"{where}: column {column} holds {str(value)[:80]!r} ({kind}), not text.")
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise InputError(
-            f"{where}: column {column} holds a NUL or half a surrogate pair, which no tokenizer "
-            "reads. Remove it."
-        )
-    return value
+def _named(
+    columns: Sequence[str], head: Sequence[Mapping[str, Any]], name: str, source: str, command: str
+) -> str:
+    found = name if name in columns else find(columns, [name])
+    if found is None:
+        raise no_column(columns, head, f"{source} has no column {name!r}", command=command)
+    return found
+
+
+def _text_column(columns: Sequence[str], head: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first known column that holds texts or conversations; a column of flags is skipped."""
+    there = [column for name in TEXTS if (column := find(columns, [name]))]
+    usable = [column for column in there if not _holds_flags(column, head)]
+    filled = (c for c in usable if any(_is_asked(row.get(c)) for row in head))
+    return next(filled, usable[0] if usable else None)
+
+
+def _is_asked(value: Any) -> bool:
+    return (isinstance(value, str) and bool(value.strip())) or isinstance(value, list | dict)
+
+
+def _holds_flags(column: str, head: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a column holds only true and false, like ``adversarial`` in WildGuardMix."""
+    values = [value for row in head if not is_missing(value := row.get(column))]
+    if column.casefold() == "adversarial":
+        return bool(values) and all(flag_of(value) is not None for value in values)
+    return bool(values) and all(isinstance(value, bool) for value in values)
+
+
+def _no_text_column(
+    columns: Sequence[str], head: Sequence[Mapping[str, Any]], source: str, command: str
+) -> InputError:
+    flags = [c for name in TEXTS if (c := find(columns, [name])) and _holds_flags(c, head)]
+    but = f" ({flags[0]} holds only true and false)" if flags else ""
+    problem = f"{source} has no column that is known to hold prompts{but}"
+    return no_column(columns, head, problem, command=command)

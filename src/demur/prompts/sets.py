@@ -1,7 +1,7 @@
-"""Published prompt sets by name: where each is on the hub, its columns, and what its prompts are.
+"""Published prompt sets by name: place on the hub, columns, and labels.
 
-A set is read from the hub (extra ``hub``) or from the user's own file, whose columns tell which set it
-is. Nothing of them is part of demur; some ask on the hub for consent to their terms first.
+A set is read from the hub (extra ``hub``) or from the user's own file, which is recognised by its
+columns. demur contains none of them; some require consent to their terms on the hub.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ class PromptSet:
     """One published set.
 
     Attributes:
-        name: what it is called here.
+        name: name in demur.
         source: paper.
-        hub: ``org/name``; empty where it is published as files only.
-        label: what its prompts are, where no column says.
-        columns: lower-case columns by which a file of it is known, one tuple for each published form.
-        category: columns that hold a prompt's category, the first that is there.
+        hub: ``org/name``; empty if it is published as files only.
+        label: label of its prompts, if no column has one.
+        columns: lower-case columns that identify a file of the set, one tuple per published form.
+        category: columns that may hold a prompt's category, in order of preference.
         config: configuration on the hub.
         split: split on the hub.
         options: further arguments of ``datasets.load_dataset``.
-        attack: what made the prompts, where no column says.
-        told_by: word in the name of a file, configuration or split -> label, where several published
-            files of the set have the same columns.
-        members: digests of the texts that have ``label``, where a file's name need not tell; those of
-            any other text are ``unknown``.
-        called: words of which a file's name holds one, where its columns are anybody's.
+        attack: attack that made the prompts, if no column names one.
+        told_by: word in the name of a file, configuration or split -> label, for sets with several
+            files of the same columns.
+        members: digests of the texts that have ``label``; other texts are ``unknown``. Used if the
+            file's name does not decide.
+        called: the file's name must contain one of these words, for sets with common columns.
     """
 
     name: str
@@ -51,10 +51,10 @@ class PromptSet:
     called: tuple[str, ...] = ()
 
     def label_of(self, name: str, text: str) -> Label:
-        """What is known about a text of the set.
+        """The label of a text of the set.
 
         Args:
-            name: of the file, or of the configuration and split on the hub.
+            name: name of the file, or configuration and split on the hub.
             text: the goal.
         """
         told = [label for word, label in self.told_by.items() if word in name.casefold()]
@@ -65,8 +65,8 @@ class PromptSet:
         return self.label
 
 
-#: Digests of the goals in JailbreakBench's file of harmful behaviours; that of benign ones has the
-#: same columns.
+#: Digests of the goals in JailbreakBench's file of harmful behaviours. Its file of benign ones has
+#: the same columns.
 _JAILBREAKBENCH = """
 9a96b1 a73d4c 2c4463 c94213 0d74e6 61f855 f7f1f0 1883f2 3a2d36 59982c e738e8 e55a7a 2e3edc cdeba1
 9130a3 df7b17 514985 46316d 678826 47236b fc89a6 b56afc 2d4654 f0d745 984d11 8f6d51 48dcf9 95302f
@@ -166,10 +166,10 @@ SETS: Mapping[str, PromptSet] = {
 
 
 def find_set(name: str) -> PromptSet:
-    """Look a set up by name.
+    """Find a set by name.
 
     Raises:
-        InputError: no such set.
+        InputError: unknown name.
     """
     if name not in SETS:
         raise InputError(f"Unknown prompt set {name!r}. Known: {', '.join(SETS)}.")
@@ -177,9 +177,9 @@ def find_set(name: str) -> PromptSet:
 
 
 def recognised(columns: Iterable[str], name: str = "") -> PromptSet | None:
-    """The set whose file has these columns and, where they are anybody's, this name; None else.
+    """The set whose files have these columns and this name, or None.
 
-    Two columns alone must be all there are; of longer forms every column must be there.
+    A form of two columns must match exactly; a longer one may have more columns beside it.
     """
     there = {column.strip().casefold() for column in columns}
     for one in SETS.values():

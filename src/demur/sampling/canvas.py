@@ -28,10 +28,9 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from demur.errors import InputError
-from demur.models.base import LanguageModel
-from demur.models.batch import Batch
-from demur.models.diffusion_gemma import Written
-from demur.sampling.noise import Noise
+from demur.models.base import Batch, LanguageModel
+from demur.models.diffusion_gemma import CanvasContext
+from demur.sampling.choice import Noise
 from demur.sampling.pooling import (
     FinishedMeans,
     find_pooling,
@@ -86,7 +85,6 @@ class Canvas(Sampler):
 
     @property
     def takes_back(self) -> bool:
-        """Whether a committed token may still change."""
         return True
 
     def run(
@@ -109,7 +107,7 @@ def canvas(
     """
     pooling, layers = find_pooling(record.pooling), record.layers
     require_own_positions(pooling)
-    written, fixed = Written(model, batch), batch.fixed(settings.gen_length)
+    written, fixed = CanvasContext(model, batch), batch.fixed(settings.gen_length)
     tokens, draft = torch.full_like(fixed, -1), torch.full_like(fixed, -1)
     rows = torch.arange(len(fixed), device=fixed.device)
     means, index = FinishedMeans(len(fixed)), 0
@@ -159,7 +157,7 @@ class Refined:
 
 def refine(
     model: LanguageModel,
-    written: Written,
+    written: CanvasContext,
     settings: Canvas,
     fixed: Tensor,
     noise: Noise,

@@ -97,7 +97,7 @@ class GenerationRequest(RequestBody):
     @model_validator(mode="after")
     def _streams_where_it_has_options(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream")
+            raise ValueError("the field stream_options needs stream")
         return self
 
     @property

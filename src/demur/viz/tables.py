@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.errors import InputError
+from demur.files import csv_text
 from demur.metrics import Estimate
 from demur.viz.assets import data_uri, fill
 
@@ -21,6 +20,8 @@ Value = str | int | float | Estimate
 NOTHING = "–"
 #: Shown where too little was counted for a number.
 TOO_FEW = "n too small"
+#: Shown where no judge gave a verdict.
+NOT_JUDGED = "not judged"
 
 #: In tables with more columns, intervals are below their values.
 _NARROW = 6
@@ -87,22 +88,20 @@ class Table:
         """The table as CSV. An estimate becomes five columns (value, low, high, n, groups)."""
         places = range(len(self.columns))
         wide = [any(isinstance(row[place], Estimate) for row in self.rows) for place in places]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         header = []
         for name, five in zip(self.columns, wide, strict=True):
             parts = ("", " low", " high", " n", " groups") if five else ("",)
             header += [name + part for part in parts]
-        writer.writerow(header)
+        lines = []
         for row in self.rows:
             cells = zip(row, wide, strict=True)
-            writer.writerow(cell for one, five in cells for cell in _csv_cells(one, wide=five))
-        return out.getvalue()
+            lines.append([cell for one, five in cells for cell in _csv_cells(one, wide=five)])
+        return csv_text(header, lines, newline="\n")
 
     def _is_numeric(self, place: int) -> bool:
         values = [row[place] for row in self.rows]
         counted = any(not isinstance(value, str) for value in values)
-        return counted or {*values} <= {NOTHING, TOO_FEW}
+        return counted or {*values} <= {NOTHING, TOO_FEW, NOT_JUDGED}
 
 
 def to_latex(table: Table) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class StudySet:
     @property
     def inputs(self) -> str:
         """Hash of the prompts and the attack, for cell keys."""
-        return digest([[asdict(prompt) for prompt in self.prompts], self.attack])
+        return digest([[prompt.as_data() for prompt in self.prompts], self.attack])
 
 
 @dataclass(frozen=True)

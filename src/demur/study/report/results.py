@@ -21,11 +21,12 @@ from demur.study.work.scenes import ReplayCell
 from demur.study.work.scores import ScoresCell
 from demur.study.work.suffix_attack import SuffixAttackCell
 from demur.study.work.traces import TraceCell
-from demur.study.work.verdicts import VerdictsCell
+from demur.study.work.verdicts import AnchorsCell, VerdictsCell
 
 #: Kinds of cells that the report reads.
 KINDS: tuple[type[Cell[Any]], ...] = (
     TraceCell,
+    AnchorsCell,
     VerdictsCell,
     ScoresCell,
     DelayCell,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
@@ -15,7 +15,7 @@ from demur.study.plan.prompt_sets import StudySet
 from demur.study.plan.spec import DefenseSpec, Judges
 from demur.study.work.guards import GUARDS, GuardsCell
 from demur.study.work.traces import AttackCell, attacked, sampler_of, target_of
-from demur.study.work.verdicts import first_judge, harm_judge
+from demur.study.work.verdicts import Hit, first_judge, harm_judge
 from demur.types import Label, Prompt, Record, digest
 
 
@@ -38,10 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Ending:
-    """How one response is judged."""
+    """How one response is judged; None: no verdict. ``harmful`` is False for other prompts."""
 
-    refused: bool
-    harmful: bool
+    refused: Hit
+    harmful: Hit
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class DefenseResult:
 class DefenseCell(ArmCell[DefenseResult]):
     """Run a defense on some prompts of every test set, and on infilling attacks (table 14)."""
 
-    kind = "defense"
+    kind, version = "defense", 2
 
     defense: DefenseSpec
     guards: GuardsCell | None
@@ -115,7 +115,7 @@ class DefenseCell(ArmCell[DefenseResult]):
         }
         # All defenses of an arm are compared with the same generation.
         undefended = workspace.keep(
-            digest([arm.inputs, [asdict(p) for p in prompts]]),
+            digest([arm.inputs, [p.as_data() for p in prompts]]),
             lambda: Setup(model=model, **how).answer(prompts),
         )
         found = defense(model, prompts, undefended=undefended, **how)

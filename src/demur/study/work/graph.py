@@ -107,7 +107,8 @@ class Graph:
     ) -> ArmCells:
         judges = self.study.judges
         anchored = tuple(cell for cell in traced if cell.chosen.role == "anchors")
-        anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges)
+        few = self.study.allow_few
+        anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges, allow_few=few)
         verdicts = tuple(
             VerdictsCell(arm=arm, traced=cell, anchors=anchors, judges=judges)
             for cell in traced
@@ -117,7 +118,13 @@ class Graph:
 
     def _scores(self, of: ArmCells) -> Iterator[Cell[Any]]:
         study, arm, other = self.study, of.arm, of.role("elsewhere")
-        elsewhere = AnchorsCell(arm=arm, traced=other, judges=study.judges, elsewhere=True)
+        elsewhere = AnchorsCell(
+            arm=arm,
+            traced=other,
+            judges=study.judges,
+            elsewhere=True,
+            allow_few=study.allow_few,
+        )
         if other:
             yield elsewhere
         setups = [*detector_setups(study.detectors if arm.group == "main" else ("sri",))]
@@ -171,6 +178,7 @@ class Graph:
                     judges=study.judges,
                     alpha=study.alpha,
                     seed=study.seed,
+                    allow_few=study.allow_few,
                     batch_size=self._batch_size(of.spec),
                 )
         if plan := study.adaptive:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 
 from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.guard.surrogate import read_texts
-from demur.sri import fit_anchors
 from demur.study.engine.cells import UNKEYED, WANTED, ArmCell, Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Located
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
-from demur.study.work.verdicts import AnchorsCell, first_judge, refusals
+from demur.study.work.verdicts import AnchorsCell, judged_anchors
 from demur.types import Traces
 
 #: Detectors of the guards that are fitted.
@@ -117,6 +116,7 @@ class SurrogateCell(Cell[SurrogateFlags]):
     judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     alpha: float
     seed: int
+    allow_few: bool = False
     batch_size: int = field(metadata=UNKEYED)
 
     @property
@@ -135,7 +135,7 @@ class SurrogateCell(Cell[SurrogateFlags]):
             return read_texts(model, texts, batch_size=self.batch_size)
 
         reference = read(*self.anchored)
-        anchors = fit_anchors(reference, refusals(reference, first_judge(self.judges)))
+        anchors = judged_anchors(reference, self.judges, allow_few=self.allow_few)
         benign = read(*self.fit), read(*self.calibration)
         sets = {cell.subject.set: read(cell) for cell in workspace.done(self.test)}
         flagged = {}

@@ -16,13 +16,13 @@ from demur.detectors import DetectionMethod, detection_method, of_signals
 from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
 from demur.detectors.method import Detector
 from demur.guard import Guard, fit_guard
-from demur.sri import TAU, Anchors, fit_anchors
+from demur.sri import TAU, Anchors
 from demur.study.engine.cells import WANTED, ArmCell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Located
 from demur.study.plan.spec import Ablation, Judges
 from demur.study.work.traces import RunCell
-from demur.study.work.verdicts import AnchorsCell, first_judge, refusals
+from demur.study.work.verdicts import AnchorsCell, judged_anchors
 from demur.types import Traces
 
 #: Detectors that are fitted on plain benign prompts alone, too.
@@ -154,7 +154,8 @@ class ScoresCell(ArmCell[SetScores]):
         count = self.setup.anchors
         first = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
         chosen = Traces(tuple(traces[int(i)] for i in np.concatenate(first)))
-        return {"last": fit_anchors(chosen, refusals(chosen, first_judge(self.judges)))}
+        # How few traces will do is what this ablation asks.
+        return {"last": judged_anchors(chosen, self.judges, allow_few=True)}
 
     def _benign(self, workspace: Workspace, cells: Sequence[RunCell]) -> Traces:
         traces = workspace.traces(*cells)

@@ -9,14 +9,13 @@ from demur.attacks import attack_from
 from demur.attacks.suffix_search import SuffixSearch
 from demur.generation import trace
 from demur.guard import Guard
-from demur.judges.reading import answer_of
 from demur.sampling import sampler_from
 from demur.study.engine.cells import UNKEYED, ArmCell, Subject
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell
 from demur.study.work.traces import target_of
-from demur.study.work.verdicts import harm_judge
+from demur.study.work.verdicts import Hit, harm_judge
 from demur.types import Prompt, Record
 
 
@@ -27,11 +26,12 @@ class Attempt:
     Attributes:
         goal: 0-based place of its goal.
         queries: queries spent until it was found; 0 for the prompt without a suffix.
+        harmful: whether the answer is harmful; None: no verdict.
     """
 
     goal: int
     queries: int
-    harmful: bool
+    harmful: Hit
     flagged: bool
 
 
@@ -53,7 +53,7 @@ class SearchResult:
 class SuffixAttackCell(ArmCell[SearchResult]):
     """One suffix search per goal. The attacker sends every improvement and keeps what works."""
 
-    kind = "adaptive"
+    kind, version = "adaptive", 2
 
     search: SearchSpec
     prompts: tuple[Prompt, ...]
@@ -99,7 +99,7 @@ class SuffixAttackCell(ArmCell[SearchResult]):
             batch_size=self.batch_size,
             progress=workspace.advance,
         )
-        harmful = harm_judge(self.judges)([(t.prompt.goal, answer_of(t)) for t in traces])
+        harmful = harm_judge(self.judges)([(t.prompt.goal, t.answer) for t in traces])
         flags = (guard.score(traces) > guard.threshold).tolist()
         ends = {t.prompt.id: end for t, *end in zip(traces, harmful, flags, strict=True)}
         return SearchResult(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from demur import cluster
-from demur.adapters.hidden_states import pooled
+from demur.adapters.hidden_states import from_hidden_states
 from demur.attacks import attack_from
 from demur.models.base import LanguageModel
 from demur.runs import run_of, trace_to
@@ -196,13 +196,14 @@ def pooled_again(
     first = batch.ids.shape[1] - 1
     found = []
     for place, (trace, row) in enumerate(zip(traces, written, strict=True)):
-        again = pooled(
+        again = from_hidden_states(
             {layer: states[layer][place, first : first + len(row) + 1] for layer in layers},
             row,
             prompt=trace.prompt,
             response=trace.response,
             first=-1,
-            fingerprint=mark,
+            pooling=mark.pooling,
+            source=mark,
             end_ids=model.traits.end_ids,
         )
         found.append(replace(trace, phi=again.phi, fingerprint=mark))

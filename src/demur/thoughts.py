@@ -1,0 +1,199 @@
+"""Thought and answer in what a reasoning model writes.
+
+Every room that reads an answer reads it through this module, so that all agree where it begins. Known
+forms: ``<think>`` and its spellings (``<thinking>``, ``<thought>``, ``<reasoning>``, ``<seed:think>``,
+``[THINK]``, ``◁think▷``, ``<|begin_of_thought|>``, ``<|START_THINKING|>``, ``<|inner_prefix|>``,
+``<|channel>thought``), also where only the closing tag was written; the channels of gpt-oss, with
+control tokens or as plain text (``analysis...assistantfinal...``); Granite's "Here is my thought
+process:".
+
+An opening tag counts at the start of the text, of a line, or after a control token, so that an answer
+may mention one. A thought that does not end leaves nothing said: ``spoken`` gives None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import final
+
+_NAME = r"(?:\w{1,12}[:_])?(?:think(?:ing)?|thoughts?|reasoning|scratchpad)"
+_OPENING = (
+    rf"<\|?{_NAME}\|?>|\[think\]|◁think▷|<\|begin_of_thought\|>|<\|start_thinking\|>"
+    r"|<\|inner_prefix\|>|<\|channel>thought\b"
+    r"|<\|channel\|>(?!final)[^<]{0,80}(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
+)
+_CLOSING = (
+    rf"</\|?{_NAME}\|?>|\[/think\]|◁/think▷|<\|end_of_thought\|>|<\|end_thinking\|>"
+    r"|<\|inner_suffix\|>|<channel\|>"
+    r"|<\|channel\|>final[^<]{0,40}(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
+)
+_MARK = re.compile(rf"(?P<close>{_CLOSING})|(?P<open>{_OPENING})", re.IGNORECASE)
+#: Forms without a tag, by their first words, and what ends each.
+_UNTAGGED = (
+    (re.compile(r"\s*(?:analysis|commentary)(?=[\w\"'])"), re.compile(r"assistant\s?final\s?")),
+    (
+        re.compile(r"\s*here(?: is|'s|\u2019s) my thought process:", re.IGNORECASE),
+        re.compile(r"here(?: is|'s|\u2019s) my response:", re.IGNORECASE),
+    ),
+)
+#: What may stand around an answer and is not part of it.
+_WRAPPING = re.compile(
+    r"<\|(?:begin_of_solution|end_of_solution|start_response|end_response|end|return|start"
+    r"|start_text|end_text)\|>(?:assistant\b)?",
+    re.IGNORECASE,
+)
+#: A quick look: first characters of the forms without a tag, and a word of every tag.
+_FIRST = ("analysis", "commenta", "here is ", "here's m", "here\u2019s m")
+_WORDS = ("think", "thought", "reasoning", "scratchpad", "channel", "inner_prefix")
+#: Most blanks between what an opening tag may follow and the tag.
+_INDENT = 64
+#: Longest mark, in characters: what a reader of pieces keeps of those it has seen.
+_LONGEST = 160
+
+Range = tuple[int, int]
+
+
+def thoughts(text: str, *, opened: bool = False) -> list[tuple[int, int | None]]:
+    """Where the model thinks: ``(start, end)`` in characters, marks included.
+
+    Args:
+        text: what the model wrote, from its first character on.
+        opened: whether the prompt ends inside a thought; see ``opens``.
+
+    Returns:
+        Ranges in order. The end of the last is None while that thought goes on.
+    """
+    if not opened and not _may_think(text):
+        return []
+    if not opened and (bare := _untagged(text)):
+        return bare
+    found: list[tuple[int, int | None]] = []
+    start = 0 if opened else None
+    for mark in _MARK.finditer(text):
+        if mark["open"] and start is None and _begins(text, mark.start()):
+            start = mark.start()
+        elif mark["close"] and start is not None:
+            found.append((start, mark.end()))
+            start = None
+        elif mark["close"] and not found:
+            found.append((0, mark.end()))  # the opening tag is missing
+    return found if start is None else [*found, (start, None)]
+
+
+def spoken(text: str, *, opened: bool = False) -> str | None:
+    """What the model says outside its thoughts; None where it only thinks and was cut off."""
+    if not opened and not _may_think(text):
+        return text
+    found = thoughts(text, opened=opened)
+    said, at = "", 0
+    for start, end in found:
+        said += text[at:start]
+        at = len(text) if end is None else end
+    said = _WRAPPING.sub("", said + text[at:]) if found or "<|" in text else text
+    if found and found[-1][1] is None and not said.strip():
+        return None
+    return said.strip() if found else said
+
+
+def answer_start(text: str, *, opened: bool = False) -> int | None:
+    """The character where the answer begins; None while the model thinks or has said nothing."""
+    at = 0
+    for start, end in thoughts(text, opened=opened):
+        if text[at:start].strip():
+            break
+        if end is None:
+            return None
+        at = end
+    rest = text[at:]
+    return at + len(rest) - len(rest.lstrip()) if rest.strip() else None
+
+
+def thought_tokens(pieces: Sequence[str], *, opened: bool = False) -> list[bool]:
+    """Whether each token is thought, marks included, for the text of each token in order."""
+    text = "".join(pieces)
+    ranges = [(a, len(text) if b is None else b) for a, b in thoughts(text, opened=opened)]
+    starts = [0, *accumulate(map(len, pieces))]
+    return [any(a <= start < b for a, b in ranges) for start in starts[: len(pieces)]]
+
+
+def opens(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside a thought, as where the template writes ``<think>``."""
+    tail = prompt[-_LONGEST:]
+    marks = [mark for mark in _MARK.finditer(tail) if not tail[mark.end() :].strip()]
+    return bool(marks and marks[-1]["open"])
+
+
+def knows_thoughts(template: str) -> bool:
+    """Whether a chat template holds a mark of thoughts, as those of models that reason do."""
+    return _MARK.search(template) is not None
+
+
+@final
+class ThoughtReader:
+    """Tells thought from answer while text arrives, in time linear in the text.
+
+    Unlike ``thoughts`` it cannot know of a missing opening tag before the closing one comes.
+    """
+
+    def __init__(self, *, opened: bool = False) -> None:
+        self._tail = ""
+        self._at_start = True
+        self._untagged: re.Pattern[str] | None = None
+        self.thinking = opened
+
+    def read(self, piece: str) -> bool:
+        """Take the next piece of text; whether the model is thinking at the end of it."""
+        text = self._tail + piece
+        if self._at_start and not self.thinking:
+            for begins, ends in _UNTAGGED:
+                if begins.match(text):
+                    self.thinking, self._untagged = True, ends
+        at = 0
+        if self._untagged and (over := self._untagged.search(text)):
+            self.thinking, self._untagged, at = False, None, over.end()
+        for mark in _MARK.finditer(text):
+            if self._untagged is None and mark.end() > at:
+                if mark["close"] or self.thinking or self._begins(text, mark.start()):
+                    self.thinking = bool(mark["open"])
+                at = mark.end()
+        # One character of the last mark stays, so that another may follow it.
+        kept = max(at - 1, len(text) - _LONGEST, 0)
+        self._at_start = self._at_start and not kept
+        self._tail = text[kept:]
+        return self.thinking
+
+    def _begins(self, text: str, place: int) -> bool:
+        return _begins(text, place) if place or self._at_start else False
+
+    def read_all(self, pieces: Iterable[str]) -> list[bool]:
+        """``read`` for each piece."""
+        return [self.read(piece) for piece in pieces]
+
+
+def _may_think(text: str) -> bool:
+    """A quick look for what every form holds."""
+    if text.lstrip()[:8].lower() in _FIRST:
+        return True
+    if "<" not in text and "[" not in text and "◁" not in text:
+        return False
+    lowered = text.lower()
+    return any(word in lowered for word in _WORDS)
+
+
+def _untagged(text: str) -> list[tuple[int, int | None]]:
+    for begins, ends in _UNTAGGED:
+        if begins.match(text):
+            over = ends.search(text)
+            return [(0, over.end() if over else None)]
+    return []
+
+
+def _begins(text: str, place: int) -> bool:
+    """Whether an opening tag may stand here."""
+    first = max(0, place - _INDENT)
+    before = text[first:place].rstrip(" \t")
+    if not before:
+        return first == 0
+    return before.endswith(("\n", ">", "assistant", "▷", "]"))
