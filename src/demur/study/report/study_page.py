@@ -92,8 +92,7 @@ def _few(results: Results) -> str:
 
 
 def _sections(results: Results) -> Iterator[Section]:
-    broken = failures_table(results)
-    if broken:
+    if broken := failures_table(results):
         yield Section("What failed", "The rest of the study continued without it.", tables=[broken])
     if not results.main:
         return
@@ -118,7 +117,11 @@ def _sections(results: Results) -> Iterator[Section]:
             samplers.remasking_table(results),
             samplers.causality_table(results),
         ),
-        figures=_causality(results),
+        figures=_drawn(
+            draw(results, model)
+            for model in dict.fromkeys(one.model for one in results.group("continuum"))
+            for draw in (samplers.blocks_figure, samplers.commits_figure)
+        ),
     )
     yield Section(
         "Recovery",
@@ -126,16 +129,13 @@ def _sections(results: Results) -> Iterator[Section]:
         tables=_filled(rates.recovery_table(results), rates.internal_table(results)),
         figures=_drawn((rates.models_figure(results), samplers.samplers_figure(results))),
     )
+    signals = (rates.trajectory_figure, rates.plane_figure)
     yield Section(
         "The signal",
         "Sigma is 1 if the state is close to answered harmless generations, and 0 if it is close to "
         "refused harmful ones.",
         tables=[rates.groups_table(results.main)],
-        figures=_drawn(
-            draw(one)
-            for draw in (rates.trajectory_figure, rates.plane_figure)
-            for one in results.main
-        ),
+        figures=_drawn(draw(one) for draw in signals for one in results.main),
     )
     yield from _guards(results)
 
@@ -226,15 +226,6 @@ def _set(role: str, one: PromptSetSpec) -> str:
 def _filled(*tables: Table | None) -> list[Table]:
     """Tables that exist and have rows."""
     return [table for table in tables if table is not None and table.rows]
-
-
-def _causality(results: Results) -> list[Figure]:
-    models = dict.fromkeys(one.model for one in results.group("continuum"))
-    return _drawn(
-        draw(results, model)
-        for model in models
-        for draw in (samplers.blocks_figure, samplers.commits_figure)
-    )
 
 
 def _drawn(figures: Iterable[Figure | None]) -> list[Figure]:
