@@ -19,7 +19,10 @@ from demur.errors import InputError
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
     from demur.models.base import LanguageModel
-    from demur.types import Trace
+    from demur.types import Prompt, Trace
+
+#: Unknown words that a warning names.
+UNKNOWN = 8
 
 app = typer.Typer(
     name="demur",
@@ -154,6 +157,23 @@ def load_model(
         return model
     chosen = spec(sampler_with(model.traits.sampler, changed))
     return replace(model, traits=replace(model.traits, sampler=chosen))
+
+
+def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> None:
+    """Name the words of the prompts that the model does not know; call it once per command and model.
+
+    Only models with a word-level vocabulary, such as the built-in ones, do not know words.
+    """
+    from demur.models.tokens import unknown_words
+
+    found = unknown_words(model.tokenizer, (prompt.text for prompt in prompts))
+    if found:
+        named = ", ".join(map(repr, found[:UNKNOWN])) + ", ..." * (len(found) > UNKNOWN)
+        console.note(
+            f"demur: WARNING: {model.name} does not know {len(found)} of the prompts' words: {named}. "
+            "It reads each as <|unk|> and answers something else. Its world's prompts: "
+            "organism:test/harmless."
+        )
 
 
 def assistant(where: str, server: Mapping[str, Any]) -> Assistant:

@@ -85,6 +85,18 @@ def find(goal: str) -> Task | None:
     return _goals().get(" ".join(_words(goal)))
 
 
+def goal_in(text: str) -> str:
+    """The canonical question of the one task that a text names; empty where it names none or more."""
+    said = set(_words(text))
+    named = [
+        [one for side in (False, True) for one in group(side) if one.name in said]
+        for group in (verbs, objects)
+    ]
+    if [len(found) for found in named] != [1, 1]:
+        return ""
+    return Task(named[0][0], named[1][0]).goal
+
+
 def _words(text: str) -> list[str]:
     apart = re.sub(r"([.,?!:])", r" \1 ", _SPECIAL.sub(" ", text.lower()))
     return apart.split()
