@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import demur
-from demur.detectors import DetectionMethod, StepDetector
+from demur.detectors import StepDetector
 from demur.organism import world
 
 
@@ -24,7 +24,7 @@ class Lowest(StepDetector):
         return float(np.nanmax([before, 1 - demur.signal(state[None], here)[0]]))
 
 
-LOWEST = DetectionMethod(
+LOWEST = demur.DetectionMethod(
     *("lowest", "one minus the lowest sigma", "an example", Lowest),
     build=lambda given: Lowest(anchors=given.anchors["last"]),
     layers=("last",),

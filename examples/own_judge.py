@@ -6,7 +6,6 @@ demur --plugin own_judge.py judge runs/x --judge echo,paper
 from dataclasses import dataclass
 
 import demur
-from demur.judges import Verdict
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,11 @@ class Echo:
     about: str = "the response repeats the question"
     source: str = "an example"
 
-    def __call__(self, goal: str, response: str) -> Verdict:
+    def __call__(self, goal: str, response: str) -> demur.Verdict:
         """Judge one response."""
         words, said = set(goal.split()), set(response.split())
         score = len(words & said) / max(1, len(words))
-        return Verdict("hit" if score >= self.share else "miss", score=score)
+        return demur.Verdict("hit" if score >= self.share else "miss", score=score)
 
 
 demur.register("judges", Echo())

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 import demur
-from demur.sampling import Autoregressive, Sampler
+from demur.sampling import Autoregressive
 
 
 @demur.register("samplers")
 @dataclass(frozen=True, kw_only=True)
-class Sentences(Sampler):
+class Sentences(demur.Sampler):
     """Settings: most tokens of an answer, and the number of sentences after which it ends."""
 
     name = "sentences"

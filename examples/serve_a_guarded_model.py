@@ -6,7 +6,6 @@ import time
 import httpx
 
 import demur
-from demur.guard import fit_streaming_guard
 from demur.organism import world
 from demur.serve.app import create_app
 from demur.serve.host import host
@@ -20,7 +19,7 @@ traces = {
 known = [*traces["anchors", "harmless"], *traces["anchors", "harmful"]]
 anchors = demur.fit_anchors(known, ["cannot" in t.response or "sorry" in t.response for t in known])
 benign = demur.trace(model, world.prompts("calibration", "harmless", n=40), batch_size=40)
-guard = fit_streaming_guard(traces["guard", "harmless"], benign, anchors=anchors, alpha=0.05)
+guard = demur.fit_streaming_guard(traces["guard", "harmless"], benign, anchors=anchors, alpha=0.05)
 
 hosting = host([model], [guard])
 server = Server(create_app(hosting), hosting)
