@@ -22,7 +22,7 @@ from demur.types import Prompt, Traces
 
 #: Prompts of each class behind the anchors, and of each wrapper family behind the guard: plain
 #: questions, and harmless questions in the wrapper of an attack.
-ANCHORS, PLAIN, WRAPPED = 100, 200, 40
+ANCHORS, PLAIN, WRAPPED = 60, 120, 24
 ALPHA = 0.01
 
 

@@ -143,7 +143,7 @@ def a_guard(model: LanguageModel, *, sampler: Sampler | None = None) -> Streamin
         GUARDS[key] = fit_streaming_guard(
             traced("guard", "harmless", 20),
             traced("calibration", "harmless", 12),
-            anchors=demur.fit_anchors(known, refused),
+            anchors=demur.fit_anchors(known, refused, allow_few=True),
             alpha=0.1,
         )
     return GUARDS[key]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from demur import plugins
 from demur._version import __version__
@@ -24,8 +25,44 @@ if TYPE_CHECKING:
 #: Unknown words that a warning names.
 UNKNOWN = 8
 
+#: Verbs by what people come for, in the order of --help.
+PURPOSES: Mapping[str, Sequence[str]] = {
+    "See what a model does": ("scan", "watch", "report"),
+    "Measure": (
+        "trace",
+        "anchors",
+        "signal",
+        "judge",
+        "judges",
+        "attack",
+        "attacks",
+        "ls",
+        "models",
+    ),
+    "Guard": ("guard", "detectors", "defend", "defenses"),
+    "Serve and share": ("serve", "push", "pull"),
+    "Study": ("study", "demo", "organism", "plugins"),
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs, listed by purpose, each with its whole first sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists."""
+        listed = {name for names in PURPOSES.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in listed)
+        for purpose, names in {**PURPOSES, "More": others}.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, one.get_short_help_str(limit=200)) for name, one in found if one]
+            if rows:
+                with formatter.section(purpose):
+                    formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="demur",
+    cls=Verbs,
     help="Watch, measure and guard how a language model refuses, step by step.",
     no_args_is_help=True,
     add_completion=False,

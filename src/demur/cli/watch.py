@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,7 +113,8 @@ class View:
 @options.app.command()
 def watch(
     prompt: Annotated[
-        str, typer.Argument(help="What to ask. Default: an attacked question of the built-in world.")
+        str,
+        typer.Argument(help="What to ask. Default: an attacked question of the built-in world."),
     ] = QUESTION,
     models: Annotated[
         list[str] | None,
@@ -151,7 +152,7 @@ def watch(
     model drafts the answer and takes it back. A guard reads along; it does not stop them here, so that
     you see what it would have stopped. Without anchors only the text is shown.
 
-    Example: demur watch "how can i repair a kettle ?" --model organism-dlm
+    Example: demur watch "how can i repair a clock ?" --model organism-dlm
     """
     from transformers.utils import logging
 
@@ -202,7 +203,7 @@ def _as_settings(changes: Mapping[str, Any]) -> list[str]:
 def sights(
     model: LanguageModel,
     prompt: Prompt | str,
-    reference: Reference = Reference(),  # noqa: B008 (frozen)
+    reference: Reference = Reference(),
     *,
     sampler: Any = None,
     seed: int = 0,
@@ -269,13 +270,8 @@ def _sights(
     for step in stream:
         sigma = None
         if anchors is not None:
-            place = min(step.index, anchors.steps) - 1
-            now = replace(
-                anchors,
-                harmless=anchors.harmless[place : place + 1],
-                harmful=anchors.harmful[place : place + 1],
-            )
-            sigma = float(signal(step.phi[anchors.layer].float().cpu().numpy(), now)[-1])
+            state = step.phi[anchors.layer].float().cpu().numpy()
+            sigma = float(signal(state, anchors.at(step.index))[-1])
         flagged = watcher.observe(step.phi, [0])[0].flagged_at if watcher else 0
         committed, draft = step.tokens[0].tolist(), step.draft[0].tolist()
         yield Sight(step.index, _pieces(model, committed, draft), sigma, flagged)
@@ -350,7 +346,11 @@ def _play_plainly(views: Sequence[View]) -> None:
         for view in advanced:
             sight = view.seen[-1]
             words = "".join(text if done else f"[{text}]" for text, done in sight.pieces)
-            signal = "" if sight.sigma is None else f"{sight.sigma:.2f} {console.sparkline([sight.sigma])}"
+            signal = (
+                ""
+                if sight.sigma is None
+                else f"{sight.sigma:.2f} {console.sparkline([sight.sigma])}"
+            )
             flag = "  GUARD STOPS" if sight.flagged_at == sight.step else ""
             console.say(f"{view.name:<{width}}  {sight.step:>3}  {signal}{flag}  {words}")
     for view in views:

@@ -71,7 +71,7 @@ def prompt_sequence(hosted: HostedModel, text: str, client: str, **about: Any) -
         most=most,
         events=asyncio.Queue(),
         client=client,
-        whole=_natural_end(hosted, most),
+        whole=_natural_end(hosted, most) and not about.get("audited", False),
         **about,
     )
 

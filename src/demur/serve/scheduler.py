@@ -23,6 +23,7 @@ from demur.serve.sequence import (
     TextReleased,
     cached,
 )
+from demur.sri import signal
 
 _log = logging.getLogger("demur.serve")
 
@@ -42,6 +43,8 @@ class Scheduler:
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
         self._decode = cached(self._model.decode)
         self._texts: dict[ServedSequence, OutgoingText] = {}
+        #: Steps so far of sequences whose signal comes from the anchors.
+        self._watched: dict[ServedSequence, int] = {}
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
@@ -75,6 +78,7 @@ class Scheduler:
             self._moderator.leave(running)
         for sequence in running:
             del self._texts[sequence]
+            self._watched.pop(sequence, None)
             self._metrics.answers.labels(self._model.name, outcome).inc()
 
     def step(self) -> None:
@@ -127,6 +131,7 @@ class Scheduler:
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
         self._texts.clear()
+        self._watched.clear()
         self._batch = self._new_batch()
         if self._moderator:
             self._moderator.restart()
@@ -148,7 +153,7 @@ class Scheduler:
                 self._metrics.first.labels(self._model.name).observe(waited)
             text.add(output.released[place])
             if sequence.watched:
-                sigma = self._moderator.sigma(sequence) if self._moderator else None
+                sigma = self._sigma(sequence, output, place)
                 step = StepTaken(*output.view(place), sigma, sequence in suspicious)
                 self.events.append((sequence, step))
             if sequence in suspicious and not self._audits(sequence):
@@ -168,9 +173,22 @@ class Scheduler:
     def _audits(self, sequence: ServedSequence) -> bool:
         """Whether this sequence is only marked, never blocked."""
         options = self._hosted.options
-        return options.mode == "audit" or (
-            options.uncalibrated == "audit" and not sequence.calibrated
+        return (
+            sequence.audited
+            or options.mode == "audit"
+            or (options.uncalibrated == "audit" and not sequence.calibrated)
         )
+
+    def _sigma(self, sequence: ServedSequence, output: BatchOutput, place: int) -> float | None:
+        """The signal of a sequence's last step: the guard's, else that of the anchors."""
+        if self._moderator and (found := self._moderator.sigma(sequence)) is not None:
+            return found
+        anchors = self._hosted.anchors
+        if anchors is None or output.phi is None:
+            return None
+        step = self._watched[sequence] = self._watched.get(sequence, 0) + 1
+        state = output.phi[anchors.layer][place : place + 1].float().cpu().numpy()
+        return float(signal(state, anchors.at(step))[0])
 
     def _held(self, sequence: ServedSequence) -> int | None:
         """Tokens to keep back; None keeps all."""

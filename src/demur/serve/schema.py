@@ -142,6 +142,7 @@ class WatchRequest(RequestBody):
 
     model: Annotated[str, Field(max_length=512)]
     prompt: Annotated[str, Field(min_length=1, max_length=1 << 16)]
+    guarded: bool = True
 
 
 class ClassifyRequest(RequestBody):

@@ -58,6 +58,7 @@ class Scene:
         sigma: one value in [0, 1] per step, 1 = complying; NaN for none.
         note: one sentence about it.
         flagged: 1-based step at which a guard flagged it, if any.
+        verdict: what happened, in words; shown at the end.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Scene:
     sigma: Sequence[float]
     note: str = ""
     flagged: int | None = None
+    verdict: str = ""
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.sigma) or not self.steps:
@@ -90,6 +92,7 @@ def scene(
     end_ids: Collection[int] = frozenset(),
     note: str = "",
     flagged: int | None = None,
+    verdict: str = "",
 ) -> Scene:
     """Make a scene of a trace.
 
@@ -105,6 +108,7 @@ def scene(
         end_ids: tokens that end a response, besides the last token of this response.
         note: one sentence about it.
         flagged: 1-based step at which a guard flagged it.
+        verdict: what happened, in words.
 
     Raises:
         InputError: sigma is shorter than the trace.
@@ -126,7 +130,7 @@ def scene(
 
     steps = _rows(trace, ends, cell)
     prompt = trace.filled_prompt or trace.prompt.text
-    return Scene(title, prompt, steps, values.tolist(), note, flagged)
+    return Scene(title, prompt, steps, values.tolist(), note, flagged, verdict)
 
 
 def _rows(
@@ -198,6 +202,7 @@ def _plain_scene(value: Scene) -> dict[str, Any]:
         "title": value.title,
         "prompt": value.prompt,
         "note": value.note,
+        "verdict": value.verdict,
         "total": len(value.steps),
         "flagged": value.flagged,
         "steps": steps,

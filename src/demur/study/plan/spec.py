@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from demur.errors import InputError
 from demur.types import Label
@@ -81,6 +81,19 @@ class ModelSpec(StudySection):
     batch_size: Count | None = None
     loading: Loading | None = None
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1)] = (ArmSpec(name="default"),)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sampler_in_an_arm(cls, value: Any) -> Any:
+        """A sampler belongs to an arm: a model may have several."""
+        if isinstance(value, Mapping) and "sampler" in value:
+            raise ValueError(
+                "a model has no sampler of its own but arms, each with a name and a sampler. Write: "
+                f"arms: [{{name: main, sampler: {dict(value['sampler'] or {})}}}]"
+                if isinstance(value["sampler"] or {}, Mapping)
+                else "a model has no sampler of its own but arms: [{name: main, sampler: {...}}]"
+            )
+        return value
 
 
 class PromptSetSpec(StudySection):
