@@ -107,5 +107,8 @@ def _inside(sigma: Sequence[float], refuses: bool | None) -> str:
 
 def _guard(flagged_at: int, steps: int) -> str:
     if flagged_at:
-        return f"The guard stops it at step {flagged_at} of {steps}."
+        return (
+            f"The guard stops it at step {flagged_at} of {steps}, where its state is unlike those of "
+            "harmless generations."
+        )
     return "The guard lets it pass."

@@ -75,7 +75,7 @@
     }
 
     end({ reason, evidence }) {
-      this.element.dataset.reason = evidence ? reason : "unguarded";
+      this.element.dataset.reason = evidence?.flagged ? "content_filter" : evidence ? reason : "unguarded";
       this.close();
       this.verdict.textContent = this.words(reason, evidence);
       if (!evidence) return;
@@ -104,9 +104,9 @@
     } catch (error) {
       outcome.abandon(reasonOf(error));
     }
-    const said = `${asking.title}: ${outcome.verdict.textContent}`;
+    const said = outcome.verdict.textContent;
     replay.end(place, said);
-    return said;
+    return `${asking.title}: ${said}`;
   }
 
   async function follow({ model, guarded }, place, prompt, replay, outcome, signal) {
