@@ -196,10 +196,10 @@ def load_model(
     return replace(model, traits=replace(model.traits, sampler=chosen))
 
 
-def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> None:
-    """Name the words of the prompts that the model does not know; call it once per command and model.
+def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> bool:
+    """Name the words of the prompts that the model does not know; call it once per command.
 
-    Only models with a word-level vocabulary, such as the built-in ones, do not know words.
+    Returns whether there are any. Only models with a word-level vocabulary, such as the built-in ones, do not know words.
     """
     from demur.models.tokens import unknown_words
 
@@ -211,6 +211,7 @@ def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> None:
             "It reads each as <|unk|> and answers something else. Its world's prompts: "
             "organism:test/harmless."
         )
+    return bool(found)
 
 
 def assistant(where: str, server: Mapping[str, Any]) -> Assistant:

@@ -176,13 +176,13 @@ def watch(
         )
     asked = Prompt(prompt, goal=oracle.goal_in(prompt))
     asked_for = options.model_options(system, template, adapter)
-    views = list[View]()
+    views, warned = list[View](), False
     with console.progress() as tick:
         for name, anchor_file, guard_file in zip_longest(names, anchors or (), guards or ()):
             tick("models loaded", len(views), len(names))
             own = settings if models or settings or sampler else _as_settings(CASE[name])
             model = options.load_model(name, sampler, own, **asked_for)
-            options.note_unknown_words(model, [asked])
+            warned = warned or options.note_unknown_words(model, [asked])
             reference = _reference(model, anchor_file, guard_file)
             title = name if own is settings else f"{name} ({', '.join(own)})" if own else name
             shown = sights(model, asked, reference, sampler=default_sampler(model), seed=seed)

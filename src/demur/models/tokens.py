@@ -72,7 +72,7 @@ def unknown_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     for text in texts:
         plain = backend.normalizer.normalize_str(text) if backend.normalizer else text
         words = (word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
-        found |= dict.fromkeys(word for word in words if word not in known)
+        found |= dict.fromkeys(word for word in words if word.isalnum() and word not in known)
     return list(found)
 
 
