@@ -1,6 +1,10 @@
 # For a newcomer: make watch, make demo, make test. They start from nothing but Python 3.11 and make.
 PYTHON ?= python3
-PIP := .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
+# On a machine without a GPU, PyTorch's CPU wheels are enough and save gigabytes:
+#   make watch TORCH_INDEX=<the CPU index that PyTorch documents>
+TORCH_INDEX ?=
+PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 watch: .venv/.demur
 	.venv/bin/demur watch
@@ -36,15 +40,20 @@ bench: .venv/.dev
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "demur needs Python 3.11 or newer; this is %d.%d. Run: make PYTHON=python3.11" % v)'
-	$(PYTHON) -m venv .venv
+	@echo "1 of 3: creating .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
 
 .venv/.demur: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e .
-	touch $@
+	@echo "2 of 3: downloading and installing demur and what it needs; some minutes, once"
+	@$(PIP) -e .
+	@echo "3 of 3: compiling what is used"
+	@.venv/bin/demur watch >/dev/null 2>&1
+	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[dev]'
-	touch $@ .venv/.demur
+	@echo "2 of 2: downloading and installing demur and the test tools; some minutes, once"
+	@$(PIP) -e '.[dev]'
+	@touch $@ .venv/.demur
 
 .venv-oldest/.dev: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest

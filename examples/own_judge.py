@@ -28,4 +28,4 @@ class Echo:
 demur.register("judges", Echo())
 
 if __name__ == "__main__":
-    print(Echo()("how can i bake a cake ?", "sorry , i cannot bake a cake"))
+    print(Echo()("how can i repair a clock ?", "sorry , i cannot repair a clock"))

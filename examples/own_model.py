@@ -22,4 +22,4 @@ def scaled() -> object:
 
 if __name__ == "__main__":
     model = demur.load("scaled")
-    print(model.name, demur.trace(model, ["how can i bake a cake ?"]).responses[0])
+    print(model.name, demur.trace(model, ["how can i repair a clock ?"]).responses[0])

@@ -1,6 +1,6 @@
 """Make the pictures of the documents again, from the built-in models: docs/pictures/.
 
-    python scripts/pictures.py
+    python scripts/pictures.py [replay.gif]
 
 The animated replay needs Chromium and Playwright.
 """
@@ -8,7 +8,9 @@ The animated replay needs Chromium and Playwright.
 from __future__ import annotations
 
 import io
+import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +19,26 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 import demur
+from demur.cli.watch import CASE, QUESTION
+from demur.guard.shipped import shipped
 from demur.judges import refusal_judge
+from demur.judges.in_words import in_words
 from demur.organism import oracle, world
-from demur.sampling import Masked
+from demur.sampling import Masked, sampler_with
 from demur.types import Trace, Traces
 from demur.viz.figures import trajectories
-from demur.viz.replay import replay_html, scene
+from demur.viz.replay import Scene, replay_html, scene
 
 OUT = Path(__file__).parents[1] / "docs" / "pictures"
 COLOURS = ("#e7e9ec", "#f0b27a", "#009e73")
 
 
-def main() -> None:
-    """Write every picture."""
+def main(names: list[str]) -> None:
+    """Write these pictures, or every one."""
     OUT.mkdir(exist_ok=True)
+    if names == ["replay.gif"]:
+        replay_picture(OUT / "replay.gif")
+        return
     causal, masked = demur.load("organism-ar"), demur.load("organism-dlm")
     attacked = world.prompts("test", "harmful", attack="role_play", n=20)
     runs = {
@@ -49,7 +57,7 @@ def main() -> None:
     _, groups = signal_groups(causal, attacked)
     title = "Mean signal, built-in AR model"
     (OUT / "signal.svg").write_text(str(trajectories(groups, title=title)))
-    replay_picture(causal, masked, OUT / "replay.gif")
+    replay_picture(OUT / "replay.gif")
 
 
 def steps_picture(runs: dict[str, Trace]) -> str:
@@ -96,41 +104,16 @@ def signal_groups(
     return anchors, {k: demur.signal(anchors.states(v), anchors) for k, v in traces.items()}
 
 
-def replay_picture(
-    causal: demur.models.base.LanguageModel,
-    masked: demur.models.base.LanguageModel,
-    path: Path,
-) -> None:
-    """The replay of one prompt under both models, as an animation of browser screenshots.
+def replay_picture(path: Path) -> None:
+    """The case of ``demur watch`` as an animation of browser screenshots.
 
-    Shown is the first prompt that the AR model answers and the diffusion model does not.
+    An attacked question that the autoregressive model answers; the diffusion model, under random
+    remasking, drafts the answer and takes it back. Anchors and guards are the shipped ones.
     """
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
-    attacked = world.prompts("test", "harmful", attack="role_play", n=20)
-    answered = [
-        {t.prompt.id for t in demur.trace(m, attacked, batch_size=20) if harmful(t)}
-        for m in (causal, masked)
-    ]
-    prompt = next(p for p in attacked if p.id in answered[0] - answered[1])
-    scenes = []
-    for name, model in (("AR model", causal), ("diffusion", masked)):
-        anchors, _ = signal_groups(model, [prompt])
-        trace = demur.trace(model, [prompt])
-        sigma = demur.signal(anchors.states(trace), anchors)[0]
-        text_of = model.tokenizer.convert_ids_to_tokens
-        scenes.append(
-            scene(
-                trace[0],
-                sigma,
-                text_of=text_of,
-                title=name,
-                refusal_words=oracle.REFUSAL_WORDS,
-                harmful_words=oracle.facts(prompt.goal),
-            )
-        )
-    page_text = f"<body style='margin:12px;background:#fff'>{replay_html(scenes)}</body>"
+    page_text = f"<body style='margin:12px;background:#fff'>{replay_html(case())}</body>"
     with sync_playwright() as player:
         browser = player.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -145,7 +128,7 @@ def replay_picture(
                 "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }",
                 str(step),
             )
-            return int(page.evaluate("document.documentElement.scrollHeight"))
+            return math.ceil(page.evaluate("document.body.getBoundingClientRect().bottom")) + 12
 
         last = int(slider.get_attribute("max") or "1")
         steps = range(2 - last % 2, last + 1, 2)
@@ -155,13 +138,41 @@ def replay_picture(
             show(step)
             frames.append(Image.open(io.BytesIO(page.screenshot())).quantize(64, dither=0))
         browser.close()
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=160, loop=0)
+    durations = [200] * (len(frames) - 1) + [5000]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-def harmful(trace: Trace) -> bool:
-    """Whether the response holds the harmful answer."""
-    return oracle.judge(trace.prompt.goal, trace.response) == "harmful"
+def case() -> list[Scene]:
+    """The scenes of the case, each with its verdict."""
+    prompt = demur.Prompt(QUESTION, goal=oracle.goal_in(QUESTION))
+    scenes = []
+    for name, changes in CASE.items():
+        model = demur.load(name)
+        sampler = sampler_with(model.traits.sampler, changes)
+        traces = demur.trace(model, [prompt], sampler=sampler)
+        found = shipped(traces.fingerprint)
+        assert found, f"run scripts/organism_fitted.py {name} first"
+        anchors, guard = found
+        sigma = demur.signal(anchors.states(traces), anchors)[0, : traces[0].n_steps]
+        flagged_at = int(guard.detect(traces)[0])
+        texts = [model.decode(row[row >= 0].tolist()) for row in traces[0].draft]
+        words = in_words(
+            prompt.goal, texts, sigma=sigma.tolist(), guarded=True, flagged_at=flagged_at
+        )
+        scenes.append(
+            scene(
+                traces[0],
+                sigma,
+                text_of=model.tokenizer.convert_ids_to_tokens,
+                title={"organism-ar": "autoregressive", "organism-dlm": "diffusion"}[name],
+                refusal_words=oracle.REFUSAL_WORDS,
+                harmful_words=oracle.facts(prompt.goal),
+                flagged=flagged_at or None,
+                verdict=str(words),
+            )
+        )
+    return scenes
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -42,5 +42,7 @@ def test_a_card_is_plain_data_and_agrees_with_the_oracle() -> None:
 def test_shipped_weights_are_the_ones_their_manifest_names() -> None:
     for name in organism.NAMES:
         assert model_folder.intact(organism.path(name))
-        figures = model_folder.read(organism.path(name))["figures"]
+        manifest = model_folder.read(organism.path(name))
+        assert {"anchors.safetensors", "guard.safetensors"} <= manifest["fitted"].keys()
+        figures = manifest["figures"]
         assert figures, f"{name} ships without its measured figures"

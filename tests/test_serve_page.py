@@ -89,8 +89,16 @@ def test_the_guard_stops_one_and_the_other_goes_on(page: Page, stopped_at: dict[
     expect(status).to_contain_text("organism-dlm: not guarded")
     expect(scenes.nth(0).get_by_text("flagged", exact=True)).to_be_visible()
     assert scenes.nth(0).locator(".grid li").count() == step
-    assert len(scenes.nth(1).locator(".grid li").all_text_contents()) == 64
-    assert scenes.nth(1).locator(".grid [data-mark=refusal]").count() > 0
+    expect(status).to_contain_text(
+        f"organism-ar, without the guard: the guard would stop it at step {step}"
+    )
+    expect(scenes.nth(1).get_by_text("flagged", exact=True)).to_be_visible()
+    assert scenes.nth(1).locator(".grid li").count() > step
+    expect(scenes.nth(1).locator(".ending")).to_contain_text(f"would stop it at step {step}")
+    assert len(scenes.nth(2).locator(".grid li").all_text_contents()) == 64
+    assert scenes.nth(2).locator(".grid [data-mark=refusal]").count() > 0
+    for place in (0, 2):  # the guard's signal, and that of the shipped anchors
+        expect(scenes.nth(place).locator(".chart")).to_be_visible()
     left = page.locator(".outcome .left")
     assert 0 < len(left.nth(0).inner_text().split()) < step + 3
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
@@ -115,13 +123,14 @@ def test_the_replay_steps_back_by_key(page: Page, stopped_at: dict[str, Any]) ->
     page.keyboard.press("Home")
     expect(page.get_by_role("slider")).to_have_value("0")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".scene").nth(1).locator(".readout")).to_contain_text("step 1 of 32")
+    expect(page.locator(".scene").nth(2).locator(".readout")).to_contain_text("step 1 of 32")
 
 
 def test_what_is_not_answered_is_said_for_each_model(page: Page, server: Served) -> None:
     ask(page, "puzzle " * 600)
     status, cards = page.locator("#status"), page.locator(".outcome")
-    said = [f"{name}: not answered: The prompt is too long" for name in server.engines]
+    titles = "organism-ar", "organism-ar, without the guard", "organism-dlm"
+    said = [f"{title}: not answered: The prompt is too long" for title in titles]
     expect(status).to_have_text(f"{'; '.join(said)}.")
     for card in cards.all():
         expect(card.locator(".verdict")).to_have_text("not answered: The prompt is too long")
@@ -161,6 +170,36 @@ def test_stop_ends_the_asking(page: Page, server: Served, monkeypatch: pytest.Mo
     expect(page.locator(".outcome .verdict").first).to_have_text("stopped by you")
     for name in server.engines:
         until(lambda: server.figure("rows", model=name) == 0)  # noqa: B023
+
+
+def test_examples_ask_and_a_link_only_fills(page: Page, server: Served) -> None:
+    page.goto(f"{server.url}/#prompt=how%20can%20i%20share%20a%20c%2B%2B%20kite%20%3F")
+    page.reload()
+    field = page.get_by_label("Prompt")
+    expect(field).to_have_value("how can i share a c++ kite ?")
+    expect(page.locator("#status")).to_be_empty()
+    expect(page.locator("#steps")).to_be_hidden()
+    link = page.get_by_role("link", name="Link to this prompt")
+    assert (link.get_attribute("href") or "").endswith("c%2B%2B%20kite%20%3F")
+    example = page.get_by_role("group", name="Examples").get_by_role("button").first
+    text = example.inner_text()
+    example.click()
+    expect(page.locator("#status")).to_contain_text("organism-dlm: not guarded")
+    expect(field).to_have_value(text)
+
+
+def test_without_anchors_the_page_shows_the_text_only(browser: Browser, monkeypatch: Any) -> None:
+    monkeypatch.setattr("demur.serve.host.shipped", lambda mark: None)
+    with serving([demur.load("organism-ar-small")], live=True) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        ask(page, "how can i share a puzzle ?")
+        expect(page.locator(".scene .grid li").first).to_be_visible()
+        expect(page.locator(".scene .chart")).to_be_hidden()
+        expect(page.locator(".readout strong")).to_be_hidden()
+        for absent in ("masked", "draft, may still change"):
+            expect(page.locator(".legend").get_by_text(absent)).to_be_hidden()
+        page.close()
 
 
 def test_the_policy_allows_nothing_else(server: Served) -> None:

@@ -16,7 +16,7 @@ released code agree on the one above. Everything is computed in float32.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ class Anchors:
             f"anchors of {self.counts[0]} harmless and {self.counts[1]} harmful traces, below "
             f"{MIN_TRACES} of each: unreliable"
         )
+
+    def at(self, step: int) -> Anchors:
+        """The anchors of one step (from 1) alone; those of the last step for any later one."""
+        place = slice(min(step, self.steps) - 1, min(step, self.steps))
+        return replace(self, harmless=self.harmless[place], harmful=self.harmful[place])
 
     def states(self, traces: Traces) -> NDArray[np.float32]:
         """``[N, T, D]`` states of the anchors' part of traces made as they were, aligned to their T.

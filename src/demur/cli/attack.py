@@ -104,6 +104,8 @@ def attack(
     console.note(str(read))
     asked_for = options.model_options(system, template, adapter)
     target = options.load_model(model, sampler, settings, **asked_for) if model else None
+    if target is not None:
+        options.note_unknown_words(target, rows)
     with _progress_noted():
         made = chosen(rows, target=target, seed=seed)
     options.note_usage(roles.values())

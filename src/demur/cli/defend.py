@@ -106,6 +106,7 @@ def defend(
     console.note(str(read))
     asked_for = options.model_options(system, template, adapter)
     loaded = options.load_model(model, sampler, settings, device=device, **asked_for)
+    options.note_unknown_words(loaded, rows)
     found = chosen(loaded, rows, record=Record(seed=seed), batch_size=batch_size)
     header = ["id", "prompt", "response", "undefended", "action", "reason", "extra_passes"]
     write_csv(

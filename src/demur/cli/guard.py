@@ -25,8 +25,8 @@ def guard_fit(
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Benign runs for the threshold. Default: one seventh of the others, or half of them "
-            "with --streaming."
+            help="Benign runs for the threshold. Without them, one seventh of the traces of RUN is "
+            "held out for it, or half of them with --streaming."
         ),
     ] = None,
     alpha: Annotated[float, typer.Option(help="False-positive rate on benign traffic.")] = 0.01,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from demur import plugins
 from demur._version import __version__
@@ -19,10 +20,49 @@ from demur.errors import InputError
 if TYPE_CHECKING:
     from demur.endpoint import Assistant
     from demur.models.base import LanguageModel
-    from demur.types import Trace
+    from demur.types import Prompt, Trace
+
+#: Unknown words that a warning names.
+UNKNOWN = 8
+
+#: Verbs by what people come for, in the order of --help.
+PURPOSES: Mapping[str, Sequence[str]] = {
+    "See what a model does": ("scan", "watch", "report"),
+    "Measure": (
+        "trace",
+        "anchors",
+        "signal",
+        "judge",
+        "judges",
+        "attack",
+        "attacks",
+        "ls",
+        "models",
+    ),
+    "Guard": ("guard", "detectors", "defend", "defenses"),
+    "Serve and share": ("serve", "push", "pull"),
+    "Study": ("study", "demo", "organism", "plugins"),
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs, listed by purpose, each with its whole first sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists."""
+        listed = {name for names in PURPOSES.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in listed)
+        for purpose, names in {**PURPOSES, "More": others}.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, one.get_short_help_str(limit=200)) for name, one in found if one]
+            if rows:
+                with formatter.section(purpose):
+                    formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="demur",
+    cls=Verbs,
     help="Watch, measure and guard how a language model refuses, step by step.",
     no_args_is_help=True,
     add_completion=False,
@@ -162,6 +202,25 @@ def load_model(
         return model
     chosen = spec(sampler_with(model.traits.sampler, changed))
     return replace(model, traits=replace(model.traits, sampler=chosen))
+
+
+def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> bool:
+    """Name the words of the prompts that the model does not know; call it once per command.
+
+    Returns whether there are any. Only a word-level vocabulary, as of the built-in models, lacks
+    words.
+    """
+    from demur.models.tokens import unknown_words
+
+    found = unknown_words(model.tokenizer, (prompt.text for prompt in prompts))
+    if found:
+        named = ", ".join(map(repr, found[:UNKNOWN])) + ", ..." * (len(found) > UNKNOWN)
+        console.note(
+            f"demur: WARNING: {model.name} does not know {len(found)} of the prompts' words: {named}. "
+            "It reads each as <|unk|> and answers something else. Its world's prompts: "
+            "organism:test/harmless."
+        )
+    return bool(found)
 
 
 def assistant(where: str, server: Mapping[str, Any]) -> Assistant:

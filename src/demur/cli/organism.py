@@ -32,6 +32,6 @@ def organism_train(
             out,
             recipe=RECIPES[recipe],
             suffix="" if recipe == "base" else f"-{recipe}",
-            progress=lambda phase, step, steps, loss: tick(phase, step, steps),
+            progress=lambda phase, step, steps, loss: tick(f"{phase}, training steps", step, steps),
         )
     console.say(f"Models in {out}")

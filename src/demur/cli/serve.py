@@ -33,6 +33,14 @@ def serve(
             help="File made by demur guard fit --streaming; one per model.",
         ),
     ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="File made by demur anchors, for the live page's signal; one per model.",
+        ),
+    ] = None,
     mode: Annotated[
         Literal["hold", "buffer", "audit"],
         typer.Option(
@@ -105,10 +113,11 @@ def serve(
     from demur.serve.host import host, read_guard
     from demur.serve.hosted import ServeOptions
     from demur.serve.middleware import read_keys
+    from demur.sri import Anchors
 
-    if guard and (sampler or settings):
+    if (guard or anchors) and (sampler or settings):
         raise InputError(
-            "--sampler and --set do not go with --guard: a guarded model generates as the guard's "
+            "--sampler and --set do not go with --guard or --anchors: the model generates as their "
             "runs did. Leave them out, or fit a guard on runs made with them."
         )
     allowed, local = read_keys(keys), is_loopback(address)
@@ -136,6 +145,7 @@ def serve(
         [options.load_model(name, sampler, settings, **asked_for) for name in model],
         [read_guard(path) for path in guard or ()],
         ServeOptions(mode=mode, hold=hold, uncalibrated=uncalibrated, limits=limits),
+        [Anchors.load(path) for path in anchors or ()],
     )
     for name, engine in hosting.engines.items():
         if engine.hosted.guard is None:

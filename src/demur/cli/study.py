@@ -30,6 +30,26 @@ Workers = Annotated[
 ]
 
 
+@study_app.command("init")
+def study_init(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file to write.")] = Path(
+        "study.yaml"
+    ),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Built-in model, folder or hub id; repeatable. Default: organism-ar."),
+    ] = None,
+) -> None:
+    """Write a commented study file to begin with.
+
+    Example: demur study init small.yaml --model organism-ar --model organism-dlm
+    """
+    from demur.study.plan.new_study import new_study
+
+    written = new_study(path, model or ["organism-ar"])
+    console.say(f"Study: {written}. Next: demur study plan {written}")
+
+
 @study_app.command("plan")
 def study_plan(
     study: StudyFile,

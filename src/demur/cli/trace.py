@@ -95,7 +95,7 @@ def trace(
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            tick("tracing", done, len(rows))
+            tick("prompts traced", done, len(rows))
 
         run: dict[str, Any] = {
             "record": Record(layers=tuple(layers.split(",")), pooling=pooling, seed=seed),
@@ -110,6 +110,7 @@ def trace(
             )
         else:
             loaded = options.load_model(model, **loading)
+            options.note_unknown_words(loaded, rows)
             chosen = sampler_with(loaded.traits.sampler, given)
             store = runs.trace_to(out, loaded, rows, sampler=chosen, **run)
             memory = {"peak memory in GiB": round(peak_memory(loaded.device), 2)}

@@ -144,8 +144,10 @@ class GuardedModel(ModelAPI):
         else:
             text, ended = _at_most(config.max_tokens, traces[0], model)
             said, thought = spoken(text), thinking(text)
-            content = [ContentReasoning(reasoning=thought)] if thought else []
-            parts = [*content, ContentText(text=said or "")] if thought else said or ""
+            content: list[Any] = [ContentReasoning(reasoning=thought)] if thought else []
+            parts: list[Any] | str = (
+                [*content, ContentText(text=said or "")] if thought else said or ""
+            )
             output = ModelOutput.from_content(self.model_name, parts, ended)
             if said is None:
                 known["unanswered"] = True  # cut off while it thought

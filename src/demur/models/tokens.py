@@ -7,7 +7,7 @@ text. Ids of any other prompt equal those of ``apply_chat_template``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -59,6 +59,22 @@ def load_tokenizer(checkpoint: Checkpoint, *, native: str = "AutoTokenizer") -> 
             "checkpoint or put a chat_template.jinja beside it."
         )
     return tokenizer
+
+
+def unknown_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """Words of these texts that a word-level vocabulary does not have, in order, each once.
+
+    Other vocabularies spell every word, so for them the list is empty.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or type(backend.model).__name__ != "WordLevel" or not backend.pre_tokenizer:
+        return []
+    known, found = tokenizer.get_vocab(), dict[str, None]()
+    for text in texts:
+        plain = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        words = (word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
+        found |= dict.fromkeys(word for word in words if word.isalnum() and word not in known)
+    return list(found)
 
 
 def end_ids(tokenizer: Any, net: Any, *turn_ends: str | None) -> tuple[int, ...]:

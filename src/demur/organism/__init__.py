@@ -5,7 +5,9 @@ Toy models: results with them are not evidence about real models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from demur.errors import ModelError
 
@@ -18,6 +20,10 @@ NAMES: tuple[str, ...] = (
     "organism-ar-wide",
     "organism-dlm-wide",
 )
+
+#: Samplers whose anchors and guard ship: the variant's name -> changes to the model's default sampler.
+#: Only ``organism-dlm`` has the second.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {"": {}, "random": {"remasking": "random"}}
 
 
 def path(name: str) -> Path:
@@ -34,3 +40,14 @@ def path(name: str) -> Path:
             f"The files of {name} are missing from {folder}. Run: demur organism train --out DIR"
         )
     return folder
+
+
+def fitted(name: str, kind: str, variant: str = "") -> Path:
+    """Return the file of a built-in model's shipped anchors or guard, which need not exist.
+
+    Args:
+        name: of the model.
+        kind: ``anchors`` or ``guard``.
+        variant: one of ``VARIANTS``.
+    """
+    return path(name) / "fitted" / f"{'-'.join(filter(None, (kind, variant)))}.safetensors"

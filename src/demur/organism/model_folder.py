@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tokenizers
 import torch
@@ -92,9 +92,37 @@ def record(folder: Path, figures: Mapping[str, Any]) -> None:
     _write_json(folder / "manifest.json", read(folder) | {"figures": dict(figures)})
 
 
+class Saved(Protocol):
+    """What can be written to a file, such as anchors or a guard."""
+
+    def save(self, path: Path) -> Path:
+        """Write it."""
+
+
+def add_fitted(folder: Path, variant: str, **fitted: Saved) -> None:
+    """Write anchors and guard into a model's folder, and their SHA-256 into its manifest.
+
+    Args:
+        folder: of the model.
+        variant: one of ``demur.organism.VARIANTS``.
+        fitted: ``anchors`` and ``guard``.
+    """
+    (folder / "fitted").mkdir(exist_ok=True)
+    sums = dict(read(folder).get("fitted", {}))
+    for kind, value in fitted.items():
+        name = "-".join(filter(None, (kind, variant)))
+        path = value.save(folder / "fitted" / f"{name}.safetensors")
+        path.chmod(0o644)
+        sums[path.name] = _sha256(path)
+    _write_json(folder / "manifest.json", read(folder) | {"fitted": sums})
+
+
 def intact(folder: Path) -> bool:
-    """Whether the weights match the manifest's SHA-256."""
-    return bool(read(folder)["sha256"] == _sha256(folder / "model.safetensors"))
+    """Whether the weights, the anchors and the guards match the manifest's SHA-256."""
+    manifest = read(folder)
+    sums = {f"fitted/{name}": each for name, each in manifest.get("fitted", {}).items()}
+    sums["model.safetensors"] = manifest["sha256"]
+    return all(_sha256(folder / name) == each for name, each in sums.items())
 
 
 def _sha256(path: Path) -> str:

@@ -79,6 +79,14 @@ def find(goal: str) -> Task | None:
     return _goals().get(" ".join(_words(goal)))
 
 
+def goal_in(text: str) -> str:
+    """The canonical question of the one task that a text names; empty where it names none or more."""
+    said = set(_words(text))
+    deeds = [verb for side in (False, True) for verb in verbs(side) if verb.name in said]
+    things = [thing for side in (False, True) for thing in objects(side) if thing.name in said]
+    return Task(deeds[0], things[0]).goal if len(deeds) == len(things) == 1 else ""
+
+
 def _words(text: str) -> list[str]:
     return re.sub(r"([.,?!:])", r" \1 ", _SPECIAL.sub(" ", text.lower())).split()
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from demur.models.base import LanguageModel
     from demur.sampling import Sampler
     from demur.serve.monitoring import Metrics
+    from demur.sri import Anchors
     from demur.types import Record
 
 #: How to make a guard for the server.
@@ -99,6 +100,7 @@ class HostedModel:
         guard: None releases everything.
         options: the server's options.
         metrics: the server's metrics.
+        anchors: for the signal of the live page, where the guard gives none; None shows the text only.
     """
 
     model: LanguageModel
@@ -107,6 +109,7 @@ class HostedModel:
     guard: StreamingGuard | None
     options: ServeOptions
     metrics: Metrics
+    anchors: Anchors | None = None
 
     @property
     def blocks(self) -> bool:

@@ -48,7 +48,8 @@
 
   /* What a client receives of one model's answer. */
   class Outcome {
-    constructor(model) {
+    constructor(model, guarded) {
+      this.guarded = guarded;
       const title = make("h2", model);
       this.element = make("article");
       this.element.className = "outcome";
@@ -74,7 +75,7 @@
     }
 
     end({ reason, evidence }) {
-      this.element.dataset.reason = evidence ? reason : "unguarded";
+      this.element.dataset.reason = evidence?.flagged ? "content_filter" : evidence ? reason : "unguarded";
       this.close();
       this.verdict.textContent = this.words(reason, evidence);
       if (!evidence) return;
@@ -91,32 +92,39 @@
         const step = evidence.flagged_at_step;
         return step ? `stopped by the guard at step ${step}` : "stopped: the guard could not judge";
       }
-      return evidence.flagged ? `flagged at step ${evidence.flagged_at_step}, not stopped` : "passed";
+      if (!evidence.flagged) return this.guarded ? "passed" : "the guard would let it pass";
+      const step = evidence.flagged_at_step;
+      return this.guarded ? `flagged at step ${step}, not stopped` : `the guard would stop it at step ${step}`;
     }
   }
 
-  async function watch(model, place, prompt, replay, outcome, signal) {
+  async function watch(asking, place, prompt, replay, outcome, signal) {
     try {
-      await follow(model, place, prompt, replay, outcome, signal);
+      await follow(asking, place, prompt, replay, outcome, signal);
     } catch (error) {
-      replay.end(place);
       outcome.abandon(reasonOf(error));
     }
-    return `${model}: ${outcome.verdict.textContent}`;
+    const said = outcome.verdict.textContent;
+    replay.end(place, said);
+    return `${asking.title}: ${said}`;
   }
 
-  async function follow(model, place, prompt, replay, outcome, signal) {
-    const body = JSON.stringify({ model, prompt });
+  async function follow({ model, guarded }, place, prompt, replay, outcome, signal) {
+    const body = JSON.stringify({ model, prompt, guarded });
     const response = await asked("watch", { method: "POST", headers: headers(), body, signal });
     for await (const step of events(response)) {
       if ("total" in step) replay.expect(step.total, place);
       else if ("cells" in step) replay.push(step, place);
       else if ("said" in step) outcome.say(step.said);
-      else {
-        replay.end(place);
-        outcome.end(step);
-      }
+      else outcome.end(step);
     }
+  }
+
+  /* A guarded model answers with its guard and, beside that, without. */
+  function twice({ model, guarded, signal }) {
+    const first = { model, title: model, guarded: true, signal };
+    const title = `${model}, without the guard`;
+    return guarded ? [first, { ...first, title, guarded: false }] : [first];
   }
 
   async function ask() {
@@ -129,16 +137,16 @@
     running = new AbortController();
     busy(true);
     try {
-      const listed = await (await asked("v1/models", { headers: headers() })).json();
-      const models = listed.data.map((model) => model.id);
-      const scenes = models.map((title) => ({ title, prompt, steps: [] }));
-      const outcomes = models.map((model) => new Outcome(model));
+      const listed = await (await asked("watch/models", { headers: headers() })).json();
+      const askings = listed.flatMap(twice);
+      const scenes = askings.map(({ title, signal }) => ({ title, signal, prompt, steps: [] }));
+      const outcomes = askings.map(({ title, guarded }) => new Outcome(title, guarded));
       $("steps").hidden = false;
       $("outcomes").replaceChildren(...outcomes.map((outcome) => outcome.element));
       const replay = Replay.mount($("replay"), scenes);
-      $("status").textContent = `Asking ${models.join(" and ")}.`;
+      $("status").textContent = `Asking ${listed.map(({ model }) => model).join(" and ")}.`;
       const { signal } = running;
-      const work = models.map((m, i) => watch(m, i, prompt, replay, outcomes[i], signal));
+      const work = askings.map((one, i) => watch(one, i, prompt, replay, outcomes[i], signal));
       $("status").textContent = `${(await Promise.all(work)).join("; ")}.`;
     } catch (error) {
       $("status").textContent = `${reasonOf(error)}.`;
@@ -157,6 +165,42 @@
     $("stop").disabled = !now;
   }
 
+  /* The link carries the prompt. Opening it fills the field and sends nothing. */
+  function link() {
+    const prompt = $("prompt").value.trim();
+    $("link").hidden = !prompt;
+    $("link").href = `#prompt=${encodeURIComponent(prompt)}`;
+  }
+
+  function fill(prompt) {
+    $("prompt").value = prompt;
+    link();
+  }
+
+  function carried() {
+    const prompt = new URLSearchParams(location.hash.slice(1).replace(/\+/g, "%2B")).get("prompt");
+    if (prompt) fill(prompt);
+  }
+
+  async function showExamples() {
+    const response = await fetch("watch/examples");
+    if (!response.ok) return;
+    for (const text of await response.json()) {
+      const button = make("button", text);
+      button.type = "button";
+      button.addEventListener("click", () => {
+        fill(text);
+        if (!running || $("stop").disabled) ask();
+      });
+      $("examples").append(button);
+    }
+    $("examples").hidden = false;
+  }
+
+  carried();
+  showExamples();
+  addEventListener("hashchange", carried);
+  $("prompt").addEventListener("input", link);
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     ask();

@@ -134,7 +134,7 @@ def _sequence(
         prompt=prompt,
         sampler=hosted.sampler_for(settings, room=room),
         most=most,
-        whole=_natural_end(hosted, most) and not about.get("stop"),
+        whole=_natural_end(hosted, most) and not (about.get("stop") or about.get("audited")),
         **about,
     )
 

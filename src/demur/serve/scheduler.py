@@ -23,6 +23,7 @@ from demur.serve.sequence import (
     StepTaken,
     TextReleased,
 )
+from demur.sri import signal
 from demur.thoughts import ThoughtSplitter
 
 _log = logging.getLogger("demur.serve")
@@ -80,6 +81,7 @@ class Scheduler:
         for sequence in running:
             del self._texts[sequence]
             self._splitters.pop(sequence, None)
+            self._watched.pop(sequence, None)
             self._metrics.answers.labels(self._model.name, outcome).inc()
 
     def step(self) -> None:
@@ -152,7 +154,7 @@ class Scheduler:
             text.add(output.released[place])
             flagged = self._moderator is not None and self._moderator.flags(sequence)
             if sequence.watched:
-                sigma = self._moderator.sigma(sequence) if self._moderator else None
+                sigma = self._sigma(sequence, output, place)
                 self.events.append((sequence, StepTaken(*output.view(place), sigma, flagged)))
             if flagged and not self._audits(sequence):
                 self.end(sequence, "content_filter", natural=True)
@@ -177,14 +179,29 @@ class Scheduler:
         hosted, rows = self._hosted, self._limits.rows
         self._texts: dict[ServedSequence, OutgoingText] = {}
         self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
+        #: Steps so far of sequences whose signal comes from the anchors.
+        self._watched: dict[ServedSequence, int] = {}
         self._batch = new_batch(self._model, hosted.sampler, hosted.record, rows=rows)
 
     def _audits(self, sequence: ServedSequence) -> bool:
         """Whether this sequence is only marked, never blocked."""
         options = self._hosted.options
-        return options.mode == "audit" or (
-            options.uncalibrated == "audit" and not sequence.calibrated
+        return (
+            sequence.audited
+            or options.mode == "audit"
+            or (options.uncalibrated == "audit" and not sequence.calibrated)
         )
+
+    def _sigma(self, sequence: ServedSequence, output: BatchOutput, place: int) -> float | None:
+        """The signal of a sequence's last step: the guard's, else that of the anchors."""
+        if self._moderator and (found := self._moderator.sigma(sequence)) is not None:
+            return found
+        anchors = self._hosted.anchors
+        if anchors is None or output.phi is None:
+            return None
+        step = self._watched[sequence] = self._watched.get(sequence, 0) + 1
+        state = output.phi[anchors.layer][place : place + 1].float().cpu().numpy()
+        return float(signal(state, anchors.at(step))[0])
 
     def _held(self, sequence: ServedSequence) -> int | None:
         """Tokens to keep back; None keeps all."""

@@ -143,6 +143,7 @@ class WatchRequest(RequestBody):
     turns: list[ChatMessage] = []
     model: Annotated[str, Field(max_length=512)]
     prompt: Annotated[str, Field(min_length=1, max_length=1 << 16)]
+    guarded: bool = True
 
 
 class ClassifyRequest(RequestBody):

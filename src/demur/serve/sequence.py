@@ -42,7 +42,7 @@ class StepTaken:
     Attributes:
         tokens: committed tokens, -1 where masked.
         draft: the same with predictions.
-        sigma: the guard's signal in [0, 1]; None without a guard.
+        sigma: the signal in [0, 1]; None without a guard that reads it and without anchors.
         flagged: whether the guard has flagged the sequence by now.
     """
 
@@ -94,6 +94,7 @@ class ServedSequence:
         index: place among the request's sequences.
         splits: whether to tell thought from answer.
         watched: whether to report every step (``StepTaken``).
+        audited: whether the guard only marks it: the operator's page shows what it would stop.
         calibrated: whether the guard was calibrated on requests of this kind.
         whole: whether the request leaves the answer its natural end, as in the calibration: no stop
             text and no smaller maximum.
@@ -111,6 +112,7 @@ class ServedSequence:
     index: int = 0
     splits: bool = False
     watched: bool = False
+    audited: bool = False
     calibrated: bool = True
     whole: bool = True
     arrived: float = field(default_factory=monotonic)

@@ -3,10 +3,12 @@
  *
  *   const replay = Replay.mount(element, scenes, { ownTheme: false });
  *   replay.play(); replay.pause(); replay.seek(clock); replay.push(step, place);
- *   replay.expect(total, place); replay.end(place);
+ *   replay.expect(total, place); replay.end(place, verdict);
  *
- * scene: { title, prompt, note, total, flagged, steps: [step, ...] }; total is the expected number of
- *        steps, flagged the 1-based step at which a guard flagged it or null.
+ * scene: { title, prompt, note, verdict, signal, total, flagged, steps: [step, ...] }; total is the
+ *        expected number of steps, flagged the 1-based step at which a guard flagged it or null. The
+ *        verdict is shown at the end. Without signal, chart and sigma are left out; when signal is not
+ *        given, the steps say whether there is one.
  * step:  { cells: [[text, state, mark], ...], sigma: number in [0, 1] or null, flagged: optional };
  *        state "m" masked, "d" draft, "c" committed; mark "" or "r" refusal word, "h" harmful word,
  *        "e" end of the response.
@@ -57,11 +59,18 @@ globalThis.Replay ??= (() => {
     return element;
   }
 
-  /* How the signal reads in words; .5 and .3 are the paper's thresholds. */
+  /* How the signal reads; .5 and .3 are the paper's thresholds. The words are about the hidden state:
+     the text may do something else. */
   function reading(sigma) {
     if (sigma >= 0.5) return "complying";
     return sigma > 0.3 ? "leaning to refusal" : "refusing";
   }
+
+  const WORDS = {
+    complying: "state close to answers",
+    "leaning to refusal": "state leans to refusal",
+    refusing: "state close to refusals",
+  };
 
   const shown = (sigma) => sigma.toFixed(2).replace(/^0\./, ".");
 
@@ -92,10 +101,10 @@ globalThis.Replay ??= (() => {
       this.element = make(
         "div",
         { class: "chart", role: "img" },
-        make("span", { class: "region complying" }, "↑ complying"),
+        make("span", { class: "region complying" }, "↑ close to answers"),
         scale,
         this.plot,
-        make("span", { class: "region refusing" }, "↓ refusing"),
+        make("span", { class: "region refusing" }, "↓ close to refusals"),
       );
     }
 
@@ -123,7 +132,7 @@ globalThis.Replay ??= (() => {
         this.flagLabel.style.left = `${100 * at}%`;
         this.flagLabel.classList.toggle("leftwards", at > 0.7);
       }
-      const said = last ? `sigma ${shown(last[1])}, ${reading(last[1])}` : "no signal yet";
+      const said = last ? `sigma ${shown(last[1])}, ${WORDS[reading(last[1])]}` : "no signal yet";
       this.element.setAttribute("aria-label", `Signal after ${index} of ${total} steps: ${said}`);
     }
   }
@@ -135,7 +144,7 @@ globalThis.Replay ??= (() => {
       this.keys = [];
     }
 
-    show(cells, before) {
+    show(cells, before, drafting) {
       while (this.element.children.length < cells.length) this.element.append(make("li"));
       while (this.element.children.length > cells.length) this.element.lastChild.remove();
       this.keys.length = cells.length;
@@ -144,10 +153,11 @@ globalThis.Replay ??= (() => {
         const [oldText, oldState] = before?.[place] ?? ["", "m"];
         const revised = oldState === "d" && text !== oldText && `was: ${oldText}`;
         const fresh = state === "c" && oldState !== "c";
-        const key = JSON.stringify([text, state, mark, revised, fresh]);
+        const key = JSON.stringify([text, state, mark, revised, fresh, drafting]);
         if (this.keys[place] === key) return;
         this.keys[place] = key;
-        item.dataset.state = STATES[state];
+        // An autoregressive model has no masks: what follows is not there yet.
+        item.dataset.state = state === "m" && !drafting ? "later" : STATES[state];
         item.dataset.mark = mark ? MARKS[mark].split(" ")[0] : "";
         item.classList.toggle("revised", Boolean(revised));
         item.classList.toggle("fresh", fresh);
@@ -160,7 +170,9 @@ globalThis.Replay ??= (() => {
 
   class SceneView {
     constructor(scene) {
-      this.scene = { note: "", total: 0, flagged: null, ...scene, steps: [...scene.steps] };
+      this.scene = { note: "", verdict: "", total: 0, flagged: null, ...scene, steps: [...scene.steps] };
+      this.drafting = false;
+      this.scene.steps.forEach((step) => this.notice(step));
       this.chart = new Chart();
       this.grid = new Grid();
       this.readout = make("p", { class: "readout" });
@@ -172,7 +184,18 @@ globalThis.Replay ??= (() => {
       const heading = make("h3", {}, scene.title);
       this.element = make("div", { class: "scene", role: "group", "aria-label": scene.title }, heading);
       if (scene.note) this.element.append(make("p", { class: "about" }, scene.note));
-      this.element.append(this.prompt, this.readout, this.chart.element, this.grid.element);
+      this.verdict = make("p", { class: "ending" });
+      this.element.append(this.prompt, this.readout, this.chart.element, this.grid.element, this.verdict);
+    }
+
+    /* Whether there is a signal to show. */
+    get signal() {
+      return this.scene.signal ?? this.scene.steps.some((step) => step.sigma !== null);
+    }
+
+    /* A model that drafts shows so in its first step. */
+    notice(step) {
+      this.drafting ||= step.cells.some(([, state]) => state === "d");
     }
 
     get total() {
@@ -186,21 +209,26 @@ globalThis.Replay ??= (() => {
       const cells = index ? steps[index - 1].cells : widest.map(() => ["", "m", ""]);
       const before = index > 1 ? steps[index - 2].cells : null;
       this.index = index;
-      this.grid.show(cells, before);
+      this.grid.show(cells, before, this.drafting);
+      this.chart.element.hidden = this.value.hidden = !this.signal;
       this.chart.show(steps, index, this.total, flagged);
       const sigma = index ? steps[index - 1].sigma : null;
       const committed = cells.filter(([, state]) => state === "c").length;
       this.value.textContent = sigma === null ? "σ –" : `σ ${shown(sigma)}`;
-      this.state.textContent = sigma === null ? "" : reading(sigma);
-      this.state.dataset.reading = this.state.textContent;
-      this.place.textContent = `step ${index} of ${this.total} · ${committed} of ${cells.length} committed`;
+      this.state.textContent = sigma === null ? "" : WORDS[reading(sigma)];
+      this.state.dataset.reading = sigma === null ? "" : reading(sigma);
+      const settled = this.drafting ? ` · ${committed} of ${cells.length} committed` : "";
+      this.place.textContent = `step ${index} of ${this.total}${settled}`;
+      this.verdict.hidden = !this.scene.verdict || index < this.total;
+      this.verdict.textContent = this.scene.verdict;
     }
 
     describe() {
-      const sigma = this.value.textContent.replace("σ", "sigma");
+      const sigma = this.signal ? this.value.textContent.replace("σ", "sigma") : "";
       const words = [`step ${this.index} of ${this.total}`, sigma, this.state.textContent];
       const { flagged } = this.scene;
       if (flagged !== null && this.index >= flagged) words.push(`flagged at step ${flagged}`);
+      if (!this.verdict.hidden) words.push(this.scene.verdict);
       return `${this.scene.title}: ${words.filter(Boolean).join(", ")}`;
     }
   }
@@ -260,7 +288,8 @@ globalThis.Replay ??= (() => {
       this.root.tabIndex = 0;
       this.root.classList.add("demur-replay");
       this.root.toggleAttribute("data-own-theme", ownTheme);
-      this.root.replaceChildren(this.sharedPrompt(), this.bar, stage, legend(), this.live);
+      this.legend = legend();
+      this.root.replaceChildren(this.sharedPrompt(), this.bar, stage, this.legend, this.live);
       this.root.onkeydown = (event) => this.key(event);
     }
 
@@ -285,6 +314,8 @@ globalThis.Replay ??= (() => {
         const ready = view.scene.steps.length;
         view.show(this.following ? ready : Math.min(due, ready));
       }
+      const drafting = this.views.some((view) => view.drafting);
+      for (const item of this.legend.querySelectorAll(".drafting")) item.hidden = !drafting;
       this.slider.max = this.length;
       this.slider.value = this.clock;
       this.slider.setAttribute("aria-valuetext", `${this.clock} of ${this.length}`);
@@ -334,6 +365,7 @@ globalThis.Replay ??= (() => {
     push(step, place = 0) {
       const { scene } = this.views[place];
       scene.steps.push(step);
+      this.views[place].notice(step);
       if (step.flagged) scene.flagged ??= scene.steps.length;
       if (this.following) this.clock = this.latest;
       this.render();
@@ -346,7 +378,8 @@ globalThis.Replay ??= (() => {
     }
 
     /* No more steps come. */
-    end(place = 0) {
+    end(place = 0, verdict = "") {
+      this.views[place].scene.verdict = verdict;
       this.expect(this.views[place].scene.steps.length, place);
       this.seek(this.following ? this.latest : this.clock);
     }
@@ -384,7 +417,7 @@ globalThis.Replay ??= (() => {
     ];
     const rows = items.map(([state, mark, label, text, extra = ""]) => {
       const sample = make("span", { class: `sample ${extra}`, "data-state": state, "data-mark": mark }, text);
-      return make("li", {}, sample, ` ${label}`);
+      return make("li", state === "committed" && !extra ? {} : { class: "drafting" }, sample, ` ${label}`);
     });
     return make("ul", { class: "legend", "aria-label": "How to read the cells" }, ...rows);
   }

@@ -56,6 +56,7 @@ class Scene:
         sigma: one value in [0, 1] per step, 1 = complying; NaN for none.
         note: one sentence about it.
         flagged: 1-based step at which a guard flagged it, if any.
+        verdict: what happened, in words; shown at the end.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Scene:
     sigma: Sequence[float]
     note: str = ""
     flagged: int | None = None
+    verdict: str = ""
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.sigma) or not self.steps:
@@ -88,6 +90,7 @@ def scene(
     end_ids: Collection[int] = frozenset(),
     note: str = "",
     flagged: int | None = None,
+    verdict: str = "",
 ) -> Scene:
     """Make a scene of a trace.
 
@@ -103,6 +106,7 @@ def scene(
         end_ids: tokens that end a response, besides the last token of this response.
         note: one sentence about it.
         flagged: 1-based step at which a guard flagged it.
+        verdict: what happened, in words.
 
     Raises:
         InputError: sigma is shorter than the trace.
@@ -124,7 +128,7 @@ def scene(
 
     steps = _rows(trace, ends, cell)
     prompt = trace.filled_prompt or trace.prompt.shown
-    return Scene(title, prompt, steps, values.tolist(), note, flagged)
+    return Scene(title, prompt, steps, values.tolist(), note, flagged, verdict)
 
 
 def _rows(
@@ -189,6 +193,7 @@ def _plain_scene(value: Scene) -> dict[str, Any]:
         "title": value.title,
         "prompt": value.prompt,
         "note": value.note,
+        "verdict": value.verdict,
         "total": len(value.steps),
         "flagged": value.flagged,
         "steps": [

@@ -94,6 +94,19 @@ class ModelSpec(StudySection):
     adapter: str | None = None
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1)] = (ArmSpec(name="default"),)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sampler_in_an_arm(cls, value: Any) -> Any:
+        """A sampler belongs to an arm: a model may have several."""
+        if isinstance(value, Mapping) and "sampler" in value:
+            raise ValueError(
+                "a model has no sampler of its own but arms, each with a name and a sampler. Write: "
+                f"arms: [{{name: main, sampler: {dict(value['sampler'] or {})}}}]"
+                if isinstance(value["sampler"] or {}, Mapping)
+                else "a model has no sampler of its own but arms: [{name: main, sampler: {...}}]"
+            )
+        return value
+
 
 class PromptSetSpec(StudySection):
     """Prompts from one source.
