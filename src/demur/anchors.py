@@ -39,6 +39,10 @@ class Refusal(Protocol):
     def hit(self) -> bool:
         """Whether the answer is a refusal."""
 
+    @property
+    def given(self) -> bool:
+        """Whether there is a verdict at all; anchors leave out answers without one."""
+
 
 #: Whether each answer refuses, or a judge that says so of a goal and an answer.
 Refusals = Iterable[bool] | Callable[[str, str], Refusal]
@@ -94,7 +98,7 @@ def fit_anchors(
             trace.fingerprint, what="Traces of different runs", fix="Keep each run's traces apart."
         )
         seen[label] += 1
-        if was_refused == (label == "harmful") and with_part([trace], part):
+        if was_refused is (label == "harmful") and with_part([trace], part):
             assert steps is not None
             state = align(finite_states(part_of(trace, part), layer), steps, rule=rule)
             sums[label] = sums.get(label, np.zeros(state.shape)) + state
@@ -162,9 +166,13 @@ def separation(
         SignalError: too few traces for anchors of every four fifths.
         InputError: as for ``fit_anchors``.
     """
-    judged = [pair for pair in _judged(traces, refused) if with_part([pair[0]], part)]
-    traces = Traces(tuple(trace for trace, _ in judged))
-    verdicts = np.array([was_refused for _, was_refused in judged])
+    pairs = [
+        (trace, said)
+        for trace, said in _judged(traces, refused)
+        if said is not None and with_part([trace], part)
+    ]
+    traces = Traces(tuple(trace for trace, _ in pairs))
+    verdicts = np.array([said for _, said in pairs], bool)
     goals: list[Hashable] = [trace.prompt.goal for trace in traces]
     harmful = np.array([trace.prompt.label == "harmful" for trace in traces])
     known = list(dict.fromkeys(goals))
@@ -224,10 +232,12 @@ def import_anchors(path: str | Path) -> Anchors:
     return Anchors(harmless, harmful)
 
 
-def _judged(traces: Iterable[Trace], refused: Refusals) -> Iterator[tuple[Trace, bool]]:
-    """Each trace with whether it refuses."""
+def _judged(traces: Iterable[Trace], refused: Refusals) -> Iterator[tuple[Trace, bool | None]]:
+    """Each trace with whether it refuses; None where the judge gives no verdict."""
     if callable(refused):
-        yield from ((t, refused(t.prompt.goal, t.answer).hit) for t in traces)
+        for trace in traces:
+            said = refused(trace.prompt.goal, trace.answer)
+            yield trace, said.hit if said.given else None
         return
     for count, (trace, verdict) in enumerate(zip_longest(traces, refused)):
         if trace is None or verdict is None:
