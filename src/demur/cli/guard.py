@@ -25,8 +25,8 @@ def guard_fit(
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Benign runs for the threshold. Default: one seventh of the others, or half of them "
-            "with --streaming."
+            help="Benign runs for the threshold. Default: one seventh of the benign runs, or "
+            "half with --streaming."
         ),
     ] = None,
     alpha: Annotated[float, typer.Option(help="False-positive rate on benign traffic.")] = 0.01,
@@ -63,7 +63,7 @@ def guard_fit(
     surrogate: options.Reader = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fit SRI Guard on benign runs and calibrate its threshold.
+    """Fit a guard on benign runs and calibrate its threshold.
 
     Example: demur guard fit runs/benign --anchors anchors.safetensors --out guard.safetensors
     """

@@ -109,8 +109,8 @@ def serve(
 
     if guard and (sampler or settings):
         raise InputError(
-            "--sampler and --set do not go with --guard: a guarded model generates as the guard's "
-            "runs did. Leave them out, or fit a guard on runs made with them."
+            "--sampler and --set cannot be used with --guard: a guarded model generates as the "
+            "guard's runs did. Leave them out, or fit a guard on runs made with them."
         )
     allowed, local = read_keys(keys), is_loopback(address)
     if not local and not allowed:
@@ -129,7 +129,7 @@ def serve(
         seconds=seconds,
         send_seconds=send_seconds,
     )
-    # Computing on the core that also serves connections costs more than that core gives.
+    # Leave one core to the connections: computing on it too costs more than it gains.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     asked_for = {"dtype": dtype, "device": device}
     asked_for |= options.model_options(system, template, adapter)

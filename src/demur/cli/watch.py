@@ -111,8 +111,8 @@ def watch(
         raise InputError(f"{len(names)} models and {len(anchors)} anchors. Give one per model.")
     if anchors and (sampler or settings):
         raise InputError(
-            "--sampler and --set do not go with --anchors, which name their sampler. Leave them out, "
-            "or fit anchors on runs made with them."
+            "--sampler and --set cannot be used with --anchors, which name their sampler. Leave them "
+            "out, or fit anchors on runs made with them."
         )
     asked_for = options.model_options(system, template, adapter)
     views = list[View]()

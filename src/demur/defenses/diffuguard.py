@@ -91,7 +91,7 @@ class DiffuGuard(Defense):
         return defended(self.name, undefended, outcomes, seconds=time.perf_counter() - began)
 
     def prepare(self, setup: Setup) -> Setup:
-        """Check the sampler, of which DiffuGuard keeps lengths and steps but not the remasking rule.
+        """Check the sampler. DiffuGuard keeps its lengths and steps, but not its remasking rule.
 
         Raises:
             InputError: it has no remasking rule, or is not greedy.

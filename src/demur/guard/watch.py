@@ -182,7 +182,7 @@ def watch(
     *,
     groups: Sequence[str] | None = None,
 ) -> Iterator[Watched]:
-    """See ``StreamingGuard.watch``; ``watcher`` makes one of so many rows."""
+    """See ``StreamingGuard.watch``; ``watcher`` makes one for a number of rows."""
     following, release = None, None
     for step in steps:
         running = step.running.tolist()

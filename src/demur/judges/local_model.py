@@ -19,15 +19,15 @@ from demur.sampling.noise import row_seed
 from demur.thoughts import knows_thoughts, opens, thought_tokens
 from demur.types import Record, digest
 
-#: Tokens that a model which reasons may think before it answers.
+#: Tokens that a reasoning model may use for thinking before it answers.
 ROOM = 1024
 
 
 def turn_ids(model: LanguageModel, turns: Sequence[Message], *, after: str = "") -> list[int]:
-    """Token ids of a conversation in the model's chat template, and of what the answer begins with.
+    """Token ids of a conversation in the model's chat template and of the beginning of the answer.
 
     Raises:
-        InputError: the chat template takes no such conversation.
+        InputError: the chat template does not accept the conversation.
     """
     shown = [{"role": turn.role, "content": encodable(turn.content)} for turn in turns]
     return model.chat.turn_ids(shown, after=after)
@@ -45,13 +45,13 @@ class LocalAssistant:
     An autoregressive model writes up to ``max_tokens``; any other runs its own default sampler and its
     answer is cut there.
 
-    An answer that begins with a thought is given with it; ``max_tokens`` then counts what follows it.
+    A thought at the beginning of an answer is kept; ``max_tokens`` then counts the tokens after it.
 
     Attributes:
         model: what answers.
         batch_size: conversations answered together.
-        reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None gives ``ROOM`` to a model
-            whose chat template knows of thoughts, as far as its context reaches, and none to others.
+        reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None: up to ``ROOM``, as far as
+            the context allows, if the model's chat template has marks of thoughts, else 0.
     """
 
     model: LanguageModel
@@ -66,7 +66,7 @@ class LocalAssistant:
         temperature: float = 0,
         seed: int | Sequence[int] | None = None,
     ) -> list[str]:
-        """The next turn of each conversation. Without a seed it is 0: the same call, the same answer.
+        """The next turn of each conversation. The default seed is 0: the same call, the same answer.
 
         Raises:
             InputError: a conversation does not fit into the model's context or its chat template.
@@ -97,7 +97,7 @@ class LocalAssistant:
         return answers
 
     def _room(self, taken: int) -> int:
-        """Tokens for thinking, beside those that a conversation and its answer take."""
+        """Tokens for thinking, besides ``taken`` tokens of the conversation and its answer."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
         template = self.model.tokenizer.chat_template
@@ -130,7 +130,7 @@ class LocalAssistant:
         return self.model.decode(row[-32:], special=True)
 
     def _text(self, ids: list[int], max_tokens: int, opened: bool) -> str:
-        """An answer, cut to so many tokens after its thought; one that the prompt opened is marked."""
+        """An answer, cut to ``max_tokens`` after its thought; ``opened`` adds the opening tag."""
         thought = thought_tokens([self.model.decode([i]) for i in ids], opened=opened)
         begins = len(thought) - thought[::-1].index(True) if any(thought) else 0
         return "<think>" * opened + self.model.decode(ids[: begins + max_tokens])
