@@ -39,7 +39,7 @@ def calm(organism: LanguageModel) -> Traces:
 def guard(organism: LanguageModel, calm: Traces) -> Guard:
     refused = trace(organism, world.prompts("anchors", "harmful", n=12))
     both = [*calm, *refused]
-    anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both])
+    anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both], allow_few=True)
     return fit_guard(calm, anchors=anchors, alpha=0.25)
 
 

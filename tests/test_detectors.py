@@ -104,7 +104,9 @@ def made(
         for name, rows in sets.items()
     }
     refused = [oracle.refused(response) for response in traces["anchors"].responses]
-    anchors = {name: fit_anchors(traces["anchors"], refused, layer=name) for name in LAYERS}
+    anchors = {
+        name: fit_anchors(traces["anchors"], refused, layer=name, allow_few=True) for name in LAYERS
+    }
     given = {"anchors": anchors, "harmful": traces["harmful"], "model": reader}
     fitted = {n: m.fit(traces["benign"], **given) for n, m in DETECTORS.items()}  # type: ignore[arg-type]
     return World(model, anchors, traces["benign"], traces["harmful"], traces["test"], fitted)

@@ -63,7 +63,9 @@ def anchors() -> Anchors:
         *world_prompts("anchors", "harmful", n=12),
     ]
     traces = demur.trace(model, prompts, sampler=SAMPLER, batch_size=24)
-    return fit_anchors(traces, [judge(t.prompt.goal, t.response).hit for t in traces])
+    return fit_anchors(
+        traces, [judge(t.prompt.goal, t.response).hit for t in traces], allow_few=True
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 FLOORS = (
     ("errors", "_version"),
     ("alignment", "files", "plugins", "thoughts"),
-    ("types", "intervals", "settings"),
+    ("types", "intervals"),
     ("metrics", "organism", "endpoint"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),

@@ -154,6 +154,7 @@ def separation(
 
     Raises:
         SignalError: too few traces to fit anchors on four of the five parts.
+        InputError: as for ``fit_anchors``.
     """
     judged = list(_judged(traces, refused))
     verdicts = np.array([was_refused for _, was_refused in judged])
@@ -168,6 +169,12 @@ def separation(
         inside, others = (np.flatnonzero(at).tolist() for at in (parts == part, parts != part))
         if not inside:
             continue
+        both = {(bool(harmful[i]), bool(verdicts[i])) for i in others}
+        if not both >= {(True, True), (False, False)}:
+            raise SignalError(
+                "Too few answered harmless or refused harmful generations to hold a fifth of the "
+                "goals out."
+            )
         anchors = fit_anchors(
             [traces[i] for i in others], verdicts[others].tolist(), layer=layer, allow_few=True
         )

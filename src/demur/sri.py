@@ -64,7 +64,7 @@ class Anchors:
                 f"Anchors must be two [T, D] arrays of one shape; got {self.harmless.shape} and "
                 f"{self.harmful.shape}."
             )
-        for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
+        for name, value in self.arrays().items():
             if not np.isfinite(value).all():
                 raise SignalError(
                     f"The {name} anchors hold NaN or infinite values. Fit them again."
@@ -121,7 +121,7 @@ class Anchors:
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
-        return {k: v for k, v in asdict(self).items() if k not in ("harmless", "harmful")}
+        return {k: v for k, v in asdict(self).items() if k not in self.arrays()}
 
     @classmethod
     def rebuilt(cls, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Anchors:
@@ -185,11 +185,7 @@ def distances(
     # A trajectory at a time, so that the three products read it from the cache.
     for place in np.ndindex(states.shape[:-2]):
         trajectory = states[place]
-        dots[:, *place] = (
-            np.vecdot(trajectory, trajectory),
-            np.vecdot(trajectory, good),
-            np.vecdot(trajectory, bad),
-        )
+        dots[:, *place] = [np.vecdot(trajectory, other) for other in (trajectory, good, bad)]
     if not np.isfinite(dots[0]).all():
         row = np.argwhere(~np.isfinite(dots[0]))[0].tolist()
         raise SignalError(
@@ -217,10 +213,3 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows ``[..., D]`` brought to length 1; a row of zeros stays."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
-
-
-def _finite(trace: Trace, layer: str) -> NDArray[np.float32]:
-    states = trace.states(layer)
-    if not np.isfinite(states).all():
-        raise SignalError(f"The states of prompt {trace.prompt.id} hold NaN or infinite values.")
-    return states

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demur.adapters.hidden_states import pooled
+from demur.adapters.hidden_states import from_hidden_states
 from demur.errors import FingerprintError, InputError
 from demur.generation import as_prompts, cut_at_end, fingerprint
 from demur.models.base import LanguageModel
@@ -76,13 +76,14 @@ def from_generate(
         mark = replace(mark, sampler={**mark.sampler, "name": "transformers generate"})
     return Traces(
         tuple(
-            pooled(
+            from_hidden_states(
                 {layer: states[layer][:, row] for layer in layers},
                 response,
                 prompt=prompt,
                 response=model.decode(response),
                 first=-1,
-                fingerprint=mark,
+                pooling=pooling,
+                source=mark,
                 end_ids=model.traits.end_ids,
             )
             for row, (prompt, (response, _)) in enumerate(zip(rows, responses, strict=True))

@@ -24,8 +24,7 @@ from demur.attacks.templates import (
     RefusalSuppression,
     RolePlay,
 )
-from demur.plugins import known
-from demur.settings import made
+from demur.plugins import known, made
 
 __all__ = [
     "ATTACKS",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from demur.cli import console, options
+from demur.errors import SignalError
 
 
 @options.app.command()
@@ -53,7 +54,10 @@ def anchors(
     refused = [v.hit for v in verdicts if v.given]
     fitted = fit_anchors(judged, refused, layer=layer, allow_few=allow_few)
     fitted.save(out)
-    held_out = separation(judged, refused, layer=layer)
+    try:
+        held_out = separation(judged, refused, layer=layer).summary()
+    except SignalError as error:
+        held_out = {"held-out AUROC": f"not measured. {error}"}
     counts = tally(verdicts)
     about = {
         "anchors": str(out),
@@ -62,8 +66,8 @@ def anchors(
         "harmful traces": f"{fitted.counts[1]} refused are used, {fitted.dropped[1]} answered are not",
         "no verdict": f"{counts.off_topic} off topic, {counts.unparsed} unparsed",
         "alignment": fitted.alignment,
-        **held_out.summary(),
-    } | ({"caution": fitted.few} if fitted.few else {})
+        **held_out,
+    } | console.caution(fitted.few)
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
@@ -93,10 +97,13 @@ def signal(
         header = ["id", "prompt", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
         write_csv(out, header, ([name, texts[name], *values] for name, values in rows.items()))
     if as_json:
-        console.say_json({"alignment": reference.alignment, "prompts": texts, "sigma": rows})
+        about = {"alignment": reference.alignment, **console.caution(reference.few)}
+        console.say_json({**about, "prompts": texts, "sigma": rows})
     elif out:
         console.say(f"{len(rows)} signals of {sigma.shape[1]} steps in {out}")
+        console.say_caution(reference.few)
     else:
         for name, values in rows.items():
             line = f"{name}  {console.sparkline(values)}  {values[-1]:.3f}"
             console.say(f"{line}  {console.short(texts[name])}")
+        console.say_caution(reference.few)

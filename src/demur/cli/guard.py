@@ -93,7 +93,7 @@ def guard_fit(
         "alpha": fitted.alpha,
         "method": fitted.method,
         "calibration traces": fitted.calibrated_on,
-    }
+    } | console.caution(fitted.few)
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
@@ -126,13 +126,15 @@ def guard_score(
         for t, s, p, f in zip(traces, scores, fitted.p_value(scores), flagged, strict=True)
     ]
     if as_json:
-        console.say_json({"threshold": fitted.threshold, "alpha": fitted.alpha, "scores": rows})
+        about = {"threshold": fitted.threshold, "alpha": fitted.alpha}
+        console.say_json({**about, **console.caution(fitted.few), "scores": rows})
     else:
         for row in rows:
             mark = "FLAGGED" if row["flagged"] else "passed"
             told = f"{row['id']}  {row['score']:.4g}  p={row['p_value']:.4f}  {mark}"
             console.say(f"{told}  {console.short(str(row['prompt']))}")
         console.say(f"{int(flagged.sum())} of {len(rows)} flagged")
+        console.say_caution(fitted.few)
     if flagged.any():
         raise typer.Exit(1)
 

@@ -13,17 +13,22 @@ from demur.cli import console, options
 @options.app.command()
 def report(
     runs: options.RunFolders,
-    anchors: options.AnchorFile,
+    anchors: Annotated[
+        Path | None,
+        typer.Option("--anchors", help="File made by demur anchors. Default: text only."),
+    ] = None,
     out: options.Out = Path("report.html"),
     guard: Annotated[Path | None, typer.Option("--guard", help="A fitted guard.")] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Model whose tokenizer writes the replays.")
     ] = None,
     replays: Annotated[int, typer.Option(help="Number of generations to replay.")] = 3,
+    judge: Annotated[str, typer.Option(help="Refusal judge.")] = "rules",
 ) -> None:
     """Write a self-contained page about runs.
 
-    It shows rates, signals, the guard and replays.
+    It shows rates, signals, the guard and replays. Without anchors it shows the text only, and why
+    anchors cannot be fitted on these runs.
 
     Example: demur report runs/x --anchors anchors.safetensors --model organism-dlm
     """
@@ -33,6 +38,12 @@ def report(
 
     tokenizer = load_tokenizer(find(model)) if model else None
     path = write_run_report(
-        out, runs, anchors=anchors, guard=guard, tokenizer=tokenizer, replays=replays
+        out,
+        runs,
+        anchors=anchors,
+        guard=guard,
+        tokenizer=tokenizer,
+        replays=replays,
+        judge=judge,
     )
     console.say(f"Report: {path}")

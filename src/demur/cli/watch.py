@@ -121,6 +121,7 @@ def watch(
             tick("getting ready", len(views), len(names))
             model = options.load_model(name, sampler, settings, **asked_for)
             reference = Anchors.load(path) if path else built_in_anchors(model)
+            console.say_caution(reference.few)
             views.append(View(name, sights(model, prompt, anchors=reference, seed=seed)))
         tick("getting ready", len(views), len(names))
     console.say(f"asked: {prompt}")

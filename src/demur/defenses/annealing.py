@@ -26,9 +26,8 @@ from torch import Tensor
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.sampling import Noise, Sampler
+from demur.sampling.choice import commits_at, confidence, most_confident, most_likely, spread
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import most_likely
-from demur.sampling.remasking import commits_at, confidence, most_confident, spread
 from demur.types import Record, Step
 
 
@@ -122,8 +121,7 @@ class Anneal:
         # Where there was no token before, this forbids the mask token, which is never chosen anyway.
         logits = logits.scatter(1, self._forbidden[live][masked][:, None], -torch.inf)
         chosen = most_likely(logits, self._mask_id)
-        columns = masked.nonzero()[:, 1]
-        sure = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
+        sure = confidence("low_confidence", logits.float(), chosen, masked, noise)
         alpha = self._alphas[self._taken]
         score = spread((1 - alpha) * sure.double() + alpha * noise.uniform(masked), masked)
         score[:, self._end :] = -torch.inf

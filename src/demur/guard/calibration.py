@@ -112,6 +112,11 @@ class AnyGuard(ABC):
         return self.detector.anchors
 
     @property
+    def few(self) -> str:
+        """What to say wherever this guard is used, when its anchors have few traces; else empty."""
+        return self.anchors.few if self.anchors else ""
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Recorded layers that it reads."""
         return self.detector.layers

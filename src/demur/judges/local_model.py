@@ -14,8 +14,8 @@ from demur.errors import InputError
 from demur.generation import cut_at_end
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
+from demur.sampling.choice import row_seed
 from demur.sampling.fitting import in_halves
-from demur.sampling.noise import row_seed
 from demur.thoughts import knows_thoughts, opens, thought_tokens
 from demur.types import Record, digest
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demur.errors import FingerprintError, InputError
 from demur.generation import default_sampler, fingerprint
+from demur.guard import StreamingGuard
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
 from demur.serve.hosted import HOW, HostedModel, ServeOptions
+from demur.serve.http_errors import HTTPError
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
 from demur.types import Record
 
-if TYPE_CHECKING:
-    from demur.guard import StreamingGuard
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hosting:
     """All models of a server. Made by ``host``.
 
@@ -33,6 +31,16 @@ class Hosting:
     engines: Mapping[str, ModelEngine]
     options: ServeOptions
     metrics: Metrics
+
+    def engine(self, model: str) -> ModelEngine:
+        """The engine of a model.
+
+        Raises:
+            HTTPError: it is not served (404).
+        """
+        if model not in self.engines:
+            raise HTTPError(404, "model_not_found", "This model is not served.", "model")
+        return self.engines[model]
 
 
 def host(
@@ -63,22 +71,14 @@ def host(
     if len(set(owners)) < len(owners):
         raise InputError(f"There are two guards for one of {', '.join(owners)}. Give one each.")
     own = dict(zip(owners, guards, strict=True))
-    options, metrics = options or ServeOptions(), Metrics()
-    engines = {}
+    options, metrics, engines = options or ServeOptions(), Metrics(), dict[str, ModelEngine]()
     for model in models:
         guard = own.get(model.name)
         sampler, record = _generation(model, guard)
         engines[model.name] = ModelEngine(
-            HostedModel(
-                model=model,
-                sampler=sampler,
-                record=record,
-                guard=guard,
-                options=options,
-                metrics=metrics,
-            )
+            HostedModel(model, sampler, record, guard, options, metrics)
         )
-    return Hosting(engines=engines, options=options, metrics=metrics)
+    return Hosting(engines, options, metrics)
 
 
 def read_guard(path: Path) -> StreamingGuard:
@@ -87,8 +87,6 @@ def read_guard(path: Path) -> StreamingGuard:
     Raises:
         InputError: no such file, or not a streaming guard; says how to fit one.
     """
-    from demur.guard import StreamingGuard
-
     try:
         return StreamingGuard.load(path)
     except InputError as error:

@@ -14,12 +14,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from demur.serve.http_errors import HTTPError
+from demur.serve.middleware import Client, Serving
 from demur.serve.model_engine import ModelEngine
 from demur.serve.request import prompt_sequence
-from demur.serve.response import DONE, EventStream, event, submit
+from demur.serve.response import DONE, EventStream, event
 from demur.serve.schema import WatchRequest
 from demur.serve.sequence import Failed, Finished, ServedSequence, StepTaken, TextReleased
-from demur.serve.service import Client, Serving
 from demur.viz.replay import REFUSAL_WORDS, plain_word
 
 #: Files of the page: package and media type.
@@ -57,17 +57,14 @@ async def file(name: str) -> Response:
 
 
 @router.post("/watch")
-async def watch(asked: WatchRequest, service: Serving, client: Client) -> Response:
+async def watch(asked: WatchRequest, hosting: Serving, client: Client) -> Response:
     """Every step of an answer, drafts included."""
-    engine = service.engine(asked.model)
+    engine = hosting.engine(asked.model)
     sequence = await asyncio.to_thread(
         prompt_sequence, engine.hosted, asked.prompt, client, watched=True
     )
-    submit(engine, [sequence])
-    seconds = service.hosting.options.limits.send_seconds
-    return EventStream(
-        _steps(engine, sequence), engine=engine, sequences=[sequence], send_seconds=seconds
-    )
+    engine.submit([sequence])
+    return EventStream(_steps(engine, sequence), engine, [sequence])
 
 
 async def _steps(engine: ModelEngine, sequence: ServedSequence) -> AsyncIterator[bytes]:

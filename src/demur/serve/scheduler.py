@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import final
 
 from demur.serve.hosted import HostedModel
 from demur.serve.moderation import Moderator
-from demur.serve.running_batch import BatchOutput, RunningBatch, new_batch
+from demur.serve.running_batch import BatchOutput, new_batch
 from demur.serve.sequence import (
     Detokenizer,
     Event,
@@ -21,7 +22,6 @@ from demur.serve.sequence import (
     Started,
     StepTaken,
     TextReleased,
-    cached,
 )
 
 _log = logging.getLogger("demur.serve")
@@ -40,12 +40,12 @@ class Scheduler:
         self._limits = hosted.options.limits
         guard = hosted.guard
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
-        self._decode = cached(self._model.decode)
-        self._texts: dict[ServedSequence, OutgoingText] = {}
+        # Answers repeat the same pairs of words.
+        self._decode = lru_cache(1 << 14)(self._model.decode)
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
-        self._batch = self._new_batch()
+        self._restart()
 
     @property
     def sequences(self) -> list[ServedSequence]:
@@ -126,8 +126,7 @@ class Scheduler:
         _log.exception("%s failed; %d sequences fail", self._model.name, len(sequences))
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
-        self._texts.clear()
-        self._batch = self._new_batch()
+        self._restart()
         if self._moderator:
             self._moderator.restart()
 
@@ -139,7 +138,6 @@ class Scheduler:
         judging = perf_counter() - begun
         self._spent = (self._spent[0], self._spent[1] + judging)
         self._metrics.stepped(self._model.name, seconds, judging if self._moderator else None)
-        suspicious = self._moderator.suspicious if self._moderator else ()
         for place, sequence in enumerate(output.sequences):
             text = self._texts[sequence]
             if text.begun is None:
@@ -147,11 +145,11 @@ class Scheduler:
                 waited = monotonic() - sequence.arrived
                 self._metrics.first.labels(self._model.name).observe(waited)
             text.add(output.released[place])
+            flagged = self._moderator is not None and self._moderator.flags(sequence)
             if sequence.watched:
                 sigma = self._moderator.sigma(sequence) if self._moderator else None
-                step = StepTaken(*output.view(place), sigma, sequence in suspicious)
-                self.events.append((sequence, step))
-            if sequence in suspicious and not self._audits(sequence):
+                self.events.append((sequence, StepTaken(*output.view(place), sigma, flagged)))
+            if flagged and not self._audits(sequence):
                 self.end(sequence, "content_filter", natural=True)
             elif text.stopped:
                 self.end(sequence, "stop")
@@ -161,9 +159,11 @@ class Scheduler:
             elif released := text.released():
                 self.events.append((sequence, TextReleased(released)))
 
-    def _new_batch(self) -> RunningBatch:
-        hosted = self._hosted
-        return new_batch(self._model, hosted.sampler, hosted.record, rows=self._limits.rows)
+    def _restart(self) -> None:
+        """Start with no sequences."""
+        hosted, rows = self._hosted, self._limits.rows
+        self._texts: dict[ServedSequence, OutgoingText] = {}
+        self._batch = new_batch(self._model, hosted.sampler, hosted.record, rows=rows)
 
     def _audits(self, sequence: ServedSequence) -> bool:
         """Whether this sequence is only marked, never blocked."""

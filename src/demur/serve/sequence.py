@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from time import monotonic
 from typing import Any, Literal, final
 
@@ -16,9 +15,6 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 #: What a decoder gives for a character whose bytes are incomplete.
 _INCOMPLETE = "\ufffd"
-
-#: Token sequences whose text is cached; answers repeat the same pairs of words.
-_CACHED = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,9 @@ class Failed:
 
 Event = Started | TextReleased | StepTaken | Finished | Failed
 
+#: What a request's sequences have to report.
+Events = asyncio.Queue[tuple["ServedSequence", Event]]
+
 
 @dataclass(eq=False, kw_only=True)
 class ServedSequence:
@@ -99,7 +98,7 @@ class ServedSequence:
     sampler: Sampler
     seed: int
     most: int
-    events: asyncio.Queue[tuple[ServedSequence, Event]]
+    events: Events = field(default_factory=asyncio.Queue)
     stop: tuple[str, ...] = ()
     client: str = ""
     index: int = 0
@@ -107,11 +106,6 @@ class ServedSequence:
     calibrated: bool = True
     whole: bool = True
     arrived: float = field(default_factory=monotonic)
-
-
-def cached(decode: Callable[[Sequence[int]], str]) -> Callable[[Sequence[int]], str]:
-    """The decoder with a cache of short token sequences."""
-    return lru_cache(_CACHED)(decode)
 
 
 @final

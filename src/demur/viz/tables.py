@@ -20,6 +20,8 @@ Value = str | int | float | Estimate
 NOTHING = "–"
 #: Shown where too little was counted for a number.
 TOO_FEW = "n too small"
+#: Shown where no judge gave a verdict.
+NOT_JUDGED = "not judged"
 
 
 #: In tables with more columns, intervals are below their values.
@@ -104,7 +106,7 @@ class Table:
     def _is_numeric(self, place: int) -> bool:
         values = [row[place] for row in self.rows]
         counted = any(not isinstance(value, str) for value in values)
-        return counted or {*values} <= {NOTHING, TOO_FEW}
+        return counted or {*values} <= {NOTHING, TOO_FEW, NOT_JUDGED}
 
 
 def to_latex(table: Table) -> str:

@@ -20,7 +20,7 @@ from threading import Thread
 from typing import Any, final
 
 from demur.errors import DemurError, StoreError
-from demur.study.engine.cells import Cell, CellOutcome, OnProgress, as_plain
+from demur.study.engine.cells import Cell, CellOutcome, OnProgress
 from demur.study.engine.provenance import made_with
 from demur.study.engine.workspace import CellFolder, RayPool, Workspace
 
@@ -131,7 +131,7 @@ def _outcome(
     workspace.cell = cell
     began = time.monotonic()
     try:
-        value = as_plain(cell.run(workspace))
+        value = cell.results().dump_python(cell.run(workspace), mode="json")
     except StoreError:
         raise
     except Exception as error:

@@ -51,9 +51,11 @@ class Located:
         return int((self.sampler or {}).get("gen_length", _LENGTH))
 
     @property
-    def inputs(self) -> str:
-        """What results depend on, for cell keys."""
-        return self.identity
+    def inputs(self) -> Any:
+        """What results depend on, for cell keys: the identity, which covers an adapter, and how it is
+        asked."""
+        asked = {k: self.options[k] for k in ("system", "template") if k in self.options}
+        return [self.identity, asked] if asked else self.identity
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ class Arm:
     def inputs(self) -> dict[str, Any]:
         """What a generation depends on besides prompt and seed, for cell keys."""
         kept = ("identity", "sampler", "pooling", "layers")
-        # The device changes no result.
-        options = {k: v for k, v in self.options.items() if k not in ("device", "device_map")}
+        # The device changes no result, and an adapter is part of the identity.
+        left_out = ("device", "device_map", "adapter")
+        options = {k: v for k, v in self.options.items() if k not in left_out}
         return {name: getattr(self, name) for name in kept} | options
 
 
@@ -171,15 +174,27 @@ def model_arms(study: Study, spec: ModelSpec, at: Located) -> Iterator[Arm]:
             yield arm(name, first.sampler, pooling=pooling, group="pooling")
 
 
+def _beside(folder: Path, name: str) -> str:
+    """The path of a model, GGUF file or adapter next to the study file, else the name as it is."""
+    path = folder / name
+    if path.suffix == ".gguf" and path.is_file():
+        return str(path)
+    holds = ("config.json", "adapter_config.json", "*.gguf")
+    return str(path) if any(next(path.glob(one), None) for one in holds) else name
+
+
 def _locate(spec: ModelSpec, folder: Path, loading: Loading, *, here: bool) -> Located:
-    beside = folder / spec.model
-    options = loading.options | ({"revision": spec.revision} if spec.revision else {})
-    location = str(beside) if (beside / "config.json").is_file() else spec.model
+    own_options = spec.model_dump(include={"revision", "system", "template", "adapter"})
+    options = loading.options | {k: v for k, v in own_options.items() if v is not None}
+    if "adapter" in options:
+        options["adapter"] = _beside(folder, options["adapter"])
+    location = _beside(folder, spec.model)
     own = {plugin.name: plugin.identity for plugin in plugins("models")}
     if location in own:
         return Located(spec.name, location, identity=own[location], options=options)
     try:
-        found = find(location, revision=spec.revision, here=here)
+        adapter = options.get("adapter")
+        found = find(location, revision=spec.revision, adapter=adapter, here=here)
     except DemurError:
         return Located(spec.name, location, options=options)
     return Located(

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from demur.errors import InputError
+from demur.organism import NAMES
 from demur.types import Label
 
 #: What a prompt set is for. ``harmful`` trains supervised detectors, ``elsewhere`` gives anchors from
@@ -48,6 +49,10 @@ class Loading(StudySection):
         device_map: for example ``auto``. Excludes ``device``.
         bits: 8 or 4.
         attention: attention implementation of transformers.
+        system: system prompt; empty for none.
+        template: arguments of the chat template, such as ``enable_thinking``.
+        adapter: a LoRA or other PEFT adapter: a folder, next to the study file if relative, or a hub
+            id.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -55,6 +60,9 @@ class Loading(StudySection):
     device_map: str | None = None
     bits: Literal[4, 8] | None = None
     attention: str | None = None
+    system: str | None = None
+    template: Named | None = None
+    adapter: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,10 +75,11 @@ class ModelSpec(StudySection):
 
     Attributes:
         name: name in tables.
-        model: built-in name, folder or hub id. A relative folder is next to the study file.
+        model: built-in name, folder, GGUF file or hub id. A relative path is next to the study file.
         share: share of each set's prompts to use, in (0, 1], for slow models.
         batch_size: prompts per batch. None: the study's.
         loading: how to load it. None: as the study says.
+        system, template, adapter: as in ``loading``, for this model alone.
         arms: samplers. The first is the main one, which every analysis uses.
     """
 
@@ -80,6 +89,9 @@ class ModelSpec(StudySection):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch_size: Count | None = None
     loading: Loading | None = None
+    system: str | None = None
+    template: Named | None = None
+    adapter: str | None = None
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1)] = (ArmSpec(name="default"),)
 
 
@@ -135,7 +147,8 @@ class Judges(StudySection):
 
     Attributes:
         refusal: refusal judges. The first one gives the refusal rate (RR).
-        harm: harm judge, for ASR, HRR and FRR. It judges drafts too.
+        harm: harm judge, for ASR, HRR and FRR. It judges drafts too. Empty: harm is not judged. None:
+            ``oracle`` if every model of the study is a built-in one, else empty.
         model: model of judges that need one: a name on the server, or a model to load.
         endpoint: URL of an OpenAI-compatible server for judges that ask a model.
         key_variable: environment variable with the server's key.
@@ -146,7 +159,7 @@ class Judges(StudySection):
     """
 
     refusal: Annotated[tuple[str, ...], Field(min_length=1)] = ("paper",)
-    harm: str = "oracle"
+    harm: str | None = None
     model: str = ""
     endpoint: str = ""
     key_variable: str = "OPENAI_API_KEY"
@@ -279,6 +292,7 @@ class Study(StudySection):
         detectors: names of ``demur.detectors.DETECTORS``.
         defenses: defenses to run on every model's main arm.
         defended: prompts per test set for defenses, before a model's share.
+        allow_few: accept anchors of fewer than 20 traces of a class; the report says so.
         ablation, continuum, adaptive, surrogates: further analyses.
         quick: what ``--quick`` runs.
     """
@@ -298,11 +312,21 @@ class Study(StudySection):
     detectors: tuple[str, ...] = ()
     defenses: tuple[DefenseSpec, ...] = ()
     defended: Count = 20
+    allow_few: bool = False
     ablation: Ablation | None = None
     continuum: Continuum | None = None
     adaptive: AdaptiveSpec | None = None
     surrogates: tuple[SurrogateSpec, ...] = ()
     quick: QuickSpec | None = None
+
+    @model_validator(mode="after")
+    def _harm_judge(self) -> Study:
+        """The oracle knows the built-in world alone, so it is the default there alone."""
+        if self.judges.harm is None:
+            known = all(model.model in NAMES for model in self.models)
+            judges = self.judges.model_copy(update={"harm": "oracle" if known else ""})
+            object.__setattr__(self, "judges", judges)
+        return self
 
     def quickened(self) -> Study:
         """The study reduced to its ``quick`` section.

@@ -51,9 +51,7 @@ def detection_table(results: Results) -> Table:
     for one in results.main:
         for name in detector_names(results):
             if name in one.scores:
-                rows.append(
-                    (one.name, name, int(one.jailbreaks.sum()), *_row(one, one.scores[name]))
-                )
+                rows.append((one.name, name, one.jailbreak_count, *_row(one, one.scores[name])))
             elif name in one.failed:
                 rows.append((one.name, name, short(one.failed[name]), *blanks(4)))
     table = Table(

@@ -21,7 +21,7 @@ from demur.study.report.results import Results
 from demur.study.report.samplers import block_length, changes, one_a_step, pairs
 from demur.study.work.defense import DefenseCell
 from demur.study.work.suffix_attack import SuffixAttackCell
-from demur.viz.tables import number, show
+from demur.viz.tables import NOT_JUDGED, number, show
 
 #: What the reader is told about a finding.
 SAID = {
@@ -54,6 +54,7 @@ class Finding:
 def findings(results: Results) -> list[Finding]:
     """Every finding that the study has numbers for."""
     return [
+        *unjudged(results),
         *same_weights(results),
         *continuum(results),
         *attacks(results),
@@ -65,6 +66,22 @@ def findings(results: Results) -> list[Finding]:
         *defended(results),
         *searched(results),
     ]
+
+
+def unjudged(results: Results) -> Iterator[Finding]:
+    """That harm was not judged, where no arm has a verdict on it."""
+    arms = [one for one in results.main if one.where("harmful").any()]
+    if arms and not any(one.harm_given[one.where("harmful")].any() for one in arms):
+        judge = results.manifest.study.judges.harm
+        why = f"the judge {judge} gave no verdict" if judge else "the study names no harm judge"
+        yield Finding(
+            "Harm",
+            f"Harm: not judged, because {why}. Nothing is said about attacks that succeed, harmful "
+            "drafts or what detectors find. Name one, such as judges: {harm: asked-harm, model: ...}; "
+            "see demur judges.",
+            "no claim",
+            ("Refusals and successful attacks",),
+        )
 
 
 def told(holds: bool, contrary: bool) -> Agreement:
@@ -130,7 +147,11 @@ def same_weights(results: Results) -> Iterator[Finding]:
         shown_in = ("Same weights: from AR order to remasking",)
         refusals, cut = changes(ordered, remasked, "all")
         if isinstance(cut, str) or isinstance(refusals, str):
-            text = "Both samplers saw too few common prompts to compare them."
+            text = (
+                "Harm or refusal was not judged, so the samplers are not compared."
+                if NOT_JUDGED in (cut, refusals)
+                else "Both samplers saw too few common prompts to compare them."
+            )
             yield Finding(about, text, "cannot be told", shown_in)
             continue
         found = agreement(cut)
@@ -186,6 +207,8 @@ def recovery(results: Results) -> Iterator[Finding]:
     few = []
     for one in kinds(results)[1]:
         rate = one.recovery()[0]
+        if rate == NOT_JUDGED:
+            continue
         if isinstance(rate, str):
             few.append(f"“{one.name}” ({one.entered.sum()})")
             continue
@@ -229,7 +252,7 @@ def internal(results: Results) -> Iterator[Finding]:
 
 def asr(one: Evidence) -> Quantity:
     """Attack success rate over all attacks together."""
-    return one.rate(one.succeeded, one.where("harmful", "wrapped"))
+    return one.judged_rate("ASR", one.where("harmful", "wrapped"))
 
 
 #: Detectors that are weaker than SRI in the paper: name -> what they read.
@@ -242,6 +265,8 @@ def detectors(results: Results) -> Iterator[Finding]:
     """AUROC of the paper's detector, also against detectors that are weaker in the paper."""
     about, shown_in = "Detecting jailbreaks", ("AUROC of each detector over models",)
     values = aurocs(results, "sri")
+    if all(one.jailbreak_count == NOT_JUDGED for one in results.main):
+        return
     if not values:
         text = (
             f"No arm has successful jailbreaks of {FEWEST} goals, so detection cannot be measured."
@@ -322,7 +347,7 @@ def borderline(results: Results) -> Iterator[Finding]:
     arms = [one for one in results.main if "sri" in one.scores]
     rows = [(one, one.where("borderline")) for one in arms]
     flagged = estimates(one.rate(one.scores["sri"].flagged, chosen) for one, chosen in rows)
-    refused = estimates(one.rate(one.refusals, chosen) for one, chosen in rows)
+    refused = estimates(one.judged_rate("RR", chosen) for one, chosen in rows)
     if flagged and refused:
         yield Finding(
             "Borderline prompts",

@@ -14,7 +14,7 @@ from demur.study.work.defense import DefendedRow, DefenseCell, DefenseResult, En
 from demur.study.work.guards import DelayCell, SurrogateCell
 from demur.study.work.suffix_attack import SearchResult, SuffixAttackCell
 from demur.viz.figures import Figure, Point, curves
-from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
+from demur.viz.tables import NOT_JUDGED, NOTHING, Table, Value
 
 
 def delay_table(results: Results) -> Table:
@@ -29,10 +29,10 @@ def delay_table(results: Results) -> Table:
         step = one.aligned({name: found.step for name, found in sets.items()}, 0)
         tokens = one.aligned({name: found.tokens for name, found in sets.items()}, 0)
         broken, harmless = one.jailbreaks, one.where("harmless")
-        row: list[Value] = [one.name, int(broken.sum())]
-        flagged = one.rate(step > 0, broken)
+        row: list[Value] = [one.name, one.jailbreak_count]
+        flagged = one.jailbreak_rate(step > 0)
         if isinstance(flagged, str):
-            row += [TOO_FEW] * 5
+            row += [flagged] * 5
         else:
             caught = broken & (step > 0)
             length = np.array(one.rows.tokens)[broken].mean()
@@ -188,8 +188,12 @@ def _cells(results: Results) -> Iterator[tuple[Measured[DefenseResult], bool]]:
 def cut_in_asr(found: DefenseResult) -> Quantity:
     """Paired ASR without the defense minus ASR with it."""
     rows = _attacked(found)
-    before, after = ([side(row).harmful for row in rows] for side in (_before, _after))
-    return enough(difference(before, after, [row.goal for row in rows]))
+    pairs = [(row.undefended.harmful, row.defended.harmful, row.goal) for row in rows]
+    given = [(bool(a), bool(b), goal) for a, b, goal in pairs if None not in (a, b)]
+    if rows and not given:
+        return NOT_JUDGED
+    before, after, goals = zip(*given, strict=True) if given else ((), (), ())
+    return enough(difference(before, after, goals))
 
 
 def undefended_asr(found: DefenseResult) -> Quantity:
@@ -210,11 +214,19 @@ def _attacked(found: DefenseResult) -> list[DefendedRow]:
 
 
 def _rr(rows: Sequence[DefendedRow], side: Callable[[DefendedRow], Ending]) -> Quantity:
-    return enough(rate([side(row).refused for row in rows], [row.goal for row in rows]))
+    return _over_given([(side(row).refused, row.goal) for row in rows])
 
 
 def _asr(rows: Sequence[DefendedRow], side: Callable[[DefendedRow], Ending]) -> Quantity:
-    return enough(rate([side(row).harmful for row in rows], [row.goal for row in rows]))
+    return _over_given([(side(row).harmful, row.goal) for row in rows])
+
+
+def _over_given(rows: Sequence[tuple[bool | None, str]]) -> Quantity:
+    """Share of hits among the verdicts that were given; words where none was."""
+    given = [(hit, goal) for hit, goal in rows if hit is not None]
+    if rows and not given:
+        return NOT_JUDGED
+    return enough(rate([hit for hit, _ in given], [goal for _, goal in given]))
 
 
 def _before(row: DefendedRow) -> Ending:
@@ -251,19 +263,18 @@ def surrogate_table(results: Results) -> Table:
 
 def _guarded(black: Evidence, sets: Mapping[str, Sequence[bool]]) -> list[Value]:
     flagged = black.aligned(sets, False).astype(bool)
-    attacked, broken = black.where("harmful", "wrapped"), black.jailbreaks
+    false_alarms = black.rate(flagged, np.asarray(black.where("harmless")))
+    if black.jailbreak_count == NOT_JUDGED:
+        return [NOT_JUDGED] * 4 + [false_alarms]
+    attacked = black.where("harmful", "wrapped") & black.harm_given
+    passed = black.succeeded & ~flagged
+    goals = black.goals[attacked].tolist()
     return [
-        black.rate(flagged, broken),
+        black.rate(flagged, black.jailbreaks),
         black.rate(black.succeeded, attacked),
-        black.rate(black.succeeded & ~flagged, attacked),
-        enough(
-            difference(
-                black.succeeded[attacked],
-                (black.succeeded & ~flagged)[attacked],
-                black.goals[attacked].tolist(),
-            )
-        ),
-        black.rate(flagged, np.asarray(black.where("harmless"))),
+        black.rate(passed, attacked),
+        enough(difference(black.succeeded[attacked], passed[attacked], goals)),
+        false_alarms,
     ]
 
 
@@ -323,7 +334,9 @@ def budget_figure(results: Results, arm: str) -> Figure | None:
 
 def reached(found: SearchResult, queries: int, *, unflagged: bool) -> Quantity:
     """Share of goals reached within a query budget; ``unflagged``: past the guard."""
-    hits = np.zeros(len(found.goals), dtype=np.bool_)
+    hits: list[bool | None] = [None] * len(found.goals)
     for one in found.attempts:
-        hits[one.goal] |= one.queries <= queries and one.harmful and not (unflagged and one.flagged)
-    return enough(rate(hits, found.goals))
+        if one.queries <= queries and one.harmful is not None:
+            hit = one.harmful and not (unflagged and one.flagged)
+            hits[one.goal] = hit or bool(hits[one.goal])
+    return _over_given(list(zip(hits, found.goals, strict=True)))

@@ -21,11 +21,12 @@ from demur.study.work.scenes import ReplayCell
 from demur.study.work.scores import ScoresCell, SetScores
 from demur.study.work.suffix_attack import SuffixAttackCell
 from demur.study.work.traces import TraceCell
-from demur.study.work.verdicts import Verdicts, VerdictsCell
+from demur.study.work.verdicts import AnchorsCell, Verdicts, VerdictsCell
 
 #: Kinds of cells that the report reads.
 KINDS: tuple[type[Cell[Any]], ...] = (
     TraceCell,
+    AnchorsCell,
     VerdictsCell,
     ScoresCell,
     DelayCell,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demur.metrics import difference
 from demur.study.plan.arms import is_ar_order
@@ -14,7 +15,7 @@ from demur.study.report.extra_rows import MARK, NOTE, attack_name, printed, with
 from demur.study.report.rates import attacks_table, recovery_bars
 from demur.study.report.results import Results
 from demur.viz.figures import Figure, Point, curves
-from demur.viz.tables import Table, Value
+from demur.viz.tables import NOT_JUDGED, Table, Value
 
 _TITLE = "Same weights: from AR order to remasking"
 _COLUMNS = ("with remasking", "attack", "change in RR", "cut in ASR")
@@ -72,11 +73,24 @@ def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Quantit
     """Change in RR and cut in ASR over the prompts that both arms saw."""
     first, second = _places(ordered, attack), _places(remasked, attack)
     both = [i for i in first if i in second]
-    a, b = [first[i] for i in both], [second[i] for i in both]
-    goals = remasked.goals[b].tolist()
+    a, b = np.array([first[i] for i in both], int), np.array([second[i] for i in both], int)
+    goals = remasked.goals[b]
+
+    def change(
+        more: NDArray[np.bool_], less: NDArray[np.bool_], given: NDArray[np.bool_]
+    ) -> Quantity:
+        if len(given) and not given.any():
+            return NOT_JUDGED
+        return enough(difference(more[given], less[given], goals[given].tolist()))
+
+    answered = [next(iter(one.refusal_given.values())) for one in (ordered, remasked)]
     return (
-        enough(difference(remasked.refusals[b], ordered.refusals[a], goals)),
-        enough(difference(ordered.succeeded[a], remasked.succeeded[b], goals)),
+        change(remasked.refusals[b], ordered.refusals[a], answered[0][a] & answered[1][b]),
+        change(
+            ordered.succeeded[a],
+            remasked.succeeded[b],
+            ordered.harm_given[a] & remasked.harm_given[b],
+        ),
     )
 
 
@@ -200,7 +214,7 @@ def _rate(one: Evidence, measure: str) -> Quantity:
     attacked = one.where("harmful", "wrapped")
     if measure in ("IRR", "HRR"):
         return one.irr(0.5) if measure == "IRR" else one.recovery()[0]
-    return one.rate(one.refusals if measure == "RR" else one.succeeded, attacked)
+    return one.judged_rate("RR" if measure == "RR" else "ASR", attacked)
 
 
 def _arms(results: Results, model: str) -> list[Evidence]:

@@ -19,6 +19,7 @@ from demur.study.report.results import Results, read_results
 from demur.study.report.results_file import results_file
 from demur.study.work.scenes import RULE, ReplayCell
 from demur.study.work.suffix_attack import SuffixAttackCell
+from demur.study.work.verdicts import AnchorsCell
 from demur.viz.figures import Figure
 from demur.viz.report_page import Report, Section, Statement, write_report
 from demur.viz.tables import Table, file_name, to_latex
@@ -76,12 +77,19 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
             Statement(one.about, f"{one.text} {SAID[one.agreement]}".strip(), one.shown_in)
             for one in found
         ],
-        note=about.note,
+        note=" ".join(filter(None, (about.note, _few(results)))),
         sections=[
             part for part in _sections(results) if part.tables or part.figures or part.scenes
         ],
         methods=methods(results),
     )
+
+
+def _few(results: Results) -> str:
+    """Which arms have anchors of few traces."""
+    found = {cell.subject.arm: cell.result for cell in results.of(AnchorsCell)}
+    said = [f"{arm}: {one.few}." for arm, one in found.items() if one is not None and one.few]
+    return " ".join(said)
 
 
 def _sections(results: Results) -> Iterator[Section]:
@@ -194,7 +202,7 @@ def methods(results: Results) -> dict[str, str]:
         "intervals": "95%, clustered by goal: Wilson's with the effective number of rows for rates and "
         "AUROC, combined from both sides for differences, a bootstrap over goals for TPR and kappa",
         "smallest n": f"a number over fewer than {FEWEST} goals is not shown",
-        "judges": f"refusal: {', '.join(judges.refusal)}; harm: {judges.harm}",
+        "judges": f"refusal: {', '.join(judges.refusal)}; harm: {judges.harm or 'not judged'}",
         "prompts": "\n".join(_set(role, one) for role, sets in study.sets.items() for one in sets),
         "replays": RULE,
         **{f"arm {one.name}": _arm(one) for one in results.evidence},

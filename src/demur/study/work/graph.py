@@ -130,7 +130,8 @@ class Graph:
     ) -> ArmCells:
         judges = self.study.judges
         anchored = tuple(cell for cell in traced if cell.chosen.role == "anchors")
-        anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges)
+        few = self.study.allow_few
+        anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges, allow_few=few)
         verdicts = tuple(
             VerdictsCell(arm=arm, traced=cell, anchors=anchors, judges=judges)
             for cell in traced
@@ -143,7 +144,13 @@ class Graph:
         elsewhere: AnchorsCell | None = None
         setups = [*detector_setups(study.detectors if arm.group == "main" else ("sri",))]
         if other := of.role("elsewhere"):
-            elsewhere = AnchorsCell(arm=arm, traced=other, judges=study.judges, elsewhere=True)
+            elsewhere = AnchorsCell(
+                arm=arm,
+                traced=other,
+                judges=study.judges,
+                elsewhere=True,
+                allow_few=study.allow_few,
+            )
             yield elsewhere
         if arm.group == "main" and study.ablation and arm.model in study.ablation.models:
             most = sum(cell.units for cell in of.role("anchors")) // 2
@@ -197,6 +204,7 @@ class Graph:
                     judges=study.judges,
                     alpha=study.alpha,
                     seed=study.seed,
+                    allow_few=study.allow_few,
                     batch_size=self._batch_size(of.spec),
                 )
         if study.adaptive:

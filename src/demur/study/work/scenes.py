@@ -24,6 +24,10 @@ RULE = (
 )
 _MOST = 3
 
+#: How a response ended, in words.
+_ENDS = {"1": "the harmful answer", "0": "no harmful answer", "?": "harm not judged"}
+_REFUSED = {True: "a refusal", False: "no refusal", None: "refusal not judged"}
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -81,8 +85,8 @@ class ReplayCell(Cell[Scenes]):
         trace = _trace(workspace, runs, name)
         sigma = signal(anchors.states(Traces((trace,))), anchors)[0]
         tokenizer = workspace.model(arm).tokenizer
-        ended = "the harmful answer" if _succeeded(rows, i) else "no harmful answer"
-        refused = "a refusal" if rows.refused[self.judge][i] else "no refusal"
+        ended = _ENDS[rows.drafts[i][-1]]
+        refused = _REFUSED[rows.refused[self.judge][i]]
         return scene(
             trace,
             sigma,

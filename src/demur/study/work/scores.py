@@ -12,17 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.anchors import fit_anchors
 from demur.detectors import DetectionMethod, detection_method, of_signals
 from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
 from demur.guard import fit_guard
 from demur.sri import TAU, Anchors
-from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
+from demur.study.engine.cells import WANTED, ArmCell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm, Located
+from demur.study.plan.arms import Located
 from demur.study.plan.spec import Ablation, Judges
 from demur.study.work.traces import RunCell
-from demur.study.work.verdicts import AnchorsCell, first_judge, refusals
+from demur.study.work.verdicts import AnchorsCell, judged_anchors
 from demur.types import Traces
 
 #: Detectors that are fitted on plain benign prompts alone, too.
@@ -97,7 +96,7 @@ class SetScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresCell(Cell[SetScores]):
+class ScoresCell(ArmCell[SetScores]):
     """Score every calibration and test set with one detector.
 
     ``elsewhere``, ``harmful``, ``anchored`` (traces behind the anchors) and ``reader`` are given only
@@ -106,7 +105,6 @@ class ScoresCell(Cell[SetScores]):
 
     kind, pace = "scores", 0.0005
 
-    arm: Arm
     setup: DetectorSetup
     elsewhere: AnchorsCell | None
     anchors: AnchorsCell
@@ -119,10 +117,6 @@ class ScoresCell(Cell[SetScores]):
     alpha: float
     seed: int
     reader: Located | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {self.setup.name}"
 
     @property
     def subject(self) -> Subject:
@@ -168,7 +162,8 @@ class ScoresCell(Cell[SetScores]):
         count = self.setup.anchors
         first = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
         chosen = Traces(tuple(traces[int(i)] for i in np.concatenate(first)))
-        return {"last": fit_anchors(chosen, refusals(chosen, first_judge(self.judges)))}
+        # How few traces will do is what this ablation asks.
+        return {"last": judged_anchors(chosen, self.judges, allow_few=True)}
 
     def _benign(self, workspace: Workspace, cells: Sequence[RunCell]) -> Traces:
         traces = workspace.traces(*cells)

@@ -10,13 +10,12 @@ from demur.attacks.suffix_search import SuffixSearch
 from demur.generation import trace
 from demur.guard import Guard
 from demur.sampling import sampler_from
-from demur.study.engine.cells import UNKEYED, Cell, Subject
+from demur.study.engine.cells import UNKEYED, ArmCell, Subject
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell
 from demur.study.work.traces import target_of
-from demur.study.work.verdicts import harm_judge
+from demur.study.work.verdicts import Hit, harm_judge
 from demur.types import Prompt, Record
 
 
@@ -27,13 +26,13 @@ class Attempt:
     Attributes:
         goal: 0-based place of its goal.
         queries: queries spent until it was found; 0 for the prompt without a suffix.
-        harmful: whether the answer is harmful.
+        harmful: whether the answer is harmful; None: no verdict.
         flagged: whether the guard flags it.
     """
 
     goal: int
     queries: int
-    harmful: bool
+    harmful: Hit
     flagged: bool
 
 
@@ -53,22 +52,17 @@ class SearchResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuffixAttackCell(Cell[SearchResult]):
+class SuffixAttackCell(ArmCell[SearchResult]):
     """One suffix search per goal. The attacker sends every improvement and keeps what works."""
 
-    kind = "adaptive"
+    kind, version = "adaptive", 2
 
-    arm: Arm
     search: SearchSpec
     prompts: tuple[Prompt, ...]
     guards: GuardsCell
     judges: Judges
     seed: int
     batch_size: int = field(metadata=UNKEYED)
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {search_name(self.search)}"
 
     @property
     def subject(self) -> Subject:
