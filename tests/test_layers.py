@@ -19,11 +19,11 @@ FLOORS = (
     ("metrics", "organism", "endpoint"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),
-    ("generation", "guard", "compat"),
+    ("generation", "anchors", "guard", "compat"),
     ("judges", "hub", "adapters"),
     ("attacks", "defenses", "runs"),
     ("cluster", "integrations"),
-    ("study", "serve"),
+    ("study", "serve", "scan"),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -209,9 +209,9 @@ def test_a_network_in_memory_is_a_model() -> None:
     for call, said in (
         (lambda: demur.load(known.net), "came without a tokenizer"),
         (lambda: demur.load(known.net, tokenizer=bare), "no chat template"),
-        (lambda: demur.load(known.net.model, tokenizer=bare), "no causal language model"),
-        (lambda: demur.load(3), "no causal language model"),
-        (lambda: demur.load(demur.load("organism-dlm").net), "no causal language model"),
+        (lambda: demur.load(known.net.model, tokenizer=bare), "not a causal language model"),
+        (lambda: demur.load(3), "not a causal language model"),
+        (lambda: demur.load(demur.load("organism-dlm").net), "not a causal language model"),
         (lambda: demur.load(known.net, tokenizer=bare, device="cpu"), "no chat template"),
         (lambda: demur.load(known.net, tokenizer=known.tokenizer, dtype="float16"), "dtype"),
         (lambda: demur.load("organism-ar", tokenizer=bare), "Leave tokenizer out"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demur import __version__
+from demur._version import __version__
 from demur.metrics import Estimate
 from demur.organism import NAMES
 from demur.scan import Kind, Scan
