@@ -49,7 +49,7 @@ RUNS = f"""
 demur {OWN} trace organism:anchors/harmless --model scaled --sampler sentences --limit 12 --out harmless
 demur {OWN} trace organism:anchors/harmful --model scaled --sampler sentences --limit 12 --out harmful
 demur {OWN} trace organism:guard/harmless --model scaled --sampler sentences --limit 40 --out benign
-demur {OWN} anchors harmless harmful --out a.safetensors
+demur {OWN} anchors harmless harmful --allow-few --out a.safetensors
 """
 
 

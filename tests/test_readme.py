@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_python(folder: Path) -> None:
     with Desk(folder) as desk:
         for number, code in enumerate(blocks("python")):
-            desk.python(code if number else f"{code}\nassert sigma.shape == (2, 32)")
+            desk.python(code if number else f"{code}\nassert sigma.shape == (60, 32)")
 
 
 def test_commands(folder: Path) -> None:
