@@ -139,7 +139,7 @@ def test_a_guarded_model_is_served_as_its_guard_says(tmp_path: Path) -> None:
         *("serve", "--model", "organism-ar", "--guard", "g", "--set", "steps=3"), cwd=tmp_path
     )
     assert done.returncode == 2
-    assert "--set do not go with --guard" in done.stderr
+    assert "--set cannot be used with --guard" in done.stderr
 
 
 def test_help_loads_no_torch(tmp_path: Path) -> None:

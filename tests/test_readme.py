@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import subprocess
 import sys
@@ -16,7 +14,7 @@ import pytest
 from commanded import Desk
 from demur import organism
 from demur.errors import SignalError
-from demur.organism import oracle, world
+from demur.organism import oracle
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -28,29 +26,14 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
-    (place / "prompts.csv").write_text(prompt_file(24))
+    (place / "prompts.csv").write_text(blocks("csv")[0])
     return place
-
-
-def prompt_file(count: int) -> str:
-    """A file like the one that is shown, with so many prompts of each label."""
-    rows = [
-        {"prompt": prompt.text, "label": kind}
-        for kind in ("harmless", "harmful")
-        for prompt in world.prompts("anchors", kind, n=count)
-    ]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, ["prompt", "label"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    assert out.getvalue().splitlines()[0] == blocks("csv")[0].splitlines()[0]
-    return out.getvalue()
 
 
 def test_python(folder: Path) -> None:
     with Desk(folder) as desk:
         for number, code in enumerate(blocks("python")):
-            desk.python(code if number else f"{code}\nassert sigma.shape == (48, 32)")
+            desk.python(code if number else f"{code}\nassert sigma.shape == (60, 32)")
 
 
 @pytest.mark.parametrize("name", organism.NAMES)
@@ -76,7 +59,7 @@ def test_the_example_with_a_model_that_never_refuses(
     save_llama(tmp_path / "complies")
     monkeypatch.chdir(folder)
     code = blocks("python")[0].replace("organism-dlm", str(tmp_path / "complies"))
-    with pytest.raises(SignalError, match="refused 0 of 24 harmful prompts") as said:
+    with pytest.raises(SignalError, match="refused 0 of 30 harmful prompts") as said:
         exec(code, {})
     assert "--system" in str(said.value)
 

@@ -1,4 +1,4 @@
-"""Runs the sequences of one model: steps them, has them judged, and releases text that passed."""
+"""Run the sequences of one model: step them, judge the steps, and release text that passed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Scheduler:
         self._batch.join(sequences)
 
     def leave(self, sequences: Sequence[ServedSequence], outcome: str) -> None:
-        """Stop those of these that are being generated."""
+        """Stop those that are being generated."""
         running = [each for each in sequences if each in self._texts]
         self._batch.leave(running)
         if self._moderator:
