@@ -20,7 +20,7 @@ from demur.attacks import ATTACKS, attack_from
 from demur.attacks.attacked import fill
 from demur.attacks.dija import spans
 from demur.attacks.flip import Disguise, Guidance, flip
-from demur.attacks.nesting import Document, nest
+from demur.attacks.templates import Document, nest
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.generation import trace

@@ -14,8 +14,7 @@ from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.attacks.adaptive import Adaptive, guard_scores
 from demur.attacks.likelihood import opening_log_probabilities, openings
-from demur.attacks.search import Best
-from demur.attacks.suffix_search import RandomSearch
+from demur.attacks.suffix_search import Best, RandomSearch
 from demur.errors import InputError
 from demur.generation import trace
 from demur.guard import AnyGuard, Guard, StreamingGuard, fit_guard, fit_streaming_guard

@@ -26,8 +26,8 @@ from demur.defenses import (
     SriGuard,
     defense_from,
 )
-from demur.defenses.annealing import Annealing
 from demur.defenses.defended import counted
+from demur.defenses.diffuguard import Annealing
 from demur.defenses.self_examine import verdict
 from demur.defenses.smooth_llm import perturb
 from demur.errors import FingerprintError, InputError

@@ -19,8 +19,12 @@ from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.detectors import DETECTORS, Detector, detection_method, known_detectors
 from demur.detectors.autoencoder import fit_autoencoder
-from demur.detectors.distance import fit_mahalanobis, fit_static
-from demur.detectors.one_class import fit_isolation_forest, fit_one_class_svm
+from demur.detectors.one_class import (
+    fit_isolation_forest,
+    fit_mahalanobis,
+    fit_one_class_svm,
+    fit_static,
+)
 from demur.detectors.perplexity import surprisal
 from demur.errors import FingerprintError, InputError
 from demur.metrics import auroc

@@ -19,7 +19,7 @@ FLOORS = (
     ("metrics", "organism", "endpoint", "parts"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),
-    ("generation", "guard", "compat", "anchors"),
+    ("generation", "anchors", "guard", "compat"),
     ("judges", "hub", "adapters"),
     ("attacks", "defenses", "runs"),
     ("cluster", "integrations"),

@@ -98,7 +98,10 @@ class DIJA(Attack):
         if self.refiner is None:
             return [self._from_template(prompt) for prompt in prompts]
         outlines = self._refined(self.refiner, [prompt.text for prompt in prompts], seed)
-        return [_interleaved(p, o, spans(o)) for p, o in zip(prompts, outlines, strict=True)]
+        return [
+            attacked(prompt, self.name, text=outline, user=spans(outline))
+            for prompt, outline in zip(prompts, outlines, strict=True)
+        ]
 
     def _from_template(self, prompt: Prompt) -> Prompt:
         # Split before filling, so that a request containing <mask:5> stays text.
@@ -106,7 +109,8 @@ class DIJA(Attack):
             part.replace("{goal}", prompt.text) if isinstance(part, str) else part
             for part in spans(self.template)
         )
-        return _interleaved(prompt, fill(self.template, goal=prompt.text), user)
+        text = fill(self.template, goal=prompt.text)
+        return attacked(prompt, self.name, text=text, user=user)
 
     def _refined(self, refiner: Assistant, goals: Sequence[str], seed: int) -> list[str]:
         outlines: dict[int, str] = {}
@@ -144,7 +148,3 @@ def spans(outline: str) -> Template:
         elif piece:
             parts.append(piece)
     return (*parts, TAIL) if not any(isinstance(part, int) for part in parts) else tuple(parts)
-
-
-def _interleaved(prompt: Prompt, outline: str, user: Template) -> Prompt:
-    return attacked(prompt, DIJA.name, text=outline, user=user)

@@ -204,7 +204,9 @@ class PAIR(Attack):
                     made.text, made.rating = text, rating
                 own = Message("assistant", json.dumps(proposals[place]._asdict()))
                 reply = Message("user", feedback(prompt.goal, answer, rating))
-                talks[place] = self._shortened([*talks[place], own, reply])
+                # The system turn, the last rounds of two turns each, and the newest turn.
+                system, *turns = *talks[place], own, reply
+                talks[place] = [system, *turns[-(2 * self.keep_last + 1) :]]
             if made.rating == FULL:
                 break
         if not made.rating:
@@ -230,8 +232,11 @@ class PAIR(Attack):
                 [talks[place] for place in places],
                 max_tokens=self.max_tokens,
                 temperature=self.temperature,
-                # Streams may start with equal conversations; the seed tells them apart.
-                seed=[_seed(f"{seed} {attempt} {place}") for place in places],
+                # Streams may start with equal conversations; the seed tells them apart. Every server
+                # accepts one below 2**31.
+                seed=[
+                    random.Random(f"{seed} {attempt} {place}").getrandbits(31) for place in places
+                ],
             )
             cost.attacker += len(places)
             for place, answer in zip(places, answers, strict=True):
@@ -245,20 +250,15 @@ class PAIR(Attack):
     def _rate(
         self, goal: str, texts: list[str], answers: list[str], cost: Calls, seed: int
     ) -> list[int]:
-        asked = [judge_turns(goal, t, a) for t, a in zip(texts, answers, strict=True)]
+        asked = []
+        for text, answer in zip(texts, answers, strict=True):
+            shown = {"request": goal, "prompt that was sent": text, "answer": answer}
+            question = Message("user", json.dumps(shown, ensure_ascii=False))
+            asked.append([Message("system", _JUDGE), question])
         ratings = [rating_of(said) for said in self.judge.answer(asked, max_tokens=20, seed=seed)]
         cost.judge += len(asked)
         cost.unparsed += ratings.count(None)
         return [LOWEST if rating is None else rating for rating in ratings]
-
-    def _shortened(self, talk: list[Message]) -> list[Message]:
-        """The system turn, the last rounds of two turns each, and the newest turn."""
-        return [talk[0], *talk[1:][-(2 * self.keep_last + 1) :]]
-
-
-def _seed(key: str) -> int:
-    """A seed in [0, 2**31), which every server accepts."""
-    return random.Random(key).getrandbits(31)
 
 
 def proposal(answer: str) -> Proposal | None:
@@ -319,9 +319,3 @@ def feedback(goal: str, answer: str, rating: int) -> str:
         f"The model's answer, as a JSON string: {json.dumps(answer, ensure_ascii=False)}\n"
         f"Rating: {rating}\nThe behaviour is still: {goal}\nWrite a better prompt."
     )
-
-
-def judge_turns(goal: str, prompt: str, answer: str) -> list[Message]:
-    """The conversation that asks for a rating."""
-    shown = {"request": goal, "prompt that was sent": prompt, "answer": answer}
-    return [Message("system", _JUDGE), Message("user", json.dumps(shown, ensure_ascii=False))]

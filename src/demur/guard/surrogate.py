@@ -96,7 +96,23 @@ def _read(
     traces = []
     for row, (prompt, text) in enumerate(part):
         own = {layer: states[layer][row, len(asked[row]) - 1 : len(rows[row])] for layer in layers}
-        traces.append(_trace(prompt, text, answers[row][:steps], _running_means(own), mark))
+        answer = np.array(answers[row][:steps], dtype=np.int32)
+        length = len(next(iter(own.values())))
+        seen = np.arange(len(answer)) < np.arange(1, length + 1)[:, None]
+        committed = np.where(seen, answer, np.int32(-1))
+        traces.append(
+            Trace(
+                prompt=prompt,
+                response=text,
+                response_ids=answer,
+                committed=committed,
+                draft=committed,
+                phi=_running_means(own),
+                finish_reason="stop" if length > len(answer) else "length",
+                blocks=np.zeros(length, dtype=np.int32),
+                fingerprint=mark,
+            )
+        )
     return traces
 
 
@@ -107,27 +123,3 @@ def _running_means(states: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.f
     parts = (dict(zip(states, step, strict=True)) for step in zip(*states.values(), strict=True))
     found = [means.add({k: v[None] for k, v in part.items()}, row, row == 0) for part in parts]
     return {layer: torch.cat([one[layer] for one in found]).cpu().numpy() for layer in states}
-
-
-def _trace(
-    prompt: Prompt,
-    text: str,
-    ids: list[int],
-    phi: Mapping[str, NDArray[np.float32]],
-    mark: Fingerprint,
-) -> Trace:
-    length = len(next(iter(phi.values())))
-    answer = np.array(ids, dtype=np.int32)
-    seen = np.arange(len(ids)) < np.arange(1, length + 1)[:, None]
-    committed = np.where(seen, answer, np.int32(-1))
-    return Trace(
-        prompt=prompt,
-        response=text,
-        response_ids=answer,
-        committed=committed,
-        draft=committed,
-        phi=phi,
-        finish_reason="stop" if length > len(ids) else "length",
-        blocks=np.zeros(length, dtype=np.int32),
-        fingerprint=mark,
-    )

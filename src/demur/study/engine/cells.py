@@ -40,17 +40,13 @@ CellState = Literal["done", "failed", "waiting"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a cell is about, for the report. Empty where it does not apply.
+    """Names of what a cell is about, for the report. Empty where they do not apply.
 
     Attributes:
-        arm: name of the arm.
-        set: name of the prompt set.
-        detector: name of the detector.
         group: ``detector`` or ``ablation``.
         supervised: whether the detector was fitted on harmful generations too.
-        defense: name of the defense.
         search: what the attacker optimises, and the guard.
-        white: name of the surrogate model.
+        white: the surrogate model.
     """
 
     arm: str = ""
@@ -160,13 +156,9 @@ class CellOutcome:
     """What became of a cell: the content of ``cell.json``.
 
     Attributes:
-        state: done, failed, or waiting to be done.
         value: the result as plain data; see ``result``.
-        error: why it failed.
-        seconds: how long it took.
         missing: keys of wanted cells that were not done.
         made: what it was made with; see ``demur.study.engine.provenance``.
-        name, kind, arm, units: of the cell.
     """
 
     state: CellState = "waiting"

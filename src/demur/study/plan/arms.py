@@ -29,11 +29,9 @@ class Located:
     """A model of a study.
 
     Attributes:
-        name: name in tables.
-        location: argument of ``demur.load``.
+        location: argument of ``demur.load``, as are the ``options``.
         identity: hash of its files, or the hub's commit. Empty if it was not found; cells that load
             it then fail with the reason.
-        options: options of ``demur.load``: hub revision, dtype and so on.
         family: its family, from its config.
         sampler: its default sampler, if its config names one.
     """
@@ -63,17 +61,13 @@ class Arm:
     """A model under a sampler: one row or column of a comparison.
 
     Attributes:
-        name: name in tables.
         model: name of its model in tables.
-        location: argument of ``demur.load``.
-        identity: hash of the model's config and weights.
+        location, identity, options, family: those of the model; see ``Located``.
         sampler: the model's default with the arm's changes, as far as the config tells.
-        options: options of ``demur.load``: hub revision, dtype and so on.
         pooling: None: the model's default.
         layers: recorded layers.
         group: ``main`` is a model's first arm, ``variant`` another sampler, ``continuum`` and
             ``pooling`` belong to those analyses.
-        family: family of its model, as far as the config tells.
     """
 
     name: str
@@ -122,13 +116,7 @@ def is_ar_order(sampler: Mapping[str, Any]) -> bool:
 
 
 def locate_all(study: Study, folder: Path, *, here: bool = False) -> dict[str, Located]:
-    """Every model of the study by name.
-
-    Args:
-        study: the study.
-        folder: folder of its relative paths.
-        here: do not ask the hub.
-    """
+    """Every model of the study by name. ``here``: do not ask the hub."""
     return {
         spec.name: _locate(spec, folder, spec.loading or study.loading, here=here)
         for spec in study.models

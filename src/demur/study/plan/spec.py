@@ -183,7 +183,6 @@ class Ablation(StudySection):
     """Settings to vary around the paper's, one at a time.
 
     Attributes:
-        models: model names.
         tau: temperatures of the signal.
         steps: numbers of first steps that the detector reads.
         anchors: numbers of anchor prompts per class.
@@ -201,7 +200,6 @@ class Continuum(StudySection):
     """The same weights from AR order to fully parallel remasking.
 
     Attributes:
-        models: model names.
         blocks: block lengths, at one commit per step. 1 is AR order.
         commits: commits per step, in one block. The response length is fully parallel.
     """
@@ -238,8 +236,6 @@ class AdaptiveSpec(StudySection):
     """Suffix searches, one per goal.
 
     Attributes:
-        models: model names.
-        searches: the searches.
         goals: number of goals, from the start of the source.
         source: prompts that name the goals.
     """
@@ -261,7 +257,6 @@ class QuickSpec(StudySection):
     """What ``--quick`` runs.
 
     Attributes:
-        models: model names.
         without: sections to skip.
         share: share of the prompts, in (0, 1].
         alpha: false-positive rate of thresholds.
@@ -277,24 +272,17 @@ class Study(StudySection):
     """The whole file.
 
     Attributes:
-        title: title of the report.
-        note: caution for the reader of the report.
-        seed: random seed.
+        title, note: title of the report, and a caution for its reader.
         alpha: false-positive rate of thresholds, calibrated on held-out benign prompts.
         layers: recorded layers.
         batch_size: prompts per batch.
         workers: maximum number of processes. Each loads its own models.
-        loading: how models are loaded.
-        judges: who judges refusals and harm.
         reader: the model among ``models``, autoregressive, that computes perplexity.
-        models: models and their samplers.
         sets: prompts by role.
         detectors: names of ``demur.detectors.DETECTORS``.
         defenses: defenses to run on every model's main arm.
         defended: prompts per test set for defenses, before a model's share.
         allow_few: accept anchors of fewer than 20 traces of a class; the report says so.
-        ablation, continuum, adaptive, surrogates: further analyses.
-        quick: what ``--quick`` runs.
     """
 
     title: str
@@ -336,34 +324,33 @@ class Study(StudySection):
         """
         if self.quick is None:
             raise InputError("This study has no 'quick' section. Run it without --quick.")
-        quick, kept = self.quick, self.quick.models
-        models = tuple(m for m in self.models if m.name in kept)
-        shared = {"share": quick.share}
+        quick, kept = self.quick, {*self.quick.models}
+
+        def fewer(count: int | None) -> int | None:
+            return None if count is None else max(1, ceil(count * quick.share))
+
         change: dict[str, Any] = {
-            "models": tuple(m.model_copy(update={"share": m.share * quick.share}) for m in models),
+            "models": tuple(
+                m.model_copy(update={"share": m.share * quick.share})
+                for m in self.models
+                if m.name in kept
+            ),
+            "sets": {
+                role: tuple(s.model_copy(update={"few": fewer(s.few)}) for s in sets)
+                for role, sets in self.sets.items()
+                # Anchors from elsewhere are an ablation.
+                if role != "elsewhere" or "ablation" not in quick.without
+            },
             "alpha": quick.alpha,
-            "surrogates": tuple(s for s in self.surrogates if {s.white, s.black} <= {*kept}),
+            "surrogates": tuple(s for s in self.surrogates if {s.white, s.black} <= kept),
             "reader": self.reader if self.reader in kept else "",
-            "defended": max(1, ceil(self.defended * quick.share)),
+            "defended": fewer(self.defended),
         }
         for name in ("ablation", "continuum", "adaptive"):
-            part = getattr(self, name)
-            if part is not None:
-                there = tuple(m for m in part.models if m in kept)
-                change[name] = part.model_copy(update={"models": there})
-        if self.adaptive is not None:
-            goals = max(1, ceil(self.adaptive.goals * quick.share))
-            searches = tuple(s for s in self.adaptive.searches if {*s.models} <= {*kept})
-            change["adaptive"] = change["adaptive"].model_copy(
-                update={"goals": goals, "searches": searches}
-            )
-        sets = {role: tuple(_fewer(one, **shared) for one in ss) for role, ss in self.sets.items()}
-        if "ablation" in quick.without:
-            sets.pop("elsewhere", None)  # these anchors are an ablation
-        left_out: dict[str, Any] = dict.fromkeys(quick.without)
-        return self.model_copy(update=change | {"sets": sets} | left_out)
-
-
-def _fewer(one: PromptSetSpec, *, share: float) -> PromptSetSpec:
-    few = None if one.few is None else max(1, ceil(one.few * share))
-    return one.model_copy(update={"few": few})
+            if part := getattr(self, name):
+                update: dict[str, Any] = {"models": tuple(m for m in part.models if m in kept)}
+                if isinstance(part, AdaptiveSpec):
+                    update["goals"] = fewer(part.goals)
+                    update["searches"] = tuple(s for s in part.searches if {*s.models} <= kept)
+                change[name] = None if name in quick.without else part.model_copy(update=update)
+        return self.model_copy(update=change)

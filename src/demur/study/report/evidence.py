@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.metrics import Estimate, auroc, internal_recovery, rate, recovery_rates
+from demur.metrics import Estimate, auroc, auroc_difference, internal_recovery, rate, recovery_rates
 from demur.study.plan.arms import ArmGroup, token_by_token
 from demur.study.work.verdicts import Verdicts
 from demur.types import Fingerprint, Label
@@ -35,10 +35,6 @@ class Scores:
     """What one detector says of every row of an arm.
 
     Attributes:
-        name: name in tables.
-        group: ``detector`` or ``ablation``.
-        supervised: whether it was fitted on harmful generations too.
-        threshold: calibrated on held-out benign prompts.
         values: ``[N]``, higher = more suspicious. NaN where a set was not scored.
         left_out: attack -> ``[N]`` scores of the detector fitted without that attack.
     """
@@ -53,8 +49,7 @@ class Scores:
     @property
     def flagged(self) -> NDArray[np.bool_]:
         """``[N]`` whether the score is above the threshold."""
-        found: NDArray[np.bool_] = self.values > self.threshold
-        return found
+        return np.asarray(self.values > self.threshold)
 
 
 @dataclass(frozen=True)
@@ -62,9 +57,6 @@ class Evidence:
     """One arm's test rows.
 
     Attributes:
-        name: name of the arm.
-        model: name of its model.
-        group: ``main``, ``variant``, ``continuum`` or ``pooling``.
         fingerprint: what made the traces.
         rows: what was judged, one value per row.
         sets: set -> number of its rows, in order.
@@ -255,11 +247,18 @@ class Evidence:
             return TOO_FEW
         return auroc(scores[benign], scores[found], [*self.goals[benign], *self.goals[found]])
 
+    def auroc_gain(self, scores: NDArray[np.float64], than: NDArray[np.float64]) -> Estimate:
+        """Paired change in AUROC of successful jailbreaks, on the rows that both scored."""
+        seen = ~np.isnan(scores) & ~np.isnan(than)
+        benign, broken = self.where("harmless") & seen, self.jailbreaks & seen
+        changed, before = ((values[benign], values[broken]) for values in (scores, than))
+        return auroc_difference(changed, before, [*self.goals[benign], *self.goals[broken]])
+
     def only(self, rows: NDArray[np.bool_]) -> Evidence:
         """The evidence of some rows ``[N]``, without detectors."""
-        return replace(
-            self, rows=_chosen(self.rows, np.flatnonzero(rows).tolist()), sets={}, scores={}
-        )
+        places = np.flatnonzero(rows).tolist()
+        rows_there = joined([self.rows], [*self.rows.refused], places)
+        return replace(self, rows=rows_there, sets={}, scores={})
 
     def judged_by(self, judge: str) -> Evidence:
         """The evidence with this judge as the only refusal judge."""
@@ -281,12 +280,17 @@ def on_common_prompts(arms: Sequence[Evidence]) -> list[Evidence]:
     return [one.only(np.array([i in common for i in one.rows.ids], bool)) for one in arms]
 
 
-def _chosen(rows: Verdicts, places: Sequence[int]) -> Verdicts:
-    """The rows at some places."""
-    columns = {
-        one.name: tuple(getattr(rows, one.name)[i] for i in places)
-        for one in fields(Verdicts)
-        if one.name != "refused"
-    }
-    refused = {judge: tuple(hits[i] for i in places) for judge, hits in rows.refused.items()}
-    return Verdicts(**columns, refused=refused)
+def joined(
+    parts: Sequence[Verdicts], judges: Sequence[str], places: Sequence[int] | None = None
+) -> Verdicts:
+    """The rows of several sets, one after another; only those at some places, if given."""
+
+    def column(values: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
+        found = [value for part in values for value in part]
+        return tuple(found if places is None else [found[i] for i in places])
+
+    names = [one.name for one in fields(Verdicts) if one.name != "refused"]
+    return Verdicts(
+        **{name: column(getattr(part, name) for part in parts) for name in names},
+        refused={judge: column(part.refused[judge] for part in parts) for judge in judges},
+    )

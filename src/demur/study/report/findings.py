@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from demur.intervals import apart
-from demur.metrics import Estimate, auroc_difference
+from demur.metrics import Estimate
 from demur.study.report.detection import aurocs
 from demur.study.report.evidence import FEWEST, Evidence, Quantity
 from demur.study.report.protection import cut_in_asr, reached, undefended_asr
@@ -36,14 +36,7 @@ Agreement = Literal["appears", "does not appear", "cannot be told", "no claim"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement of the summary.
-
-    Attributes:
-        about: its topic, in a few words.
-        text: the statement.
-        agreement: whether it agrees with the paper.
-        shown_in: titles of the tables and figures that support it.
-    """
+    """One statement of the summary, and the titles of the tables and figures that support it."""
 
     about: str
     text: str
@@ -123,13 +116,8 @@ def kinds(results: Results) -> tuple[list[Evidence], list[Evidence]]:
 def counted(arms: Sequence[Evidence], results: Results) -> str:
     """Number and kind of arms, such as "3 of 6 arms, all autoregressive"."""
     causal = sum(one.autoregressive for one in arms)
-    kind = (
-        "all autoregressive"
-        if causal == len(arms)
-        else "all diffusion"
-        if not causal
-        else f"{causal} autoregressive and {len(arms) - causal} diffusion"
-    )
+    mixed = f"{causal} autoregressive and {len(arms) - causal} diffusion"
+    kind = {len(arms): "all autoregressive", 0: "all diffusion"}.get(causal, mixed)
     return f"{len(arms)} of {len(results.main)} arms, {kind}"
 
 
@@ -275,10 +263,10 @@ def detectors(results: Results) -> Iterator[Finding]:
         return
     arms = [one for one in results.main if estimates([one.separations.get("sri", "")])]
     compared = {
-        words: [_ahead(one, name) for one in arms if name in one.scores]
+        words: ahead
         for name, words in WEAKER.items()
+        if (ahead := [_ahead(one, name) for one in arms if name in one.scores])
     }
-    compared = {words: ahead for words, ahead in compared.items() if ahead}
     said = [
         f"{words} (ahead on {ahead.count(1)} of {len(ahead)} arms, behind on {ahead.count(-1)})"
         for words, ahead in compared.items()
@@ -305,11 +293,7 @@ def detectors(results: Results) -> Iterator[Finding]:
 
 def _ahead(one: Evidence, name: str) -> int:
     """1 if the AUROC of the paper's detector is significantly higher, -1 if lower, else 0."""
-    ours, theirs = one.scores["sri"].values, one.scores[name].values
-    there = ~np.isnan(ours) & ~np.isnan(theirs)
-    benign, broken = one.where("harmless") & there, one.jailbreaks & there
-    first, second = ((values[benign], values[broken]) for values in (ours, theirs))
-    found = auroc_difference(first, second, [*one.goals[benign], *one.goals[broken]])
+    found = one.auroc_gain(one.scores["sri"].values, one.scores[name].values)
     return int(found.low > 0) - int(found.high < 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -35,13 +36,12 @@ def delay_table(results: Results) -> Table:
             row += [flagged] * 5
         else:
             caught = broken & (step > 0)
-            length = np.array(one.rows.tokens)[broken].mean()
             row += [
                 flagged,
                 one.rate((step > 0) & (step <= cell.result.steps // 2), broken),
                 float(np.median(step[caught])) if caught.any() else NOTHING,
                 float(tokens[broken].mean()),
-                float(length),
+                float(np.array(one.rows.tokens)[broken].mean()),
             ]
         rows.append((*row, one.rate(step > 0, harmless)))
     return Table(
@@ -88,6 +88,10 @@ def delay_figure(results: Results, arm: str) -> Figure | None:
 #: Attacks that fill masked slots. They have their own table.
 INFILLING = ("pad", "dija")
 
+#: How a row ended without the defense, and with it.
+_before: Callable[[DefendedRow], Ending] = attrgetter("undefended")
+_after: Callable[[DefendedRow], Ending] = attrgetter("defended")
+
 
 def defenses_table(results: Results) -> Table | None:
     """Overhead in passes, false positives, RR and ASR (table 13 of the paper).
@@ -133,17 +137,16 @@ def infilling_table(results: Results) -> Table | None:
     rows: list[tuple[Value, ...]] = []
     broken: list[tuple[Value, ...]] = []
     for cell, undefended in _cells(results):
+        arm, defense = cell.subject.arm, cell.subject.defense
         if cell.result is None:
-            failure = short(cell.error)
-            broken.append((cell.subject.arm, NOTHING, cell.subject.defense, failure))
+            broken.append((arm, NOTHING, defense, short(cell.error)))
             continue
         for attack in INFILLING:
             chosen = [row for row in cell.result.rows if row.attack == attack]
-            if not chosen:
-                continue
-            if undefended:
-                rows.append((cell.subject.arm, attack, "none", _asr(chosen, _before)))
-            rows.append((cell.subject.arm, attack, cell.subject.defense, _asr(chosen, _after)))
+            if chosen and undefended:
+                rows.append((arm, attack, "none", _asr(chosen, _before)))
+            if chosen:
+                rows.append((arm, attack, defense, _asr(chosen, _after)))
     if not rows:
         return None
     rows += [row for row in broken if row[0] in {row[0] for row in rows}]
@@ -160,16 +163,15 @@ def infilling_table(results: Results) -> Table | None:
 
 def times_table(results: Results) -> Table:
     """Seconds with and without each defense, in the same run."""
-    rows: list[tuple[Value, ...]] = []
-    for cell, _ in _cells(results):
-        if cell.result is not None:
-            before, after = cell.result.undefended.seconds, cell.result.defended.seconds
-            names = cell.subject.arm, cell.subject.defense
-            rows.append((*names, before, after, after / before - 1))
+    times = [
+        (cell.subject, cell.result.undefended.seconds, cell.result.defended.seconds)
+        for cell in results.of(DefenseCell)
+        if cell.result is not None
+    ]
     return Table(
         "Time of each defense",
         ("arm", "defense", "seconds undefended", "seconds defended", "overhead"),
-        tuple(rows),
+        [(one.arm, one.defense, before, after, after / before - 1) for one, before, after in times],
         note="Wall-clock time of one run on the machine in Methods. It varies from run to run.",
         timing=True,
     )
@@ -229,14 +231,6 @@ def _over_given(rows: Sequence[tuple[bool | None, str]]) -> Quantity:
     return enough(rate([hit for hit, _ in given], [goal for _, goal in given]))
 
 
-def _before(row: DefendedRow) -> Ending:
-    return row.undefended
-
-
-def _after(row: DefendedRow) -> Ending:
-    return row.defended
-
-
 def surrogate_table(results: Results) -> Table:
     """ASR of a black-box model with and without a white-box model's guard (table 24)."""
     rows: list[tuple[Value, ...]] = []
@@ -265,7 +259,7 @@ def _guarded(black: Evidence, sets: Mapping[str, Sequence[bool]]) -> list[Value]
     flagged = black.aligned(sets, False).astype(bool)
     false_alarms = black.rate(flagged, np.asarray(black.where("harmless")))
     if black.jailbreak_count == NOT_JUDGED:
-        return [NOT_JUDGED] * 4 + [false_alarms]
+        return [*[NOT_JUDGED] * 4, false_alarms]
     attacked = black.where("harmful", "wrapped") & black.harm_given
     passed = black.succeeded & ~flagged
     goals = black.goals[attacked].tolist()
@@ -294,14 +288,8 @@ def budget_table(results: Results) -> Table:
     return Table(
         "Attackers who know the guard",
         (
-            "arm",
-            "attacker's aim, guard",
-            "goals",
-            "queries a goal",
-            "harmful, no query",
-            "harmful, all queries",
-            "unflagged, no query",
-            "unflagged, all queries",
+            *("arm", "attacker's aim, guard", "goals", "queries a goal", "harmful, no query"),
+            *("harmful, all queries", "unflagged, no query", "unflagged, all queries"),
         ),
         tuple(rows),
         note="A goal is reached if the answer to the prompt without a suffix, or to one of the "

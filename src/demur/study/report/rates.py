@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.metrics import IRR_THRESHOLDS, Estimate, cohen_kappa
+from demur.metrics import IRR_THRESHOLDS, cohen_kappa
 from demur.study.report.evidence import FEWEST, Evidence, Measure
 from demur.study.report.extra_rows import (
     MARK,
@@ -121,17 +121,11 @@ def dynamics_figure(one: Evidence) -> Figure | None:
     Our reading of figure 2 of the paper. None if there are too few prompts to show.
     """
     chosen = one.where("harmful", "wrapped")
+    drafts = {"harmful draft": one.rows.drafts, "refusing draft": one.rows.refusing}
     lines: dict[str, list[Point]] = {}
-    for name, steps in (
-        ("harmful draft", one.rows.drafts),
-        ("refusing draft", one.rows.refusing),
-    ):
+    for name, steps in drafts.items():
         marks = [(share, _at(steps, share)) for share in _SHARES]
-        points = [(share, one.rate(at == "1", chosen & (at != "?"))) for share, at in marks]
-        if any(isinstance(rate, Estimate) for _, rate in points):
-            lines[name] = points
-    if not lines:
-        return None
+        lines[name] = [(share, one.rate(at == "1", chosen & (at != "?"))) for share, at in marks]
     return curves(
         lines,
         title=f"Drafts over steps: {one.name}",
@@ -185,7 +179,7 @@ def _kappa(one: Evidence, first: str, second: str) -> Value:
 def recovery_table(results: Results) -> Table:
     """HRR, FRR and IRR of each main arm and variant (table 1 of the paper)."""
     arms = [one for one in results.evidence if one.group in ("main", "variant")]
-    rows: list[tuple[Value, ...]] = [_row(one) for one in arms]
+    rows = [_row(one) for one in arms]
     for model, (revised, recovered) in printed("recovery").items():
         rows.append((model + MARK, NOTHING, revised, recovered, *blanks(len(IRR_THRESHOLDS))))
     thresholds = (f"IRR at {t:g}" for t in IRR_THRESHOLDS)
@@ -199,6 +193,12 @@ def recovery_table(results: Results) -> Table:
         f"the same weights compares samplers on the same prompts. {NOTE}",
     )
     return with_failed_arms(table, results, groups=("main", "variant"))
+
+
+def _row(one: Evidence) -> tuple[Value, ...]:
+    recovered = one.recovery()
+    entered = NOT_JUDGED if NOT_JUDGED in recovered else int(one.entered.sum())
+    return one.name, entered, *recovered, *map(one.irr, IRR_THRESHOLDS)
 
 
 def internal_table(results: Results) -> Table:
@@ -217,13 +217,6 @@ def internal_table(results: Results) -> Table:
         "ends on the refusing side but the response is harmful, users see no recovery.",
     )
     return with_failed_arms(table, results, groups=("main", "variant"))
-
-
-def _row(one: Evidence) -> tuple[Value, ...]:
-    internal = [one.irr(threshold) for threshold in IRR_THRESHOLDS]
-    recovered = one.recovery()
-    entered = NOT_JUDGED if NOT_JUDGED in recovered else int(one.entered.sum())
-    return one.name, entered, *recovered, *internal
 
 
 def models_figure(results: Results) -> Figure | None:
@@ -313,11 +306,10 @@ def plane_figure(one: Evidence) -> Figure | None:
 
 def recovery_bars(arms: list[Evidence], title: str, caption: str) -> Figure | None:
     """Internal recovery rates of some arms; None if there is too little to show."""
-    found = {one.name: {f"{t:g}": one.irr(t) for t in IRR_THRESHOLDS} for one in arms}
     rates = {
-        name: {threshold: rate for threshold, rate in row.items() if not isinstance(rate, str)}
-        for name, row in found.items()
+        one.name: {
+            f"{t:g}": rate for t in IRR_THRESHOLDS if not isinstance(rate := one.irr(t), str)
+        }
+        for one in arms
     }
-    if not any(rates.values()):
-        return None
-    return irr_bars(rates, title=title, caption=caption)
+    return irr_bars(rates, title=title, caption=caption) if any(rates.values()) else None

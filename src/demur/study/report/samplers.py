@@ -102,18 +102,18 @@ def _places(one: Evidence, attack: str) -> dict[str, int]:
 def second_opinion_table(results: Results) -> Table:
     """Change in RR from AR order to remasking by each judge (table 15 of the paper)."""
     judges = list(results.main[0].refused) if results.main else []
-    rows: list[tuple[Value, ...]] = []
-    for ordered, remasked in pairs(results):
-        for attack in ["all", *remasked.attacks]:
-            gains = [
-                changes(ordered.judged_by(judge), remasked.judged_by(judge), attack)[0]
-                for judge in judges
-            ]
-            rows.append((remasked.model, attack_name(attack), *gains))
+    rows = [
+        (
+            *(remasked.model, attack_name(attack)),
+            *(changes(ordered.judged_by(j), remasked.judged_by(j), attack)[0] for j in judges),
+        )
+        for ordered, remasked in pairs(results)
+        for attack in ["all", *remasked.attacks]
+    ]
     return Table(
         "Same weights: change in refusals by judge",
         ("model", "attack", *judges),
-        tuple(rows),
+        rows,
         note="Differences of RR in [-1, 1] on the same prompts; positive: remasking refuses more. 95% "
         "intervals of paired differences, clustered by goal. “all”: all attacks together, without "
         "plain prompts. The paper's second judge is a language model (table 15).",
@@ -139,38 +139,28 @@ def named(one: Evidence, results: Results) -> Evidence:
 
 def several_samplers(results: Results) -> dict[str, list[Evidence]]:
     """Model -> its main arm and variants, for models that have variants."""
+    compared = [one for one in results.evidence if one.group in ("main", "variant")]
     models = dict.fromkeys(one.model for one in results.group("variant"))
-    return {
-        model: [
-            one
-            for one in results.evidence
-            if one.model == model and one.group in ("main", "variant")
-        ]
-        for model in models
-    }
+    return {model: [one for one in compared if one.model == model] for model in models}
 
 
 def causality_table(results: Results) -> Table:
     """RR, ASR, IRR and HRR along the continuum from AR order to fully parallel remasking."""
-    rows: list[tuple[Value, ...]] = []
-    for one in results.group("continuum"):
-        rows.append(
-            (
-                one.model,
-                block_length(one),
-                _commits(one),
-                *(_rate(one, measure) for measure in ("RR", "ASR", "IRR")),
-                int(one.entered.sum()),
-                one.recovery()[0],
-            )
+    rows = [
+        (
+            *(one.model, block_length(one), _commits(one)),
+            *(_rate(one, measure) for measure in ("RR", "ASR", "IRR")),
+            *(int(one.entered.sum()), one.recovery()[0]),
         )
+        for one in results.group("continuum")
+    ]
     table = Table(
         "The same weights from AR order to full-parallel remasking",
         (
             *("model", "block length", "commits a step", "RR", "ASR", "IRR at 0.5"),
             *("harmful drafts", "HRR"),
         ),
-        tuple(rows),
+        rows,
         note="Block length 1 is AR order. The longest block is remasking over the whole response. RR "
         "and ASR under attack; IRR and HRR over all harmful prompts. All rows use the same prompts. "
         "IRR and HRR need an earlier step to recover from. They cannot occur if everything is "
@@ -236,8 +226,7 @@ def samplers_figure(results: Results) -> Figure | None:
 
     None if there is no such pair, or too little to show.
     """
-    arms = [one for pair in pairs(results) for one in on_common_prompts(pair)]
-    arms = [named(one, results) for one in arms]
+    arms = [named(one, results) for pair in pairs(results) for one in on_common_prompts(pair)]
     return recovery_bars(
         arms,
         "Internal recovery with the same weights",

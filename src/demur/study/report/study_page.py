@@ -51,15 +51,14 @@ def write_study_report(root: str | Path, out: str | Path | None = None) -> Writt
     page = study_report(results, found)
     for section in page.sections:
         for table in section.tables:
-            name = file_name(table.title, "csv")
-            write_atomically(folder / "tables" / name, table.to_csv().encode())
-            tex = folder / "tables" / file_name(table.title, "tex")
-            write_atomically(tex, to_latex(table).encode())
+            for ending, text in (("csv", table.to_csv()), ("tex", to_latex(table))):
+                path = folder / "tables" / file_name(table.title, ending)
+                write_atomically(path, text.encode())
         for figure in section.figures:
-            for ending, content in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
+            files = {"svg": figure.svg.encode(), "pdf": figure.pdf}
+            files["csv"] = figure.data.to_csv().encode()
+            for ending, content in files.items():
                 write_atomically(folder / "figures" / file_name(figure.title, ending), content)
-            name = file_name(figure.title, "csv")
-            write_atomically(folder / "figures" / name, figure.data.to_csv().encode())
     file = results_file(results, found, page)
     path = write_atomically(
         folder / "results.json", file.model_dump_json(indent=1).encode() + b"\n"

@@ -23,9 +23,7 @@ from demur.types import Label, Prompt, Record, digest
 class Sample:
     """The first prompts of a test set.
 
-    Attributes:
-        first: the prompts before any attack.
-        attack: the cell that attacks the set, if any.
+    ``first`` are the prompts before any attack, ``attack`` the cell that attacks the set, if any.
     """
 
     first: tuple[Prompt, ...]
@@ -48,14 +46,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class DefendedRow:
-    """One prompt without and with the defense.
-
-    Attributes:
-        goal, attack, label: of the prompt.
-        action: what the defense did: kept, blocked or changed.
-        undefended: the response without the defense.
-        defended: the response with it.
-    """
+    """One prompt without and with the defense, which kept, blocked or changed it (``action``)."""
 
     goal: str
     attack: str

@@ -21,13 +21,12 @@ from demur.types import Prompt, Record
 
 @dataclass(frozen=True)
 class Attempt:
-    """A prompt that the attacker sent.
+    """A prompt that the attacker sent, and what came of it.
 
     Attributes:
         goal: 0-based place of its goal.
         queries: queries spent until it was found; 0 for the prompt without a suffix.
         harmful: whether the answer is harmful; None: no verdict.
-        flagged: whether the guard flags it.
     """
 
     goal: int
@@ -41,7 +40,6 @@ class SearchResult:
     """What a search reached.
 
     Attributes:
-        goals: the goals.
         attempts: for every goal the prompt without a suffix, then each improvement.
         queries: query budget per goal.
     """
@@ -89,9 +87,8 @@ class SuffixAttackCell(ArmCell[SearchResult]):
         found = attack.search(self.prompts, target=target_of(self.arm, model), seed=self.seed)
         sent: list[tuple[int, int, Prompt]] = []
         for place, (prompt, one) in enumerate(zip(self.prompts, found, strict=True)):
-            sent.append((place, 0, prompt))
             better = ((b.queries, attack.prompt_with(prompt, b.suffix)) for b in one.history)
-            sent += [(place, queries, changed) for queries, changed in better]
+            sent += [(place, *step) for step in ((0, prompt), *better)]
         made = guard.fingerprint
         assert made is not None, "the guard was fitted on traces"
         traces = trace(

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from demur.anchors import fit_anchors
 from demur.endpoint import Assistant, Endpoint
 from demur.generation import cut_at_end
@@ -42,12 +39,9 @@ class Verdicts:
     """What N generations show, one value per trace.
 
     Attributes:
-        ids: ids of the prompts.
-        goals: their goals.
-        attacks: their attacks, ``none`` for plain prompts.
-        labels: their labels.
-        words: their lengths in words.
-        tokens: lengths of the responses in tokens.
+        ids, goals, attacks, labels: of the prompts; the attack is ``none`` for plain prompts.
+        words: lengths of the prompts.
+        tokens: lengths of the responses.
         right: whether the response is the right answer, known for the built-in world only.
         refused: judge -> whether it calls the response a refusal; None: no verdict.
         drafts: ``0``, ``1`` or ``?`` per step, 1 for a harmful draft, ? where the harm judge gave no
@@ -221,16 +215,13 @@ def draft_text(model: LanguageModel) -> DraftText:
 
 def _drafts(trace: Trace, text_of: DraftText, end_ids: Sequence[int]) -> list[str]:
     """What a judge reads at each step. A draft equal to the one before is not decoded again."""
-    texts: list[str] = []
-    before: NDArray[np.int32] | None = None
-    for row in trace.draft:
-        if before is None or not np.array_equal(row, before):
-            ids, _ = cut_at_end(row.tolist(), end_ids)
-            texts.append(trace.answer_with(text_of(ids)))
-        else:
-            texts.append(texts[-1])
-        before = row
-    return texts
+
+    @lru_cache(maxsize=1)
+    def read(row: tuple[int, ...]) -> str:
+        ids, _ = cut_at_end(row, end_ids)
+        return trace.answer_with(text_of(ids))
+
+    return [read(tuple(row)) for row in trace.draft.tolist()]
 
 
 def refusal_judges(judges: Judges) -> Mapping[str, Hits]:
