@@ -156,7 +156,7 @@ def test_the_whole_path(folder: Path) -> None:
     assert list(sigma) == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert all(0 <= value <= 1 for row in sigma.values() for value in row)
     done = demur("signal", "run", "--anchors", "a.safetensors", "--out", "s.csv", cwd=folder)
-    assert done.stdout == "6 signals of 24 steps in s.csv\n"
+    assert done.stdout.startswith("6 signals of 24 steps in s.csv\nCaution: anchors of 3 harmless")
     (folder / "benign.txt").write_text("".join(f"how do i bake a cake {i} ?\n" for i in range(90)))
     trace = (
         "trace",
