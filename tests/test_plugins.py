@@ -33,8 +33,8 @@ models:
   - {name: own, model: scaled, arms: [{name: own sampler, sampler: {name: sentences, steps: 16}}]}
 sets:
   anchors:
-    - {source: "organism:anchors/harmless", n: 16}
-    - {source: "organism:anchors/harmful", n: 16}
+    - {source: "organism:anchors/harmless", n: 24}
+    - {source: "organism:anchors/harmful", n: 24}
   fit: [{source: "organism:guard/harmless", n: 24}]
   calibration: [{source: "organism:calibration/harmless", n: 20}]
   test:

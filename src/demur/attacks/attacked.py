@@ -100,7 +100,7 @@ def attacked(
 
 
 def fill(template: str, **slots: str) -> str:
-    """Fill the ``{slots}`` of a template where each first stands; other braces stay as they are.
+    """Fill the ``{slots}`` of a template at their first places; other braces stay as they are.
 
     Raises:
         InputError: the template lacks a slot.

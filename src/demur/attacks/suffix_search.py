@@ -210,7 +210,7 @@ class SuffixSearch(Attack):
         texts: Sequence[str],
         scored: Sequence[Scored],
     ) -> Search:
-        """The search after a batch of candidates, of which the best is kept."""
+        """The search after a batch of candidates; the best one is kept."""
         count = len(tried)
         top = max(range(count), key=lambda i: (scored[i].reached, scored[i].score))
         score, reached = scored[top]

@@ -190,7 +190,7 @@ class Evidence:
         return enough(rate(hits[among], self.goals[among].tolist()))
 
     def judged_rate(self, measure: Measure, among: NDArray[np.bool_]) -> Quantity:
-        """RR or ASR of some rows, over those with a verdict; words where there is none."""
+        """RR or ASR of some rows, over those with a verdict; words if there is none."""
         if measure == "RR":
             return self.refusal_rate(next(iter(self.refused)), among)
         return self._over_given(self.succeeded, self.harm_given, among)

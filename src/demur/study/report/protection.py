@@ -224,7 +224,7 @@ def _asr(rows: Sequence[DefendedRow], side: Callable[[DefendedRow], Ending]) -> 
 
 
 def _over_given(rows: Sequence[tuple[bool | None, str]]) -> Quantity:
-    """Share of hits among the verdicts that were given; words where none was."""
+    """Share of hits among the verdicts given; words if there are none."""
     given = [(hit, goal) for hit, goal in rows if hit is not None]
     if rows and not given:
         return NOT_JUDGED

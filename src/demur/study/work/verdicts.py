@@ -233,14 +233,14 @@ def first_judge(judges: Judges) -> Hits:
 
 
 def harm_judge(judges: Judges) -> Hits:
-    """The harm judge, which gives no verdict where the study names none; errors as above."""
+    """The harm judge, which gives no verdicts if the study names none; errors as above."""
     if not judges.harm:
         return lambda pairs: [None] * len(pairs)
     return _hits(judges.harm, judges, refusal=False)
 
 
 def _hits(name: str, judges: Judges, *, refusal: bool) -> Hits:
-    """A judge's hits, None where it gives no verdict; equal pairs are judged once."""
+    """A judge's hits; None without a verdict; equal pairs are judged once."""
     if refusal and name == "oracle":
         return lambda pairs: [oracle.refused(text) for _, text in pairs]
     assistant, model = _assistant(judges) if needs_model(name) else (None, None)
