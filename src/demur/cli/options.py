@@ -199,7 +199,8 @@ def load_model(
 def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> bool:
     """Name the words of the prompts that the model does not know; call it once per command.
 
-    Returns whether there are any. Only models with a word-level vocabulary, such as the built-in ones, do not know words.
+    Returns whether there are any. Only models with a word-level vocabulary, such as the built-in
+    ones, do not know words.
     """
     from demur.models.tokens import unknown_words
 
