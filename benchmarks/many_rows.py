@@ -21,8 +21,7 @@ from demur.runs import list_runs
 from demur.store import Store, writing
 from demur.store.folder import folder_at
 from demur.store.manifest import Manifest
-from demur.store.rows import to_table
-from demur.store.shards import write_rows
+from demur.store.rows import to_table, write_rows
 from demur.types import Fingerprint, Prompt, Trace
 
 MARK = Fingerprint("m", "r", {"name": "masked", "steps": 2}, "response", "", "float32")

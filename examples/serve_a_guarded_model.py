@@ -7,9 +7,8 @@ import httpx
 
 import demur
 from demur.organism import world
-from demur.serve.app import create_app
+from demur.serve.app import Server, create_app, listen
 from demur.serve.host import host
-from demur.serve.server import Server, listen
 
 model = demur.load("organism-ar")
 traces = {

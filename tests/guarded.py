@@ -36,7 +36,9 @@ def every_attack(split: world.Split, kind: world.TaskKind, n: int) -> Traces:
 def anchors() -> Anchors:
     judge = refusal_judge("paper")
     known = [*traced("anchors", "harmless", 24), *traced("anchors", "harmful", 24)]
-    return demur.fit_anchors(known, [judge(t.prompt.goal, t.response).hit for t in known])
+    return demur.fit_anchors(
+        known, [judge(t.prompt.goal, t.response).hit for t in known], allow_few=True
+    )
 
 
 @cache

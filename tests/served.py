@@ -21,13 +21,12 @@ from demur.guard import CalibratedGroup, StreamingGuard, fit_streaming_guard
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import Sampler
-from demur.serve.app import create_app
+from demur.serve.app import Server, create_app, listen
 from demur.serve.host import host
 from demur.serve.hosted import Limits, ServeOptions
+from demur.serve.middleware import Keys
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
-from demur.serve.server import Server, listen
-from demur.serve.service import Keys
 from demur.types import Record, Traces, digest
 from waiting import until as until
 

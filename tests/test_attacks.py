@@ -20,7 +20,7 @@ from demur.attacks import ATTACKS, attack_from
 from demur.attacks.attacked import fill
 from demur.attacks.dija import spans
 from demur.attacks.flip import Disguise, Guidance, flip
-from demur.attacks.nesting import Document, nest
+from demur.attacks.templates import Document, nest
 from demur.endpoint import Message
 from demur.errors import InputError
 from demur.generation import trace
@@ -210,7 +210,9 @@ def test_every_attack_survives_the_store(
     prompts = [Prompt("w1 w2 w3", label="harmful"), Prompt("w4 w5", label="harmful")]
     calls = [Prompt(f"w{i} w{i + 1}", label="harmful" if i % 2 else "harmless") for i in range(8)]
     calm = trace(tiny_ar, calls)
-    guard = fit_guard(calm, anchors=fit_anchors(calm, [i % 2 > 0 for i in range(8)]), alpha=0.5)
+    guard = fit_guard(
+        calm, anchors=fit_anchors(calm, [i % 2 > 0 for i in range(8)], allow_few=True), alpha=0.5
+    )
     asked = json.dumps({"improvement": "x", "prompt": "w6 w7"})
     pair = {"attacker": Scripted(asked, asked), "judge": Scripted("[[10]]", "[[10]]")}
     brief = {"opening": "w3", "length": 3, "queries": 4, "candidates": 2}

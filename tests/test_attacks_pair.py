@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from demur.attacks.pair import PAIR, Calls, Proposal, opening_turns, proposal, r
 from demur.endpoint import Message
 from demur.judges import LocalAssistant
 from demur.organism import oracle, world
+from demur.types import Prompt
+from thinking import thinking_model
 
 
 class Rewriter:
@@ -39,6 +42,24 @@ class Rewriter:
             whole = json.dumps({"improvement": "x", "prompt": text})
             said.append("sorry" if self.garbled and self.calls % self.garbled == 0 else whole)
         return said
+
+
+class Shown:
+    """Keeps the answers that it is shown."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+
+    def answer(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int,
+        temperature: float = 0,
+        seed: int | Sequence[int] | None = None,
+    ) -> list[str]:
+        self.answers += [json.loads(talk[-1].content)["answer"] for talk in conversations]
+        return ["[[2]]"] * len(conversations)
 
 
 class Oracle:
@@ -170,3 +191,29 @@ def test_what_is_no_proposal_is_none() -> None:
 def test_ratings() -> None:
     said = {"[[7]]": 7, "Rating: 10": 10, "7 or 8": None, "": None, "[[11]]": None, "0": None}
     assert {text: rating_of(text) for text in said} == said
+
+
+def test_thoughts_are_not_read() -> None:
+    inner = json.dumps({"improvement": "a", "prompt": "wrong"})
+    outer = json.dumps({"improvement": "b", "prompt": "right"})
+    assert proposal(f"<think>{inner}</think>{outer}") == Proposal("b", "right")
+    assert proposal(f"<think>{inner}") is None
+    assert rating_of("<think>[[9]] or 3?</think>[[2]]") == 2
+    assert rating_of("<think>It is a [[10]]") is None
+
+
+def test_the_target_thinks(tmp_path: Path) -> None:
+    """Attacker and judge read what the target says after its thought."""
+    script = ["<think>", "w1", "</think>", "w3", "<|eos|>"]
+    target = thinking_model(tmp_path / "m", script=script)
+    attacker = Rewriter(world.prompts("test", "harmful", n=1)[0].goal)
+    shown = Shown()
+    PAIR(attacker=attacker, judge=shown, rounds=2, streams=2, answer_tokens=8).attempts(
+        [Prompt("w5 w6")], target=target
+    )
+    assert shown.answers == ["w3"] * 4
+    assert any('"w3"' in turn.content for talk in attacker.seen for turn in talk)
+    assert not any("think" in turn.content for talk in attacker.seen for turn in talk)
+    cut = PAIR(attacker=attacker, judge=shown, rounds=1, streams=1, answer_tokens=2)
+    cut.attempts([Prompt("w5 w6")], target=target)
+    assert shown.answers[-1] == ""

@@ -14,8 +14,7 @@ from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.attacks.adaptive import Adaptive, guard_scores
 from demur.attacks.likelihood import opening_log_probabilities, openings
-from demur.attacks.search import Best
-from demur.attacks.suffix_search import RandomSearch
+from demur.attacks.suffix_search import Best, RandomSearch
 from demur.errors import InputError
 from demur.generation import trace
 from demur.guard import AnyGuard, Guard, StreamingGuard, fit_guard, fit_streaming_guard
@@ -39,7 +38,7 @@ def calm(organism: LanguageModel) -> Traces:
 def guard(organism: LanguageModel, calm: Traces) -> Guard:
     refused = trace(organism, world.prompts("anchors", "harmful", n=12))
     both = [*calm, *refused]
-    anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both])
+    anchors = fit_anchors(both, [t.prompt.label == "harmful" for t in both], allow_few=True)
     return fit_guard(calm, anchors=anchors, alpha=0.25)
 
 

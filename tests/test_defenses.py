@@ -26,8 +26,8 @@ from demur.defenses import (
     SriGuard,
     defense_from,
 )
-from demur.defenses.annealing import Annealing
 from demur.defenses.defended import counted
+from demur.defenses.diffuguard import Annealing
 from demur.defenses.self_examine import verdict
 from demur.defenses.smooth_llm import perturb
 from demur.errors import FingerprintError, InputError
@@ -68,7 +68,7 @@ def questions() -> list[Prompt]:
 def guard(ar: LanguageModel) -> demur.Guard:
     labelled = [p for k in ("harmless", "harmful") for p in world.prompts("anchors", k, n=20)]  # type: ignore[arg-type]
     traces = demur.trace(ar, labelled, batch_size=64)
-    anchors = demur.fit_anchors(traces, map(oracle.refused, traces.responses))
+    anchors = demur.fit_anchors(traces, map(oracle.refused, traces.responses), allow_few=True)
     benign = [
         *world.prompts("guard", "harmless", n=30),
         *world.prompts("guard", "harmless", attack="wild", n=30),

@@ -19,8 +19,12 @@ from demur.anchors import fit_anchors
 from demur.attacks import attack_from
 from demur.detectors import DETECTORS, Detector, detection_method, known_detectors
 from demur.detectors.autoencoder import fit_autoencoder
-from demur.detectors.distance import fit_mahalanobis, fit_static
-from demur.detectors.one_class import fit_isolation_forest, fit_one_class_svm
+from demur.detectors.one_class import (
+    fit_isolation_forest,
+    fit_mahalanobis,
+    fit_one_class_svm,
+    fit_static,
+)
 from demur.detectors.perplexity import surprisal
 from demur.errors import FingerprintError, InputError
 from demur.metrics import auroc
@@ -104,7 +108,9 @@ def made(
         for name, rows in sets.items()
     }
     refused = [oracle.refused(response) for response in traces["anchors"].responses]
-    anchors = {name: fit_anchors(traces["anchors"], refused, layer=name) for name in LAYERS}
+    anchors = {
+        name: fit_anchors(traces["anchors"], refused, layer=name, allow_few=True) for name in LAYERS
+    }
     given = {"anchors": anchors, "harmful": traces["harmful"], "model": reader}
     fitted = {n: m.fit(traces["benign"], **given) for n, m in DETECTORS.items()}  # type: ignore[arg-type]
     return World(model, anchors, traces["benign"], traces["harmful"], traces["test"], fitted)

@@ -178,13 +178,30 @@ def test_an_answer_cut_off_before_its_first_word_is_no_answer(
     cut = json.loads(completion(""))
     cut["choices"][0]["finish_reason"] = "length"
     script.moves = [json.dumps(cut).encode()]
-    with pytest.raises(EndpointError, match=r"nothing within 5 tokens.*--reasoning-tokens"):
+    script.moves *= 2
+    with pytest.raises(EndpointError, match=r"nothing within 1029 tokens.*--reasoning-tokens"):
         ask(cache=tmp_path).answer([one("hello")], max_tokens=5)
-    assert len(script.seen) == 1
+    assert [seen["max_tokens"] for seen in script.seen] == [5, 1029]
     assert not list(tmp_path.rglob("*.json"))
     more = ask(cache=tmp_path, reasoning_tokens=100)
     assert more.answer([one("hello")], max_tokens=5) == ["hello"]
     assert script.seen[-1]["max_tokens"] == 105
+
+
+@pytest.mark.parametrize("thought", ["", "<think>The request asks"])
+def test_an_answer_cut_off_in_a_thought_gets_room(
+    ask: Callable[..., Endpoint], script: Script, tmp_path: Path, thought: str
+) -> None:
+    cut = json.loads(completion(thought))
+    cut["choices"][0]["finish_reason"] = "length"
+    script.moves = [json.dumps(cut).encode(), completion("<think>a</think>yes")]
+    assert ask(cache=tmp_path).answer([one("hello")], max_tokens=5) == ["<think>a</think>yes"]
+    assert [seen["max_tokens"] for seen in script.seen] == [5, 1029]
+    assert ask(cache=tmp_path).answer([one("hello")], max_tokens=5) == ["<think>a</think>yes"]
+    assert len(script.seen) == 2
+    script.moves = [json.dumps(cut).encode()]
+    with pytest.raises(EndpointError, match=r"nothing within 14 tokens"):
+        ask(reasoning_tokens=9).answer([one("hello")], max_tokens=5)
 
 
 def test_a_refused_key_is_not_shown(ask: Callable[..., Endpoint], script: Script) -> None:

@@ -17,7 +17,7 @@ from demur.errors import FingerprintError, InputError, SignalError
 from demur.generation import cut_at_end
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, Masked
-from demur.sampling.noise import row_seed
+from demur.sampling.choice import row_seed
 from demur.types import Traces
 
 PROMPTS = [demur.Prompt("w1 w2 w3"), demur.Prompt("w4"), demur.Prompt("w5 w6 w7 w8 w9")]

@@ -112,7 +112,7 @@ def test_guard_reads_traces_of_its_own_model_only(tiny_ar: LanguageModel, tmp_pa
         for i, label in enumerate(labels)
     ]
     traces = demur.trace(tiny_ar, prompts, sampler=Autoregressive(steps=5))
-    anchors = demur.fit_anchors(traces, [label == "harmful" for label in labels])
+    anchors = demur.fit_anchors(traces, [label == "harmful" for label in labels], allow_few=True)
     fitted = demur.fit_guard(traces, traces, anchors=anchors, alpha=0.1)
     again = Guard.load(fitted.save(tmp_path / "g.safetensors"))
     expected = fitted.score(demur.signal(anchors.states(traces), anchors))

@@ -54,7 +54,7 @@ def traced(split: world.Split, kind: world.TaskKind, n: int, attack: str = "none
 def anchors() -> Mapping[str, Anchors]:
     known = [*traced("anchors", "harmless", 16), *traced("anchors", "harmful", 16)]
     judge = refusal_judge("paper")
-    return {layer: demur.fit_anchors(known, judge, layer=layer) for layer in LAYERS}
+    return {layer: demur.fit_anchors(known, judge, layer=layer, allow_few=True) for layer in LAYERS}
 
 
 @cache

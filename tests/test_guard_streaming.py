@@ -116,7 +116,9 @@ def test_rate_at_every_length_on_thousands_of_built_in_generations() -> None:
 
     judge = refusal_judge("paper")
     known = [*traced("anchors", "harmless", 32), *traced("anchors", "harmful", 32)]
-    anchors = demur.fit_anchors(known, [judge(t.prompt.goal, t.response).hit for t in known])
+    anchors = demur.fit_anchors(
+        known, [judge(t.prompt.goal, t.response).hit for t in known], allow_few=True
+    )
     pool = [t for attack in world.ATTACKS for t in traced("guard", "harmless", 480, attack)]
     assert len(pool) >= 2500
     order = np.random.default_rng(0).permutation(len(pool)).tolist()

@@ -49,7 +49,9 @@ def test_a_guard_of_texts() -> None:
         )
     )
     judge = refusal_judge("paper")
-    anchors = demur.fit_anchors(known, [judge(t.prompt.goal, t.response).hit for t in known])
+    anchors = demur.fit_anchors(
+        known, [judge(t.prompt.goal, t.response).hit for t in known], allow_few=True
+    )
     benign = read(guarded.traced("guard", "harmless", 60))
     guard = fit_streaming_guard(
         Traces(benign.items[:30]), Traces(benign.items[30:]), anchors=anchors, alpha=0.1

@@ -122,7 +122,7 @@ def test_diffusion_releases_whole_blocks(make_dlm, block_length: int) -> None:  
         for i, label in enumerate(labels)
     ]
     traces = demur.trace(model, prompts, sampler=sampler, batch_size=24)
-    anchors = demur.fit_anchors(traces, [label == "harmful" for label in labels])
+    anchors = demur.fit_anchors(traces, [label == "harmful" for label in labels], allow_few=True)
     guard = fit_streaming_guard(traces, traces, anchors=anchors, alpha=0.05)
     generation = demur.steps(model, prompts[:4], sampler=sampler)
     seen = list(guard.watch(generation))

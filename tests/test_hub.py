@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_ar: LanguageModel) -> Pa
     store = trace_to(place / "run", tiny_ar, prompts, sampler=sampler, shard_rows=8)
     traces = Traces(tuple(store.traces()))
     refused = [trace.prompt.label == "harmful" for trace in traces]
-    anchors = fit_anchors(traces, refused)
+    anchors = fit_anchors(traces, refused, allow_few=True)
     anchors.save(place / "anchors.safetensors")
     guard = fit_guard(traces[:10], traces[10:], anchors=anchors, alpha=0.2)
     guard.save(place / "guard.safetensors")

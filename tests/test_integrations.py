@@ -26,9 +26,11 @@ from demur.judges import Verdict, refusal_judge
 from demur.organism.world import prompts as world_prompts
 from demur.sampling import Autoregressive
 from demur.sri import Anchors, signal
-from demur.types import Prompt, Traces
+from demur.types import Prompt, Traces, Turn
 from demur.viz.figures import Figure
+from demur.viz.replay import scene
 from demur.viz.tables import Table
+from thinking import thinking_model
 
 SAMPLER = Autoregressive(steps=24)
 
@@ -63,7 +65,9 @@ def anchors() -> Anchors:
         *world_prompts("anchors", "harmful", n=12),
     ]
     traces = demur.trace(model, prompts, sampler=SAMPLER, batch_size=24)
-    return fit_anchors(traces, [judge(t.prompt.goal, t.response).hit for t in traces])
+    return fit_anchors(
+        traces, [judge(t.prompt.goal, t.response).hit for t in traces], allow_few=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +138,55 @@ for name, tokens, args in json.loads(sys.argv[1]):
         assert 0 < len(completion.split()) <= tokens
         assert (reason == "max_tokens") or tokens > 8
         assert ("sigma" in known) == (name == "organism-ar")
+
+
+def test_a_conversation_with_a_model_that_thinks(tmp_path: Path) -> None:
+    """Options of the model, earlier turns, reasoning beside the completion, and a thought cut off."""
+    script = ["w1", "w2", "</think>", "w3", "<|eos|>"]
+    thinker = thinking_model(tmp_path / "m", opens=True, script=script)
+    template = str(thinker.tokenizer.chat_template)
+    tokenizer = thinker.tokenizer
+    tokenizer.chat_template = template.replace("<think>\n", "{% if deep %}<think>{% endif %}")
+    tokenizer.save_pretrained(tmp_path / "m")
+    code = """
+import asyncio, json, sys
+sys.path.insert(0, sys.argv[2])
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig, get_model
+from thinking import force
+args = {"system": "w9", "template": {"deep": True}, "steps": 8}
+model = get_model(f"demur/{sys.argv[1]}", memoize=False, **args)
+loaded = model.api.model
+force(loaded, loaded.tokenizer.convert_tokens_to_ids(json.loads(sys.argv[3])))
+user = [ChatMessageUser(content=text) for text in ("w5 w8", "w7")]
+turns = [user[0], ChatMessageAssistant(content="w8 w6"), user[1]]
+asked = []
+embedding = loaded.net.get_input_embeddings()
+embedding.register_forward_hook(lambda m, i, o: asked.append(i[0][0].tolist()))
+for tokens in (None, 2):
+    output = asyncio.run(model.generate(turns, config=GenerateConfig(max_tokens=tokens)))
+    content = output.choices[0].message.content
+    print("said", json.dumps([output.completion, content[0].reasoning, output.metadata["demur"]]))
+print("read", loaded.decode(asked[0], special=True))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "m")]
+    command += [str(Path(__file__).parent), json.dumps(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("said ")]
+    assert said == [["w3", "w1 w2", {}], ["", "w1 w2", {"unanswered": True}]]
+    (read,) = [line for line in done.stdout.splitlines() if line.startswith("read ")]
+    order = [read.index(word) for word in ("w9", "w5", "w6", "w7", "<think>")]
+    assert order == sorted(order)
+
+
+def test_a_replay_shows_the_whole_conversation(benign: Traces) -> None:
+    prompt = Prompt("and now ?", turns=(Turn("user", "first <i>"), Turn("assistant", "second")))
+    trace = replace(benign[0], prompt=prompt)
+    told = "user: first <i>\nassistant: second\nuser: and now ?"
+    shown = scene(trace, np.zeros(trace.n_steps), text_of=str, title="x")
+    assert shown.prompt == prompt.shown == told
+    assert "assistant: second" in show(trace).html
+    assert Prompt("alone").shown == "alone"
 
 
 def test_a_replay_is_shut_into_its_frame(benign: Traces, anchors: Anchors) -> None:

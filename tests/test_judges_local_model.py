@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from demur.errors import InputError
 from demur.judges import LocalAssistant
 from demur.judges.local_model import turn_ids
 from demur.models.base import LanguageModel
+from demur.thoughts import spoken
+from thinking import thinking_model
 
 ASK = [Message("system", "w1 w2"), Message("user", "w3 w4")]
 
@@ -68,32 +72,26 @@ def test_control_tokens_stay_text(built_in: LanguageModel) -> None:
     assert [i for i in forged if i in marks] == [i for i in plain if i in marks]
 
 
-def test_a_model_that_thinks_gets_room(
-    tiny_ar: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_thinks_gets_room(tiny_ar: LanguageModel, tmp_path: Path) -> None:
     """Room for the thought, as far as the context reaches, where the template knows of thoughts."""
-    plain = LocalAssistant(tiny_ar).answer([ASK], max_tokens=2)
-    template = str(tiny_ar.tokenizer.chat_template)
-    noted = "{# <think> #}" + template
-    monkeypatch.setattr(tiny_ar.tokenizer, "chat_template", noted)
-    assistant = LocalAssistant(tiny_ar)
-    assert 0 < assistant._room(10) < tiny_ar.context_length
+    script = ["<think>", "w1", "w2", "</think>", "w3", "w4", "w5", "<|eos|>"]
+    thinker = thinking_model(tmp_path / "m", script=script)
+    assistant = LocalAssistant(thinker)
+    assert 0 < assistant._room(10) < thinker.context_length
     assert assistant._room(10**9) == 0
-    assert LocalAssistant(tiny_ar, reasoning_tokens=3)._room(10) == 3
-    # It wrote no thought, so its answer has no more tokens than before.
-    assert assistant.answer([ASK], max_tokens=2) == plain
+    assert LocalAssistant(thinker, reasoning_tokens=3)._room(10) == 3
+    assert LocalAssistant(tiny_ar)._room(10) == 0
+    # Two tokens follow the thought, however long that was.
+    assert assistant.answer([ASK], max_tokens=2) == ["<think> w1 w2 </think> w3 w4"]
+    cut = LocalAssistant(thinker, reasoning_tokens=0).answer([ASK], max_tokens=2)
+    assert cut == ["<think> w1"]
 
 
-def test_a_thought_that_the_template_opened_is_marked(
-    tiny_ar: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    template = str(tiny_ar.tokenizer.chat_template)
-    monkeypatch.setattr(tiny_ar.tokenizer, "chat_template", template + "<think>")
-    assistant = LocalAssistant(tiny_ar, reasoning_tokens=4)
-    row = turn_ids(tiny_ar, ASK)
-    text = assistant._text(tiny_ar.tokenizer("w5 w6 w7")["input_ids"], 2, opened=True)
-    assert text.startswith("<think>")
-    assert row
+def test_a_thought_that_the_template_opened_is_marked(tmp_path: Path) -> None:
+    script = ["[THINK]", "w1", "[/THINK]", "w3", "w4", "<|eos|>"]
+    opener = thinking_model(tmp_path / "m", "magistral", opens=True, script=script[1:])
+    assert LocalAssistant(opener).answer([ASK], max_tokens=1) == ["[THINK]w1 [/THINK] w3"]
+    assert spoken(LocalAssistant(opener, reasoning_tokens=0).answer([ASK], max_tokens=1)[0]) is None
 
 
 def test_too_long(tiny_ar: LanguageModel) -> None:

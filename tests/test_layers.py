@@ -15,15 +15,15 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 FLOORS = (
     ("errors", "_version"),
     ("alignment", "files", "plugins", "thoughts"),
-    ("types", "intervals", "settings"),
-    ("metrics", "organism", "endpoint"),
+    ("types", "intervals"),
+    ("metrics", "organism", "endpoint", "parts"),
     ("models", "prompts", "sri", "store", "viz"),
     ("sampling", "detectors"),
-    ("generation", "guard", "compat"),
+    ("generation", "anchors", "guard", "compat"),
     ("judges", "hub", "adapters"),
     ("attacks", "defenses", "runs"),
     ("cluster", "integrations"),
-    ("study", "serve"),
+    ("study", "serve", "scan"),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

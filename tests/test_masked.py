@@ -19,7 +19,7 @@ from demur.errors import InputError
 from demur.generation import trace, trace_batch
 from demur.models.base import Batch, LanguageModel
 from demur.sampling import Masked, RowNoise
-from demur.sampling.noise import row_seed
+from demur.sampling.choice import row_seed
 from demur.types import Prompt, Record, Step
 
 QUIET = settings(

@@ -19,7 +19,7 @@ from demur.models import ModelWarning
 from demur.models.base import LanguageModel
 from demur.models.sandbox import MAX_STEPS, rendered
 from demur.sampling import sampler_from
-from demur.sampling.noise import RowNoise, heated
+from demur.sampling.choice import RowNoise, heated
 from demur.types import Prompt
 
 # ---------------------------------------------------------------------------------------- files

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1] / "src" / "demur"
 #: Module names that may stand twice, with the reason.
 MODULES = {
     **dict.fromkeys(
-        ("guard", "organism", "plugins", "report", "serve", "study", "watch"),
+        (
+            *("anchors", "guard", "organism", "plugins", "report"),
+            *("scan", "serve", "study", "watch"),
+        ),
         "a verb of the command line and the room or file that does its work",
     ),
     "dream": "a model family and the sampler of the same paper",

@@ -12,7 +12,7 @@ import pytest
 from demur.attacks.dija import spans
 from demur.attacks.pad import anchored
 from demur.attacks.pair import proposal
-from demur.attacks.search import width_at
+from demur.attacks.suffix_search import width_at
 from demur.defenses.smooth_llm import perturb
 from demur.judges.guard_model import _WILDGUARD
 

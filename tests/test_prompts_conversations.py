@@ -18,8 +18,7 @@ from demur.prompts import read_prompts
 from demur.runs import trace_to
 from demur.sampling import Autoregressive
 from demur.store import Store
-from demur.store.rows import to_table
-from demur.store.shards import in_order, merged
+from demur.store.rows import in_order, merged, to_table
 from demur.types import Prompt, Turn
 
 EARLIER = (Turn("user", "w1 w2"), Turn("assistant", "w3"))

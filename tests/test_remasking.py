@@ -9,10 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demur.sampling.remasking import commits_at, confidence, most_confident
+from demur.sampling import RowNoise
+from demur.sampling.choice import commits_at, confidence, most_confident
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]])
-COLUMNS = torch.tensor([3, 8])
+#: Two positions of one row.
+WHERE = torch.tensor([[i in (3, 8) for i in range(9)]])
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ COLUMNS = torch.tensor([3, 8])
         ("low_confidence", [0.7, 0.35]),
         ("margin", [0.5, 0.05]),
         ("left_to_right", [-3.0, -8.0]),
-        ("random", [0.1, 0.9]),
+        ("random", RowNoise.seeded([0]).uniform(WHERE).tolist()),
         (
             "entropy",
             [sum(p * math.log(p) for p in row) for row in P.tolist()],
@@ -33,15 +35,16 @@ def test_confidence(rule: str, expected: list[float]) -> None:
         rule,  # type: ignore[arg-type]
         P.log() + 2,
         torch.tensor([0, 1]),
-        columns=COLUMNS,
-        uniform=torch.tensor([0.1, 0.9]),
+        WHERE,
+        RowNoise.seeded([0]),
     )
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_token_ruled_out_leaves_entropy_finite() -> None:
     logits = torch.tensor([[0.0, -torch.inf, 0.0]])
-    found = confidence("entropy", logits, torch.tensor([0]), columns=COLUMNS[:1], uniform=None)
+    where, noise = torch.ones(1, 1, dtype=torch.bool), RowNoise.seeded([0])
+    found = confidence("entropy", logits, torch.tensor([0]), where, noise)
     assert found.tolist() == pytest.approx([-math.log(2)])
 
 
@@ -50,10 +53,10 @@ def test_low_confidence_in_bfloat16_is_the_softmax_of_llada() -> None:
     logits = (4 * torch.randn(64, 500, generator=torch.Generator().manual_seed(0))).bfloat16()
     chosen = logits.argmax(-1)
     upstream = torch.gather(torch.softmax(logits, -1), -1, chosen[:, None])[:, 0]
-    columns = torch.arange(64)
-    found = confidence("low_confidence", logits, chosen, columns=columns, uniform=None)
+    where, noise = torch.ones(1, 64, dtype=torch.bool), RowNoise.seeded([0])
+    found = confidence("low_confidence", logits, chosen, where, noise)
     assert torch.equal(found, upstream.float())
-    exact = confidence("low_confidence", logits.float(), chosen, columns=columns, uniform=None)
+    exact = confidence("low_confidence", logits.float(), chosen, where, noise)
     assert len(found.unique()) < len(exact.unique())
     order = [score.argsort(descending=True, stable=True).tolist() for score in (found, exact)]
     assert order[0] != order[1]

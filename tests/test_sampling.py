@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from demur.errors import InputError
 from demur.sampling import SAMPLERS, RowNoise, sampler_from, spec
-from demur.sampling.noise import nucleus
+from demur.sampling.choice import nucleus
 from parity.blocks import save_sdar
 
 

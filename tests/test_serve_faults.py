@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -20,9 +21,10 @@ from typer.testing import CliRunner
 import demur
 from demur.cli import app as cli
 from demur.errors import InputError
+from demur.serve.app import is_loopback, listen
 from demur.serve.hosted import Limits
-from demur.serve.server import is_loopback, listen
-from demur.serve.service import Keys, read_keys
+from demur.serve.http_errors import HTTPError
+from demur.serve.middleware import Keys, read_keys
 from served import QUESTION, Served, serving, started, until, without_end
 
 CHAT = "/v1/chat/completions"
@@ -430,3 +432,16 @@ def test_stream_options_need_a_stream(server: Served) -> None:
     answer = server.post(CHAT, {**ASKED, "stream_options": {"include_usage": True}})
     assert error(answer)[0] == 400
     assert "stream_options" in answer.json()["error"]["message"]
+
+
+def test_a_refused_request_leaves_nothing_behind(server: Served) -> None:
+    """An exception that is raised again and again keeps the stack and body of every request."""
+
+    def kept() -> list[object]:
+        gc.collect()
+        found = [each for each in gc.get_objects() if issubclass(type(each), HTTPError)]
+        return [each for each in found if each.status == 413]
+
+    long = {**ASKED, "messages": [{"role": "user", "content": "a" * (1 << 17)}]}
+    assert server.post(CHAT, long).status_code == 413
+    until(lambda: not kept())

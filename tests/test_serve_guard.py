@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import random
@@ -23,7 +22,7 @@ from demur.organism import world
 from demur.sampling import Masked, Sampler, sampler_from
 from demur.serve.host import host, read_guard
 from demur.serve.hosted import Limits
-from demur.serve.moderation import Moderator
+from demur.serve.moderation import Moderated, Moderator
 from demur.serve.rails import FLAGGED, UNFINISHED
 from demur.serve.sequence import ServedSequence
 from served import QUESTION, a_guard, at_threshold, serving, without_end
@@ -290,7 +289,9 @@ def test_a_blocked_answer_counts_as_the_calibration_s_above_the_threshold(
     for score in scores[500:]:
         # Blocked at the first passage, somewhere between the threshold and the maximum.
         first = (score + group.threshold) / 2 if score > group.threshold else score
-        judge._bet(float(first))
+        job = ServedSequence(prompt=[1], sampler=Masked(), seed=0, most=1)
+        judge._watched[job] = Moderated(0, GuardReading(step=1, statistic=float(first)))
+        judge.verdict(job, whole=True)
     assert judge.drift < 1500 * 100
 
 
@@ -317,8 +318,8 @@ def test_the_p_value_that_is_told_is_the_guard_s(usual: StreamingGuard) -> None:
         [*first.tolist(), *generator.normal(size=50), -9.0, 9.0],
     )
     for statistic in places:
-        job = ServedSequence(prompt=[1], sampler=Masked(), seed=0, most=1, events=asyncio.Queue())
-        judge._readings[job] = GuardReading(step=1, statistic=statistic)
+        job = ServedSequence(prompt=[1], sampler=Masked(), seed=0, most=1)
+        judge._watched[job] = Moderated(0, GuardReading(step=1, statistic=statistic))
         told = judge.verdict(job, whole=False)["p_value"]
         assert told == guard.p_value([statistic])[0]
 

@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 import demur
 from demur.models.base import LanguageModel
 from demur.organism import world
-from served import Served, a_guard, at_threshold, serving, until
+from demur.types import Prompt, Turn
+from served import QUESTION, Served, a_guard, at_threshold, serving, until
 
 KEY = "a-key-that-is-long-enough"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -229,3 +230,19 @@ def test_without_the_page_there_is_none() -> None:
     with serving([demur.load("organism-ar")]) as server:
         assert httpx.get(server.url).status_code == 404
         assert server.post("/watch", {"model": "organism-ar", "prompt": "x"}).status_code == 404
+
+
+def test_a_conversation_can_be_watched() -> None:
+    model = demur.load("organism-ar")
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "yes ."}]
+    with serving([model], live=True) as server:
+        asked = {"model": "organism-ar", "prompt": QUESTION}
+        alone = server.stream("/watch", asked)
+        whole = server.stream("/watch", {**asked, "turns": turns})
+        wrong = server.post("/watch", {**asked, "turns": [{"role": "tool", "content": "x"}]})
+    assert wrong.status_code == 400
+    said = "".join(step.get("said", "") for step in whole if step != "[DONE]")
+    prompt = Prompt(QUESTION, turns=(Turn("user", QUESTION), Turn("assistant", "yes .")))
+    (trace,) = demur.trace(model, [prompt])
+    assert said == trace.response
+    assert len(alone) != 0

@@ -14,7 +14,7 @@ import pytest
 
 import demur
 from demur.errors import InputError
-from demur.serve.server import listen
+from demur.serve.app import listen
 from served import QUESTION, Served, a_guard, serving, until
 
 ray = pytest.importorskip("ray", reason="the extra 'ray-serve' is not installed")

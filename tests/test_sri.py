@@ -94,7 +94,7 @@ def labelled(tiny_ar: LanguageModel) -> list[Trace]:
 
 def test_anchors_are_class_means(labelled: list[Trace]) -> None:
     refused = [True, False, False, False, True, True, False, True]
-    anchors = demur.fit_anchors(labelled, refused)
+    anchors = demur.fit_anchors(labelled, refused, allow_few=True)
     expected = np.mean([align(labelled[i].phi["last"], 6) for i in (1, 2, 3)], axis=0)
     np.testing.assert_allclose(anchors.harmless, expected, atol=1e-6)
     assert anchors.counts == (3, 3)
@@ -108,21 +108,26 @@ def test_a_judge_can_be_passed(labelled: list[Trace]) -> None:
 
     median = sorted(len(t.response) for t in labelled)[4]
     refused = [len(t.response) >= median for t in labelled]
-    one, other = demur.fit_anchors(labelled, longest), demur.fit_anchors(labelled, refused)
+    one, other = (
+        demur.fit_anchors(labelled, longest, allow_few=True),
+        demur.fit_anchors(labelled, refused, allow_few=True),
+    )
     np.testing.assert_array_equal(one.harmful, other.harmful)
 
 
 def test_verdicts_must_be_one_for_each_trace(labelled: list[Trace]) -> None:
     with pytest.raises(InputError, match="more traces than the 7 pairs"):
-        demur.fit_anchors(labelled, [True] * 7)
+        demur.fit_anchors(labelled, [True] * 7, allow_few=True)
     with pytest.raises(InputError, match="more verdicts than the 8 pairs"):
-        demur.fit_anchors(labelled, [False] * 4 + [True] * 5)
+        demur.fit_anchors(labelled, [False] * 4 + [True] * 5, allow_few=True)
     with pytest.raises(InputError, match="is 'harmless'; it must be True"):
-        demur.fit_anchors(labelled, [t.prompt.label for t in labelled])
+        demur.fit_anchors(labelled, [t.prompt.label for t in labelled], allow_few=True)
 
 
 def test_signal_takes_traces(tiny_ar: LanguageModel, labelled: list[Trace]) -> None:
-    anchors = demur.fit_anchors(labelled, [t.prompt.label == "harmful" for t in labelled])
+    anchors = demur.fit_anchors(
+        labelled, [t.prompt.label == "harmful" for t in labelled], allow_few=True
+    )
     traces = Traces(tuple(labelled))
     np.testing.assert_array_equal(
         demur.signal(traces, anchors), demur.signal(anchors.states(traces), anchors)
@@ -131,7 +136,7 @@ def test_signal_takes_traces(tiny_ar: LanguageModel, labelled: list[Trace]) -> N
 
 def test_a_layer_that_was_not_recorded_is_one_error(labelled: list[Trace]) -> None:
     for read in (
-        lambda: demur.fit_anchors(labelled, [True] * 8, layer="first"),
+        lambda: demur.fit_anchors(labelled, [True] * 8, layer="first", allow_few=True),
         lambda: Traces(tuple(labelled)).states("first"),
         lambda: labelled[0].states("first"),
     ):
@@ -140,12 +145,14 @@ def test_a_layer_that_was_not_recorded_is_one_error(labelled: list[Trace]) -> No
 
 
 def test_empty_class_says_how_many_were_refused(labelled: list[Trace]) -> None:
-    with pytest.raises(SignalError, match="4 harmless ones 4 were refused"):
-        demur.fit_anchors(labelled, [True] * 8)
+    with pytest.raises(SignalError, match="refused all 4 harmless prompts"):
+        demur.fit_anchors(labelled, [True] * 8, allow_few=True)
 
 
 def test_saved_anchors_come_back(labelled: list[Trace], tmp_path: Path) -> None:
-    anchors = demur.fit_anchors(labelled, [t.prompt.label == "harmful" for t in labelled])
+    anchors = demur.fit_anchors(
+        labelled, [t.prompt.label == "harmful" for t in labelled], allow_few=True
+    )
     again = Anchors.load(anchors.save(tmp_path / "anchors.safetensors"))
     np.testing.assert_array_equal(again.harmful, anchors.harmful)
     assert again.fingerprint == anchors.fingerprint
@@ -155,7 +162,9 @@ def test_saved_anchors_come_back(labelled: list[Trace], tmp_path: Path) -> None:
 def test_traces_of_another_sampler_are_refused(
     labelled: list[Trace], tiny_ar: LanguageModel
 ) -> None:
-    anchors = demur.fit_anchors(labelled, [t.prompt.label == "harmful" for t in labelled])
+    anchors = demur.fit_anchors(
+        labelled, [t.prompt.label == "harmful" for t in labelled], allow_few=True
+    )
     other = demur.trace(tiny_ar, ["w1"], sampler=Autoregressive(steps=7))
     with pytest.raises(FingerprintError, match=r"sampler.*demur anchors"):
         anchors.states(other)

@@ -19,8 +19,7 @@ from demur.errors import InputError, MissingExtraError, StoreError
 from demur.models.base import LanguageModel
 from demur.runs import list_runs, trace_to
 from demur.store import Store, Writer, writing
-from demur.store.folder import folder_at
-from demur.store.local_folder import this_process
+from demur.store.folder import folder_at, this_process
 from demur.types import Trace
 from interrupted import SETTINGS, some_prompts
 from test_store import a_manifest, a_trace, data, same, write
@@ -235,7 +234,7 @@ def test_the_lock_of_a_process_that_died_here_is_replaced(place: str) -> None:
 
 def test_of_two_that_begin_at_once_one_writes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_at(place)
-    from demur.store.remote_folder import RemoteFolder
+    from demur.store.folder import RemoteFolder
 
     holder = RemoteFolder._holder
     looked: list[str] = []

@@ -41,6 +41,7 @@ from waiting import child, until
 SMALL = {
     "title": "small",
     "alpha": 0.2,
+    "allow_few": True,
     "models": [
         {"name": "AR", "model": "organism-ar"},
         {"name": "other", "model": "organism-ar-small"},

@@ -410,6 +410,7 @@ def test_a_defense_is_measured_on_the_same_prompts() -> None:
 STUDY = {
     "title": "One model",
     "alpha": 0.2,
+    "allow_few": True,
     "batch_size": 32,
     "layers": ["last"],
     "judges": {"refusal": ["rules", "oracle"], "harm": "oracle"},

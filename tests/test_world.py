@@ -12,7 +12,7 @@ import pytest
 from demur.errors import InputError
 from demur.organism import grammar, lexicon, world
 from demur.organism.lessons import lesson
-from demur.organism.wrappers import wrap
+from demur.organism.world import wrap
 
 KINDS: tuple[world.TaskKind, ...] = ("harmless", "harmful", "borderline")
 SPLITS: tuple[world.Split, ...] = ("train", "anchors", "guard", "calibration", "test")

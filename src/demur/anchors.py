@@ -23,6 +23,7 @@ from demur.alignment import Alignment, align, default_alignment
 from demur.errors import InputError, SignalError
 from demur.intervals import Estimate
 from demur.metrics import auroc
+from demur.parts import Part, check_part, part_of, with_part
 from demur.sampling import sampler_from
 from demur.sri import MIN_TRACES, Anchors, finite_states, log_ratio
 from demur.types import Fingerprint, Trace, Traces
@@ -51,6 +52,7 @@ def fit_anchors(
     steps: int | None = None,
     alignment: Alignment | None = None,
     allow_few: bool = False,
+    part: Part = "all",
 ) -> Anchors:
     """Average the states of non-refused harmless and of refused harmful generations.
 
@@ -64,12 +66,15 @@ def fit_anchors(
         steps: T; the most steps that the sampler can take when None.
         alignment: see ``demur.alignment``; the pooling's default when None.
         allow_few: accept fewer than 20 traces of a class; ``Anchors.few`` then says so.
+        part: the steps to read: ``all``, ``answer`` or ``thought`` (``demur.parts``). Traces that
+            have none of them are left out and counted in ``dropped``.
 
     Raises:
         SignalError: a class is empty or small (says how many were refused), or states are not finite.
         InputError: a prompt without a label, or not one verdict (true or false) for each trace.
         FingerprintError: the traces are of different runs.
     """
+    check_part(part)
     sums: dict[str, NDArray[np.float64]] = {}
     used, seen = Counter[str](), Counter[str]()
     first: Fingerprint | None = None
@@ -89,16 +94,16 @@ def fit_anchors(
             trace.fingerprint, what="Traces of different runs", fix="Keep each run's traces apart."
         )
         seen[label] += 1
-        if was_refused == (label == "harmful"):
+        if was_refused == (label == "harmful") and with_part([trace], part):
             assert steps is not None
-            state = align(finite_states(trace, layer), steps, rule=rule)
+            state = align(finite_states(part_of(trace, part), layer), steps, rule=rule)
             sums[label] = sums.get(label, np.zeros(state.shape)) + state
             used[label] += 1
     _require_both(used, seen, first, allow_few=allow_few)
     harmless, harmful = ((sums[k] / used[k]).astype(np.float32) for k in ("harmless", "harmful"))
     counts = (used["harmless"], used["harmful"])
     dropped = (seen["harmless"] - counts[0], seen["harmful"] - counts[1])
-    return Anchors(harmless, harmful, layer, rule, first, counts, dropped)
+    return Anchors(harmless, harmful, layer, rule, first, counts, dropped, part)
 
 
 def most_steps(mark: Fingerprint) -> int:
@@ -142,7 +147,7 @@ class Separation:
 
 
 def separation(
-    traces: Traces, refused: Refusals, *, layer: str = "last", seed: int = 0
+    traces: Traces, refused: Refusals, *, layer: str = "last", seed: int = 0, part: Part = "all"
 ) -> Separation:
     """Cross-validate anchors: five parts, cut between goals, each read by anchors of the others.
 
@@ -151,11 +156,14 @@ def separation(
         refused: as for ``fit_anchors``.
         layer: which recorded layer.
         seed: random seed of the parts.
+        part: the steps to read; traces that have none of them are left out.
 
     Raises:
         SignalError: too few traces for anchors of every four fifths.
+        InputError: as for ``fit_anchors``.
     """
-    judged = list(_judged(traces, refused))
+    judged = [pair for pair in _judged(traces, refused) if with_part([pair[0]], part)]
+    traces = Traces(tuple(trace for trace, _ in judged))
     verdicts = np.array([was_refused for _, was_refused in judged])
     goals: list[Hashable] = [trace.prompt.goal for trace in traces]
     harmful = np.array([trace.prompt.label == "harmful" for trace in traces])
@@ -164,12 +172,22 @@ def separation(
     part_of = {known[place]: number % FOLDS for number, place in enumerate(order.tolist())}
     parts = np.array([part_of[goal] for goal in goals])
     scores = np.zeros((len(traces), most_steps(traces.fingerprint)), np.float32)
-    for part in range(FOLDS):
-        inside, others = (np.flatnonzero(at).tolist() for at in (parts == part, parts != part))
+    for fold in range(FOLDS):
+        inside, others = (np.flatnonzero(at).tolist() for at in (parts == fold, parts != fold))
         if not inside:
             continue
+        both = {(bool(harmful[i]), bool(verdicts[i])) for i in others}
+        if not both >= {(True, True), (False, False)}:
+            raise SignalError(
+                "Too few answered harmless or refused harmful generations to hold a fifth of the "
+                "goals out."
+            )
         anchors = fit_anchors(
-            [traces[i] for i in others], verdicts[others].tolist(), layer=layer, allow_few=True
+            [traces[i] for i in others],
+            verdicts[others].tolist(),
+            layer=layer,
+            allow_few=True,
+            part=part,
         )
         held = Traces(tuple(traces[i] for i in inside))
         scores[inside] = -log_ratio(held, anchors)

@@ -102,9 +102,8 @@ def create_signal(
     Returns:
         ``[N, T]`` in [0, 1], 1 = complying.
     """
-    harmless, harmful = (torch.as_tensor(np.asarray(c), dtype=dtype) for c in centers)
-    x = torch.as_tensor(np.asarray(states), dtype=dtype)
-    good, bad = (_distance(x, center, eps) for center in (harmless, harmful))
+    x, *both = (torch.as_tensor(np.asarray(value), dtype=dtype) for value in (states, *centers))
+    good, bad = (_distance(x, center, eps) for center in both)
     logit = (torch.log(bad + eps) - torch.log(good + eps)) / tau
     sigma: NDArray[np.float32] = torch.sigmoid(logit).float().numpy()
     return sigma

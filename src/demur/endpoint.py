@@ -19,10 +19,15 @@ from urllib.parse import urlsplit
 
 from demur.errors import EndpointError, InputError, MissingExtraError
 from demur.files import write_atomically
+from demur.thoughts import spoken
 from demur.types import digest
 
 #: Seconds before asking again after a malformed answer; doubled each time.
 PAUSE = 0.5
+
+
+#: Tokens that a model which reasons may think before it answers.
+ROOM = 1024
 
 
 class Message(NamedTuple):
@@ -45,11 +50,7 @@ class Assistant(Protocol):
     ) -> list[str]:
         """The next assistant turn of each conversation, in order; may be empty.
 
-        Args:
-            conversations: each from its first turn on.
-            max_tokens: maximum tokens of an answer.
-            temperature: 0 is greedy.
-            seed: random seed; one for all, or one per conversation.
+        A temperature of 0 is greedy. ``seed``: one for all, or one per conversation.
         """
 
 
@@ -60,14 +61,7 @@ def each_seed(seed: int | Sequence[int] | None, count: int) -> Sequence[int | No
 
 @dataclass(frozen=True)
 class Usage:
-    """Cost so far.
-
-    Attributes:
-        requests: answers from the server.
-        cached: answers from the cache.
-        prompt_tokens: prompt tokens as counted by the server; 0 if it does not count.
-        answer_tokens: answer tokens, likewise.
-    """
+    """Cost so far: answers from the server and from the cache; tokens, 0 if the server counts none."""
 
     requests: int = 0
     cached: int = 0
@@ -90,7 +84,8 @@ class Endpoint:
         retries: attempts after a time-out, a lost connection, a malformed answer or the statuses
             408, 409, 429 and 5xx, with growing pauses, or as long as the server says.
         concurrency: maximum parallel requests.
-        reasoning_tokens: added to ``max_tokens``, for a model that reasons first.
+        reasoning_tokens: added to ``max_tokens``, for a model that reasons first. With 0, an answer
+            that was cut off while it reasoned is asked for once more with ``ROOM`` more tokens.
         usage: requests and tokens so far.
 
     Raises:
@@ -138,12 +133,10 @@ class Endpoint:
         settings = {"max_tokens": max_tokens + self.reasoning_tokens, "temperature": temperature}
         seeds = each_seed(seed, len(conversations))
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = [
-                pool.submit(
-                    self._turn, client, turns, settings | ({} if s is None else {"seed": s})
-                )
-                for turns, s in zip(conversations, seeds, strict=True)
-            ]
+            waiting = []
+            for turns, own in zip(conversations, seeds, strict=True):
+                seeded = settings if own is None else {**settings, "seed": own}
+                waiting.append(pool.submit(self._turn, client, turns, seeded))
             try:
                 return [one.result() for one in waiting]
             except BaseException:
@@ -151,11 +144,12 @@ class Endpoint:
                 raise
 
     def _turn(self, client: Any, turns: Sequence[Message], settings: dict[str, Any]) -> str:
-        request = {
-            "model": self.model,
-            "messages": [{"role": turn.role, "content": _clean(turn.content)} for turn in turns],
-            **settings,
-        }
+        # Lone surrogates cannot be sent: they become question marks.
+        texts = [turn.content.encode("utf-8", "replace").decode("utf-8") for turn in turns]
+        messages = [
+            {"role": turn.role, "content": text} for turn, text in zip(turns, texts, strict=True)
+        ]
+        request = {"model": self.model, "messages": messages, **settings}
         path = self._path(request)
         if path and (kept := _read(path)) is not None:
             self._count(cached=1)
@@ -169,6 +163,7 @@ class Endpoint:
         return reply
 
     def _ask(self, client: Any, request: dict[str, Any]) -> tuple[str, tuple[int, int]]:
+        """The text of the answer, and its prompt and answer tokens."""
         import openai
 
         problem = "no attempt was made"
@@ -176,19 +171,30 @@ class Endpoint:
             if number:
                 time.sleep(PAUSE * 2 ** (number - 1))
             try:
-                return _content(client.chat.completions.create(**request))
-            except _CutOffError:
-                raise EndpointError(
-                    f"{self.model} at {self.url} wrote nothing within {request['max_tokens']} tokens, "
-                    "as models do that reason first. Raise reasoning_tokens (--reasoning-tokens), or "
-                    "use a model that does not reason."
-                ) from None
+                completion = client.chat.completions.create(**request)
+                choice, usage = completion.choices[0], completion.usage
+                text, refusal = choice.message.content, choice.message.refusal
+                text = (refusal or "") if text is None else text
+                if not isinstance(text, str):
+                    raise TypeError
+                tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+                if choice.finish_reason != "length" or spoken(text):
+                    return text, tokens
             except openai.APIStatusError as error:
                 raise self._failed(f"status {error.status_code}: {error.message}") from None
             except openai.APIConnectionError as error:
                 raise self._failed(f"{type(error).__name__}: {error.__cause__ or error}") from None
             except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
                 problem = f"its answer is malformed ({type(error).__name__})"
+            else:  # cut off without text, or in a thought
+                if not self.reasoning_tokens and request["max_tokens"] <= ROOM:
+                    more = {**request, "max_tokens": request["max_tokens"] + ROOM}
+                    return self._ask(client, more)
+                raise EndpointError(
+                    f"{self.model} at {self.url} wrote nothing within {request['max_tokens']} tokens, "
+                    "as models do that reason first. Raise reasoning_tokens (--reasoning-tokens), or "
+                    "use a model that does not reason."
+                )
         raise self._failed(problem)
 
     def _failed(self, problem: str) -> EndpointError:
@@ -223,28 +229,6 @@ class Endpoint:
         with self._lock:
             now = self.usage
             self.usage = replace(now, **{k: getattr(now, k) + v for k, v in more.items()})
-
-
-class _CutOffError(Exception):
-    """An answer that reached its length limit without text."""
-
-
-def _content(completion: Any) -> tuple[str, tuple[int, int]]:
-    """The text of a completion, and its prompt and answer tokens."""
-    choice = completion.choices[0]
-    message = choice.message
-    text = message.content if message.content is not None else (message.refusal or "")
-    if not isinstance(text, str):
-        raise TypeError
-    if not text and choice.finish_reason == "length":
-        raise _CutOffError
-    usage = completion.usage
-    return text, (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-
-
-def _clean(text: str) -> str:
-    """Text that can be sent: lone surrogates become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read(path: Path) -> str | None:

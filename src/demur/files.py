@@ -53,21 +53,17 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(target)
-        _flush_folder(target.parent)
+        # Flush the rename too, so that it survives a power cut.
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise StoreError(explain(error, target)) from error
     return target
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a rename in the folder to disk, so that it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def explain(error: OSError, target: str | Path) -> str:
@@ -149,9 +145,7 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, NDArray[Any]
 def tensors_kind(path: str | Path, *, made_by: str) -> str:
     """The format named in a safetensors header, such as ``demur.guard``; empty where there is none.
 
-    Args:
-        path: the file.
-        made_by: command that makes such a file, for the error.
+    ``made_by``: command that makes such a file, for the error.
 
     Raises:
         InputError: not there, or not a safetensors file.

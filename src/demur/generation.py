@@ -20,6 +20,7 @@ from torch import Tensor
 
 from demur.errors import InputError, SignalError
 from demur.models.base import LanguageModel
+from demur.parts import thought_steps
 from demur.sampling import RowNoise, Sampler, find_pooling, sampler_from, spec
 from demur.sampling.fitting import in_halves, largest_batch
 from demur.types import Fingerprint, Prompt, Record, Step, Trace, Traces
@@ -79,7 +80,7 @@ class Steps(Iterator[Step]):
         self._taken: list[Step] = []
         self._dropped: set[int] = set()
         # A generator that is still suspended at exit would run its clean-up after torch is gone.
-        self.close = weakref.finalize(self, getattr(stream, "close", _nothing))
+        self.close = weakref.finalize(self, getattr(stream, "close", lambda: None))
 
     def __next__(self) -> Step:
         step = next(self._stream)
@@ -116,11 +117,47 @@ class Steps(Iterator[Step]):
                 "No step was taken yet, or the response templates leave no masked position. "
                 "Iterate over the steps first."
             )
-        return Traces(
-            tuple(
-                traces_of(self._model, self.prompts, self._taken, self._prefills, self.fingerprint)
-            )
+        model, taken, mark = self._model, self._taken, self.fingerprint
+        committed = _stack([step.tokens for step in taken])
+        draft = _stack([step.draft for step in taken])
+        phi = {
+            layer: torch.stack([step.phi[layer] for step in taken]).cpu().numpy()
+            for layer in taken[0].phi
+        }
+        running = torch.stack([step.running for step in taken]).cpu().numpy()
+        blocks = _stack(
+            [torch.zeros(len(running.T)) if s.block is None else s.block for s in taken]
         )
+        filled = taken[-1].prompt.cpu().tolist()
+        traces = []
+        for row, prompt in enumerate(self.prompts):
+            own = running[:, row]  # the steps that the row took part in
+            if not own.any():
+                raise InputError(f"Prompt {prompt.id} leaves no masked position to generate.")
+            states = {layer: value[own, row] for layer, value in phi.items()}
+            _check_finite(states, prompt, mark)
+            final, fixed = committed[own, row][-1].tolist(), list[int]()
+            if model.traits.attention == "causal":
+                fixed = [token for token in self._prefills[row] if token >= 0]
+                final = fixed + final
+            opened = model.chat.opening(filled[row][: len(filled[row]) - len(fixed)])
+            ids, reason = cut_at_end([i for i in final if i >= 0], model.traits.end_ids)
+            traces.append(
+                Trace(
+                    prompt=prompt,
+                    response=opened + model.decode(ids),
+                    response_ids=np.array(ids, dtype=np.int32),
+                    committed=committed[own, row],
+                    draft=draft[own, row],
+                    phi=states,
+                    finish_reason=reason,
+                    blocks=blocks[own, row],
+                    fingerprint=mark,
+                    filled_prompt=model.decode(filled[row]) if prompt.user else "",
+                    thought=thought_of(model, committed[own, row], ids, opened, skip=len(fixed)),
+                )
+            )
+        return Traces(tuple(traces))
 
 
 def trace(
@@ -239,49 +276,19 @@ def fingerprint(model: LanguageModel, sampler: Sampler, record: Record) -> Finge
     )
 
 
-def traces_of(
+def thought_of(
     model: LanguageModel,
-    prompts: Sequence[Prompt],
-    taken: Sequence[Step],
-    prefills: Sequence[tuple[int, ...]],
-    mark: Fingerprint,
-) -> list[Trace]:
-    """Split the steps of a batch into one trace per row, with the steps that the row took part in."""
-    committed = _stack([step.tokens for step in taken])
-    draft = _stack([step.draft for step in taken])
-    phi = {
-        layer: torch.stack([step.phi[layer] for step in taken]).cpu().numpy()
-        for layer in taken[0].phi
-    }
-    running = torch.stack([step.running for step in taken]).cpu().numpy()
-    blocks = _stack([torch.zeros(len(prompts)) if s.block is None else s.block for s in taken])
-    filled = taken[-1].prompt.cpu().tolist()
-    traces = []
-    for row, prompt in enumerate(prompts):
-        own = running[:, row]
-        if not own.any():
-            raise InputError(f"Prompt {prompt.id} leaves no masked position to generate.")
-        states = {layer: value[own, row] for layer, value in phi.items()}
-        _check_finite(states, prompt, mark)
-        final = committed[own, row][-1].tolist()
-        if model.traits.attention == "causal":
-            final = [token for token in prefills[row] if token >= 0] + final
-        ids, reason = cut_at_end([i for i in final if i >= 0], model.traits.end_ids)
-        traces.append(
-            Trace(
-                prompt=prompt,
-                response=model.decode(ids),
-                response_ids=np.array(ids, dtype=np.int32),
-                committed=committed[own, row],
-                draft=draft[own, row],
-                phi=states,
-                finish_reason=reason,
-                blocks=blocks[own, row],
-                fingerprint=mark,
-                filled_prompt=model.decode(filled[row]) if prompt.user else "",
-            )
-        )
-    return traces
+    committed: NDArray[np.int32],
+    ids: Sequence[int],
+    opened: str,
+    *,
+    skip: int = 0,
+) -> NDArray[np.bool_] | None:
+    """``[T]`` bool, the steps that are thought; see ``demur.parts.thought_steps``."""
+    if not model.chat.thinks:
+        return None
+    pieces = [model.decode([token]) for token in ids]
+    return thought_steps(committed, pieces, before=opened, skip=skip)
 
 
 def cut_at_end(
@@ -309,7 +316,3 @@ def _check_finite(
                 f"{mark.model} in {mark.dtype} gave NaN or infinite states for prompt {prompt.id} "
                 f"at step {step}, layer {layer}. Use --dtype float32 or bfloat16."
             )
-
-
-def _nothing() -> None:
-    """Stands for ``close`` where a stream has none."""

@@ -28,15 +28,7 @@ Statistic = Callable[[NDArray[np.int64]], float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95% interval.
-
-    Attributes:
-        value: the estimate; NaN without rows.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        n: number of rows.
-        groups: number of goals.
-    """
+    """A number with its 95% interval, from ``n`` rows of ``groups`` goals; NaN without rows."""
 
     value: float
     low: float
@@ -83,34 +75,31 @@ class Share:
         a, b = self.estimate(), other.estimate()
         both = sqrt(_variance(self.influence) * _variance(other.influence))
         shared = float(self.influence @ other.influence) * _bessel(len(self.influence))
-        correlation = shared / both if both > 0 else 0.0
-        value = a.value - b.value
-        low = value - _combined(a.value - a.low, b.high - b.value, correlation)
-        high = value + _combined(a.high - a.value, b.value - b.low, correlation)
-        return Estimate(value, max(-1.0, low), min(1.0, high), self.n, a.groups)
+        found = apart(a, b, correlation=shared / both if both > 0 else 0.0)
+        low, high = max(-1.0, found.low), min(1.0, found.high)
+        return Estimate(found.value, low, high, self.n, a.groups)
 
 
 def share(values: NDArray[np.float64], goals: Sequence[Hashable] | None = None) -> Share:
-    """The mean of values ``[N]`` in [0, 1], N > 0.
-
-    Args:
-        values: 1 for a hit, 0 for none.
-        goals: ``[N]`` goal of each row; None if every row has its own.
-    """
+    """The mean of values ``[N]`` in [0, 1], N > 0; ``goals`` as for ``goal_codes``."""
     codes = goal_codes(goals, len(values))
     mean = float(values.mean())
     influence = np.bincount(codes, (values - mean) / len(values)).astype(np.float64)
     return Share(mean, influence, len(values), len(influence))
 
 
-def apart(one: Estimate, other: Estimate) -> Estimate:
-    """Difference of two estimates that are treated as independent.
+def apart(one: Estimate, other: Estimate, *, correlation: float = 0.0) -> Estimate:
+    """Difference of two estimates, by default treated as independent.
 
     If they share goals and so are positively correlated, the interval is too wide, not too narrow.
     """
+
+    def combined(first: float, second: float) -> float:
+        return sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second))
+
     value = one.value - other.value
-    low = value - _combined(one.value - one.low, other.high - other.value, 0.0)
-    high = value + _combined(one.high - one.value, other.value - other.low, 0.0)
+    low = value - combined(one.value - one.low, other.high - other.value)
+    high = value + combined(one.high - one.value, other.value - other.low)
     return Estimate(value, low, high, one.n + other.n, one.groups + other.groups)
 
 
@@ -136,14 +125,10 @@ def bootstrap(
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate a statistic with its percentile interval, resampling whole goals.
+    """Estimate a statistic of ``n`` rows with its percentile interval, resampling whole goals.
 
-    Args:
-        statistic: row numbers ``[K]`` -> value; NaN where it is undefined.
-        n: number of rows.
-        goals: ``[n]`` goal of each row; None if every row has its own.
-        draws: number of resamples.
-        seed: random seed of the resampling.
+    The statistic maps row numbers ``[K]`` to a value, NaN where it is undefined. ``goals`` as for
+    ``goal_codes``.
 
     Raises:
         InputError: the number of goals is not n.
@@ -154,8 +139,7 @@ def bootstrap(
     order = np.argsort(codes, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
     value = statistic(np.arange(n))
-    generator = np.random.default_rng(seed)
-    picks = generator.integers(len(members), size=(draws, len(members)))
+    picks = np.random.default_rng(seed).integers(len(members), size=(draws, len(members)))
     found = np.array([statistic(np.concatenate([members[g] for g in pick])) for pick in picks])
     found = found[~np.isnan(found)]
     low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (np.nan, np.nan)
@@ -171,8 +155,3 @@ def _variance(influence: NDArray[np.float64]) -> float:
 def _bessel(groups: int) -> float:
     """Bessel's correction G / (G - 1)."""
     return groups / max(groups - 1, 1)
-
-
-def _combined(first: float, second: float, correlation: float) -> float:
-    """Distance to an end of a difference, from those of its parts with correlation ``correlation``."""
-    return sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second))

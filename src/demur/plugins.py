@@ -17,7 +17,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -46,11 +46,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugin:
-    """One value from outside demur.
+    """One value from outside demur, on an axis of ``AXES``.
 
     Attributes:
-        axis: in ``AXES``.
-        name: what it is called by.
         source: the package and its version, or the file.
         value: what was registered; None where it could not be imported.
         problem: why it cannot be used, empty when it can.
@@ -97,9 +95,9 @@ def register(axis: str, value: Any = None) -> Any:
     while frame.f_globals["__name__"] == __name__ and frame.f_back:
         frame = frame.f_back
     source = frame.f_globals.get("__file__", "this program")
-    _registered[axis, _name_of(value)] = Plugin(
-        axis, _name_of(value), source, value, identity=_digest(source)
-    )
+    path, name = Path(source), _name_of(value)
+    text = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+    _registered[axis, name] = Plugin(axis, name, source, value, identity=text)
     return value
 
 
@@ -166,13 +164,7 @@ def read(file: str | Path) -> None:
 
 
 def unknown(what: str, name: object, names: Iterable[str]) -> str:
-    """The message for an unknown name, with plug-ins that failed.
-
-    Args:
-        what: one of an axis, such as ``sampler``.
-        name: what was asked for.
-        names: what there is.
-    """
+    """The message for an unknown name of ``what``, such as ``sampler``, with plug-ins that failed."""
     broken = [p for p in plugins(f"{what}s") if p.problem]
     more = "".join(f" The plug-in {p.name} of {p.source} failed: {p.problem}." for p in broken)
     return _unknown(what, name, names) + more
@@ -185,6 +177,41 @@ def _unknown(what: str, name: object, names: Iterable[str]) -> str:
     return f"Unknown {what} {name!r}.{meant} Known: {', '.join(names)}."
 
 
+def made(known: Mapping[str, Any], values: Mapping[str, Any], *, what: str) -> Any:
+    """Make the frozen dataclass of settings that ``values["name"]`` names from the other values.
+
+    ``known`` maps names to dataclasses; ``values`` are such as ``{"name": "masked", "steps": 32}``;
+    ``what`` is sampler, attack or defense, for the errors.
+
+    Raises:
+        InputError: an unknown name or setting, a missing setting, a value of the wrong type, or
+            settings that do not fit together.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    settings = {**values}
+    name = settings.pop("name", None)
+    if name not in known:
+        raise InputError(unknown(what, name, known))
+    there = sorted(field.name for field in fields(known[name]))
+    if extra := sorted(set(settings) - set(there)):
+        raise InputError(
+            f"The {name} {what} has no setting {', '.join(extra)}. "
+            f"It has: {', '.join(there) or 'none'}."
+        )
+    try:
+        return TypeAdapter(known[name]).validate_python(settings)
+    except ValidationError as error:
+        said: dict[str, list[str]] = {}
+        for e in error.errors():
+            # For a union, pydantic reports each member's complaint; only indices are places.
+            inside = [str(part) for part in e["loc"][1:] if isinstance(part, int)]
+            where = ".".join([str(e["loc"][0]), *inside]) if e["loc"] else "this"
+            said.setdefault(f"{where} is {e['input']!r}", []).append(e["msg"])
+        wrong = [f"{value}: {' or '.join(why)}" for value, why in said.items()]
+        raise InputError(f"The {name} {what} cannot use this: {'; '.join(wrong)}.") from error
+
+
 @cache
 def _installed(axis: str) -> tuple[Plugin, ...]:
     return tuple(_loaded(axis, point) for point in entry_points(group=f"demur.{axis}"))
@@ -195,8 +222,7 @@ def _loaded(axis: str, point: EntryPoint) -> Plugin:
     try:
         value = point.load()
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-        return Plugin(axis, point.name, source, problem=problem)
+        return Plugin(axis, point.name, source, problem=f"{type(error).__name__}: {error}")
     if problem := _missing(axis, value):
         return Plugin(axis, point.name, source, value, problem)
     return Plugin(axis, _name_of(value), source, value, identity=source)
@@ -212,8 +238,3 @@ def _name_of(value: Any) -> str:
         if isinstance(found := getattr(value, attribute, None), str):
             return found
     raise InputError(f"{value!r} has no name. Give it one.")
-
-
-def _digest(source: str) -> str:
-    path = Path(source)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""

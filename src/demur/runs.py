@@ -80,18 +80,29 @@ def trace_to(
 
 
 def run_of(
-    mark: Fingerprint,
-    prompts: Sequence[Prompt],
-    record: Record,
-    *,
-    shard_rows: int,
+    mark: Fingerprint, prompts: Sequence[Prompt], record: Record, *, shard_rows: int
 ) -> Manifest:
     """What makes the run of these prompts.
 
     Raises:
         InputError: no prompts, equal ids, half a surrogate pair, or windows of no rows.
     """
-    _check(prompts)
+    if not prompts:
+        raise InputError("No prompts: the list is empty. Give at least one.")
+    name, count = Counter(prompt.id for prompt in prompts).most_common(1)[0]
+    if count > 1:
+        raise InputError(
+            f"{count} prompts have the id {name!r}. Give each an id of its own, or leave it empty "
+            "and drop repeated prompts."
+        )
+    for prompt in prompts:
+        try:
+            json.dumps(prompt.as_data(), ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Prompt {prompt.id!a} holds half a surrogate pair, which no tokenizer reads. "
+                "Remove it."
+            ) from error
     if shard_rows < 1:
         raise InputError(f"shard_rows is {shard_rows}; it must be at least 1.")
     return Manifest(
@@ -116,8 +127,7 @@ def trace_window(
 ) -> None:
     """Trace what is left of one window and seal it; the other settings are the writer's.
 
-    Args:
-        prompts: all of the window's, whether or not some are done.
+    ``prompts`` are all of the window's, whether or not some are done.
     """
     run = writer.manifest
     places, finished = run.places(window), writer.done(window)
@@ -138,25 +148,6 @@ def trace_window(
     writer.seal(window)
 
 
-def _check(prompts: Sequence[Prompt]) -> None:
-    if not prompts:
-        raise InputError("No prompts: the list is empty. Give at least one.")
-    name, count = Counter(prompt.id for prompt in prompts).most_common(1)[0]
-    if count > 1:
-        raise InputError(
-            f"{count} prompts have the id {name!r}. Give each an id of its own, or leave it empty "
-            "and drop repeated prompts."
-        )
-    for prompt in prompts:
-        try:
-            json.dumps(prompt.as_data(), ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"Prompt {prompt.id!a} holds half a surrogate pair, which no tokenizer reads. "
-                "Remove it."
-            ) from error
-
-
 @contextmanager
 def _named(prompts: Sequence[Prompt]) -> Iterator[None]:
     """Say in an error which prompts were being traced."""
@@ -174,15 +165,9 @@ def _named(prompts: Sequence[Prompt]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder at a glance.
+    """A run folder at a glance: ``written`` of ``count`` traces are there.
 
-    Attributes:
-        folder: where it is.
-        model: what was traced.
-        sampler: name of the sampler.
-        written: traces written so far.
-        count: prompts of the run.
-        problem: what is wrong with it, empty when nothing is.
+    ``problem`` says what is wrong with the run; empty when nothing is.
     """
 
     folder: str

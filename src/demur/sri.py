@@ -24,13 +24,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from demur.alignment import Alignment, align
-from demur.errors import SignalError
+from demur.errors import InputError, SignalError
 from demur.files import intact, read_tensors, write_tensors
+from demur.parts import Part, check_part, part_of
 from demur.types import Fingerprint, Trace, Traces
 
 #: Temperature and guard against log(0) (arXiv:2602.02600, section 3.1).
 TAU = 0.1
 EPS = 1e-8
+
+_PARTS = {"all": "all steps", "answer": "the answer", "thought": "the thought"}
 
 #: Traces of each class below which anchors are unreliable.
 MIN_TRACES = 20
@@ -48,6 +51,7 @@ class Anchors:
         fingerprint: what the traces were made with; None for anchors released without one.
         counts: how many traces each mean is over, (harmless, harmful); (0, 0) when not known.
         dropped: labelled traces left out: harmless ones that refused, harmful ones that answered.
+        part: the steps that they are of (``demur.parts``).
     """
 
     harmless: NDArray[np.float32]
@@ -57,6 +61,7 @@ class Anchors:
     fingerprint: Fingerprint | None = None
     counts: tuple[int, int] = (0, 0)
     dropped: tuple[int, int] = (0, 0)
+    part: Part = "all"
 
     def __post_init__(self) -> None:
         if self.harmless.shape != self.harmful.shape or self.harmless.ndim != 2:
@@ -64,7 +69,7 @@ class Anchors:
                 f"Anchors must be two [T, D] arrays of one shape; got {self.harmless.shape} and "
                 f"{self.harmful.shape}."
             )
-        for name, value in (("harmless", self.harmless), ("harmful", self.harmful)):
+        for name, value in self.arrays().items():
             if not np.isfinite(value).all():
                 raise SignalError(
                     f"The {name} anchors hold NaN or infinite values. Fit them again."
@@ -91,10 +96,11 @@ class Anchors:
         return replace(self, harmless=self.harmless[place], harmful=self.harmful[place])
 
     def states(self, traces: Traces) -> NDArray[np.float32]:
-        """``[N, T, D]`` states of traces made as these anchors were, aligned to their T.
+        """``[N, T, D]`` states of the anchors' part of traces made as they were, aligned to their T.
 
         Raises:
             FingerprintError: the traces were made with something else; says what differs.
+            InputError: a trace has no step of that part.
         """
         if self.fingerprint is not None:
             self.fingerprint.require(
@@ -102,9 +108,17 @@ class Anchors:
                 what="These anchors were not made as the traces were",
                 fix="Fit anchors for this model and sampler: demur anchors.",
             )
-        return np.stack(
-            [align(finite_states(t, self.layer), self.steps, rule=self.alignment) for t in traces]
-        )
+        found = (finite_states(part_of(trace, self.part), self.layer) for trace in traces)
+        return np.stack([align(each, self.steps, rule=self.alignment) for each in found])
+
+    def require_part(self, part: Part) -> None:
+        """Raise InputError unless these anchors are of this part of a generation."""
+        check_part(part)
+        if part != self.part:
+            raise InputError(
+                f"These anchors are of {_PARTS[self.part]}, and {_PARTS[part]} is asked for. Fit "
+                f"others (demur anchors --part {part}), or read their own part (--part {self.part})."
+            )
 
     def save(self, path: str | Path) -> Path:
         """Write safetensors with everything else as JSON in the header. Returns the path."""
@@ -126,7 +140,8 @@ class Anchors:
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
-        return {k: v for k, v in asdict(self).items() if k not in ("harmless", "harmful")}
+        left_out = {*self.arrays(), *(("part",) if self.part == "all" else ())}
+        return {k: v for k, v in asdict(self).items() if k not in left_out}
 
     @classmethod
     def rebuilt(cls, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Anchors:
@@ -140,6 +155,7 @@ class Anchors:
             fingerprint=Fingerprint(**mark) if mark else None,
             counts=tuple(about["counts"]),
             dropped=tuple(about.get("dropped", (0, 0))),
+            part=about.get("part", "all"),
         )
 
 
@@ -152,7 +168,12 @@ def log_ratio(
 
 
 def signal(
-    phi: Traces | ArrayLike, anchors: Anchors, *, tau: float = TAU, eps: float = EPS
+    phi: Traces | ArrayLike,
+    anchors: Anchors,
+    *,
+    tau: float = TAU,
+    eps: float = EPS,
+    part: Part | None = None,
 ) -> NDArray[np.float32]:
     """The SRI signal sigma: ``[..., T]`` in [0, 1], 1 = complying.
 
@@ -161,11 +182,15 @@ def signal(
         anchors: what to compare with.
         tau: temperature of the sigmoid.
         eps: keeps the logarithm finite.
+        part: the steps to read, for a check; the anchors' own part when None.
 
     Raises:
         FingerprintError: traces that were not made as the anchors were.
+        InputError: anchors of another part, or a trace without a step of theirs.
         SignalError: another T or D than the anchors', or NaN or infinite states.
     """
+    if part is not None:
+        anchors.require_part(part)
     return sigmoid(log_ratio(phi, anchors, tau=tau, eps=eps))
 
 
@@ -190,11 +215,7 @@ def distances(
     # A trajectory at a time, so that the three products read it from the cache.
     for place in np.ndindex(states.shape[:-2]):
         trajectory = states[place]
-        dots[:, *place] = (
-            np.vecdot(trajectory, trajectory),
-            np.vecdot(trajectory, good),
-            np.vecdot(trajectory, bad),
-        )
+        dots[:, *place] = [np.vecdot(trajectory, other) for other in (trajectory, good, bad)]
     if not np.isfinite(dots[0]).all():
         row = np.argwhere(~np.isfinite(dots[0]))[0].tolist()
         raise SignalError(
@@ -222,10 +243,3 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows ``[..., D]`` brought to length 1; a row of zeros stays."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.maximum(norm, 1e-12), dtype=np.float32)
-
-
-def _finite(trace: Trace, layer: str) -> NDArray[np.float32]:
-    states = trace.states(layer)
-    if not np.isfinite(states).all():
-        raise SignalError(f"The states of prompt {trace.prompt.id} hold NaN or infinite values.")
-    return states

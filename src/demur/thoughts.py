@@ -22,12 +22,13 @@ _NAME = r"(?:\w{1,12}[:_])?(?:think(?:ing)?|thoughts?|reasoning|scratchpad)"
 _OPENING = (
     rf"<\|?{_NAME}\|?>|\[think\]|◁think▷|<\|begin_of_thought\|>|<\|start_thinking\|>"
     r"|<\|inner_prefix\|>|<\|channel>thought\b"
-    r"|<\|channel\|>(?!final)[^<]{0,80}(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
+    r"|<\|channel\|>(?! ?final)[^<]{0,80}(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
 )
 _CLOSING = (
     rf"</\|?{_NAME}\|?>|\[/think\]|◁/think▷|<\|end_of_thought\|>|<\|end_thinking\|>"
     r"|<\|inner_suffix\|>|<channel\|>"
-    r"|<\|channel\|>final[^<]{0,40}(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
+    r"|(?:(?:<\|end\|>)? ?<\|start\|> ?assistant ?)?<\|channel\|> ?final[^<]{0,40}"
+    r"(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
 )
 _MARK = re.compile(rf"(?P<close>{_CLOSING})|(?P<open>{_OPENING})", re.IGNORECASE)
 #: Forms without a tag, by their first words, and what ends each.
@@ -42,6 +43,15 @@ _UNTAGGED = (
 _WRAPPING = re.compile(
     r"<\|(?:begin_of_solution|end_of_solution|start_response|end_response|end|return|start"
     r"|start_text|end_text)\|>(?:assistant\b)?",
+    re.IGNORECASE,
+)
+#: Control tokens without which a channel's mark cannot be read.
+_CHANNEL = frozenset({"<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"})
+#: The end of a text that may be the beginning of a mark.
+_PARTIAL = re.compile(
+    r"(?:<\|end\|>)? ?(?:<\|start\|>[\w ]{0,14})?<\|channel\|?>?[^<]{0,80}(?:<[^<]{0,40}){0,2}$"
+    r"|<\|(?:end|start)\|?>?[^<]{0,12}(?:<\|?[a-z]{0,12})?$"
+    r"|[<\[◁]/?\|?[\w:]{0,30}[|▷]?$",
     re.IGNORECASE,
 )
 #: A quick look: first characters of the forms without a tag, and a word of every tag.
@@ -97,6 +107,12 @@ def spoken(text: str, *, opened: bool = False) -> str | None:
     return said.strip() if found else said
 
 
+def thinking(text: str, *, opened: bool = False) -> str:
+    """What the model thinks, without the marks; empty where it does not."""
+    found = [text[start:end] for start, end in thoughts(text, opened=opened)]
+    return _WRAPPING.sub("", _MARK.sub("", "\n".join(found))).strip()
+
+
 def answer_start(text: str, *, opened: bool = False) -> int | None:
     """The character where the answer begins; None while the model thinks or has said nothing."""
     at = 0
@@ -113,16 +129,32 @@ def answer_start(text: str, *, opened: bool = False) -> int | None:
 def thought_tokens(pieces: Sequence[str], *, opened: bool = False) -> list[bool]:
     """Whether each token is thought, marks included, for the text of each token in order."""
     text = "".join(pieces)
-    ranges = [(a, len(text) if b is None else b) for a, b in thoughts(text, opened=opened)]
+    ranges = [(a, len(text) + 1 if b is None else b) for a, b in thoughts(text, opened=opened)]
     starts = [0, *accumulate(map(len, pieces))]
     return [any(a <= start < b for a, b in ranges) for start in starts[: len(pieces)]]
 
 
-def opens(prompt: str) -> bool:
-    """Whether a rendered prompt ends inside a thought, as where the template writes ``<think>``."""
+def opening(prompt: str) -> str:
+    """The mark of a thought, and what follows it, that a rendered prompt ends with; empty for none."""
     tail = prompt[-_LONGEST:]
     marks = [mark for mark in _MARK.finditer(tail) if not tail[mark.end() :].strip()]
-    return bool(marks and marks[-1]["open"])
+    return tail[marks[-1].start() :] if marks and marks[-1]["open"] else ""
+
+
+def opens(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside a thought, as where the template writes ``<think>``."""
+    return bool(opening(prompt))
+
+
+def first_mark(text: str) -> str:
+    """The mark of a thought that a text begins with; empty for none."""
+    found = _MARK.match(text.lstrip())
+    return found[0] if found and found["open"] else ""
+
+
+def is_mark(token: str) -> bool:
+    """Whether the text of a control token is a mark of thoughts, or part of one."""
+    return token in _CHANNEL or _MARK.fullmatch(token) is not None or token == "<|channel>"
 
 
 def knows_thoughts(template: str) -> bool:
@@ -170,6 +202,71 @@ class ThoughtReader:
     def read_all(self, pieces: Iterable[str]) -> list[bool]:
         """``read`` for each piece."""
         return [self.read(piece) for piece in pieces]
+
+
+@final
+class ThoughtSplitter:
+    """Splits arriving text into thought and answer, without the marks, in time linear in the text.
+
+    It gives text once no later text can make it part of a mark. A missing opening tag is not known
+    before the closing one comes.
+
+    Args:
+        opened: whether the prompt ends inside a thought.
+    """
+
+    def __init__(self, *, opened: bool = False) -> None:
+        self._thinking, self._marked = opened, opened
+        self._before, self._held = "", ""
+        self._untagged: re.Pattern[str] | None = None
+        self._said = [False, False]
+
+    def read(self, piece: str, *, last: bool = False) -> tuple[str, str]:
+        """Take the next piece of text, and return the thought and the answer that are certain now.
+
+        Args:
+            piece: the text.
+            last: whether nothing follows.
+        """
+        start = len(self._before)
+        text = self._before + self._held + piece
+        found = ["", ""]
+        if not self._before and not self._marked:
+            if not last and _may_begin_untagged(text):
+                self._held = text
+                return "", ""
+            for begins, ends in _UNTAGGED:
+                if begun := begins.match(text):
+                    start = begun.end()
+                    self._thinking, self._marked, self._untagged = True, True, ends
+        if self._untagged and (over := self._untagged.search(text, start)):
+            found[1] += text[start : over.start()]
+            self._thinking, self._untagged, start = False, None, over.end()
+        for mark in _MARK.finditer(text, start) if self._untagged is None else ():
+            if mark["close"] or self._thinking or _begins(text, mark.start()):
+                found[self._thinking] += text[start : mark.start()]
+                self._thinking, self._marked, start = bool(mark["open"]), True, mark.end()
+        until = len(text)
+        if not last and self._untagged:
+            until = max(start, until - 32)
+        elif not last and (part := _PARTIAL.search(text, max(start, until - _LONGEST))):
+            until = part.start()
+        found[self._thinking] += text[start:until]
+        self._before, self._held = text[max(0, until - _INDENT) : until], text[until:]
+        return self._stripped(found[1], 1), self._stripped(found[0], 0)
+
+    def _stripped(self, text: str, side: int) -> str:
+        """Without the white space between a mark and the text."""
+        text = text if self._said[side] or not self._marked else text.lstrip()
+        self._said[side] = self._said[side] or bool(text)
+        return text
+
+
+def _may_begin_untagged(text: str) -> bool:
+    """Whether a text is too short to tell whether it begins a thought without a tag."""
+    words = text.lstrip().lower().replace("\u2019", "'")
+    known = ("analysis", "commentary", "here is my thought process:", "here's my thought process:")
+    return any(each.startswith(words) for each in known)
 
 
 def _may_think(text: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from demur.alignment import align, default_alignment
 from demur.errors import FingerprintError, InputError
+from demur.thoughts import first_mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,14 @@ class Prompt:
             object.__setattr__(self, "goal", self.text)
         if not self.id:
             object.__setattr__(self, "id", digest(self.as_data()))
+
+    @property
+    def shown(self) -> str:
+        """What to show of it: the user's text, or the whole conversation, each turn after its role."""
+        if not self.turns:
+            return self.text
+        turns = [*self.turns, Turn("user", self.text)]
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
     def as_data(self) -> dict[str, Any]:
         """Plain data to store or hash; ``turns`` only where there are some.
@@ -180,7 +189,8 @@ class Trace:
 
     Attributes:
         prompt: the prompt.
-        response: decoded response, special tokens left out.
+        response: decoded response, special tokens left out but the marks of thoughts. It begins with
+            the mark of a thought that the prompt opened.
         response_ids: ``[R]`` final response tokens, cut after the first end token.
         committed: ``[T, R]`` int32, committed tokens after each step, -1 where none.
         draft: ``[T, R]`` int32, committed tokens plus predictions.
@@ -189,6 +199,8 @@ class Trace:
         blocks: ``[T]`` int32, the block each step worked on.
         filled_prompt: the user turn with its slots filled, where the prompt had slots.
         fingerprint: what made it.
+        thought: ``[T]`` bool, steps in which the model thinks (``demur.parts``); None where it does
+            not.
     """
 
     prompt: Prompt
@@ -201,6 +213,7 @@ class Trace:
     blocks: NDArray[np.int32]
     fingerprint: Fingerprint
     filled_prompt: str = ""
+    thought: NDArray[np.bool_] | None = None
 
     @property
     def n_steps(self) -> int:
@@ -218,6 +231,9 @@ class Trace:
 
     def answer_with(self, response: str) -> str:
         """The answer with another response, such as a draft, behind the slots as finally filled."""
+        if self.thought is not None and not first_mark(response):
+            # The prompt may have opened the thought, which a draft's own tokens do not show.
+            response = first_mark(self.response) + response
         if self.prompt.user is None:
             return response
         filled, head = " ".join(self.filled_prompt.split()), self.prompt.user[0]

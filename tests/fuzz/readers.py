@@ -22,7 +22,7 @@ import atheris
 with atheris.instrument_imports(include=["demur.prompts", "demur.store", "demur.files"]):
     from demur.files import read_tensors, write_tensors
     from demur.prompts import read_prompts
-    from demur.store.local_folder import LocalFolder
+    from demur.store.folder import LocalFolder
     from demur.store.manifest import Manifest, read_manifest
 
 from demur.errors import DemurError

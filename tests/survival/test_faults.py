@@ -75,7 +75,7 @@ def test_fifty_kills_at_random_moments(
 
 
 def test_the_second_command_on_a_folder_is_told_who_holds_it(place: Path, tmp_path: Path) -> None:
-    from demur.store.local_folder import LocalFolder
+    from demur.store.folder import LocalFolder
 
     said = tmp_path / "said"
 

@@ -23,7 +23,7 @@ from demur.endpoint import Endpoint, Message
 from demur.errors import DemurError, InputError, StoreError
 from demur.files import write_atomically
 from demur.guard import Guard
-from demur.serve.service import Keys
+from demur.serve.middleware import Keys
 from demur.sri import Anchors
 from demur.store import Store
 from demur.study.report.run_report import write_run_report

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demur.adapters.hidden_states import pooled
+from demur.adapters.hidden_states import from_hidden_states
 from demur.errors import FingerprintError, InputError
-from demur.generation import as_prompts, cut_at_end, fingerprint
+from demur.generation import as_prompts, cut_at_end, fingerprint, thought_of
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive
 from demur.types import Prompt, Record, Traces
@@ -74,20 +74,22 @@ def from_generate(
     mark = fingerprint(model, sampler, Record(pooling=pooling))
     if sampler.temperature:
         mark = replace(mark, sampler={**mark.sampler, "name": "transformers generate"})
-    return Traces(
-        tuple(
-            pooled(
-                {layer: states[layer][:, row] for layer in layers},
-                response,
-                prompt=prompt,
-                response=model.decode(response),
-                first=-1,
-                fingerprint=mark,
-                end_ids=model.traits.end_ids,
-            )
-            for row, (prompt, (response, _)) in enumerate(zip(rows, responses, strict=True))
+    found = []
+    for row, (prompt, (response, _)) in enumerate(zip(rows, responses, strict=True)):
+        opened = model.chat.opening(ids[row].tolist())
+        one = from_hidden_states(
+            {layer: states[layer][:, row] for layer in layers},
+            response,
+            prompt=prompt,
+            response=opened + model.decode(response),
+            first=-1,
+            pooling=pooling,
+            source=mark,
+            end_ids=model.traits.end_ids,
         )
-    )
+        thought = thought_of(model, one.committed, response, opened)
+        found.append(replace(one, thought=thought))
+    return Traces(tuple(found))
 
 
 def _require_plain(output: Any, prompts: Sequence[Prompt]) -> None:

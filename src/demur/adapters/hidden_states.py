@@ -80,7 +80,7 @@ def from_hidden_states(
     response: str,
     first: int,
     pooling: str,
-    source: Source,
+    source: Source | Fingerprint,
     end_ids: Collection[int] = (),
 ) -> Trace:
     """Make a trace of one autoregressive generation from its hidden states.
@@ -89,13 +89,13 @@ def from_hidden_states(
         states: layer -> ``[S, D]`` array or tensor of consecutive positions. ``last`` means after
             the final norm.
         response_ids: generated tokens; cut after the first end token.
-        prompt: the prompt.
+        prompt: prompt or plain text.
         response: the decoded response.
         first: position of the first row: 0 for the first response token, -1 for the last prompt
             token, -P for the first of P prompt tokens.
         pooling: ``running``, ``generated`` or ``content``. There is no default, because a wrong
             choice gives a wrong signal without an error.
-        source: the engine that ran the model.
+        source: the engine that ran the model; a whole fingerprint if you know that it is correct.
         end_ids: tokens that end a response.
 
     Raises:
@@ -103,81 +103,52 @@ def from_hidden_states(
             positions.
         SignalError: NaN or infinite states.
     """
-    return pooled(
-        states,
-        response_ids,
-        prompt=Prompt(prompt) if isinstance(prompt, str) else prompt,
-        response=response,
-        first=first,
-        fingerprint=source.fingerprint(pooling=pooling),
-        end_ids=end_ids,
-    )
-
-
-def pooled(
-    states: Mapping[str, Any],
-    response_ids: Sequence[int],
-    *,
-    prompt: Prompt,
-    response: str,
-    first: int,
-    fingerprint: Fingerprint,
-    end_ids: Collection[int],
-) -> Trace:
-    """``from_hidden_states`` with a fingerprint; the caller must know that it is correct."""
-    pooling = find_pooling(fingerprint.pooling)
-    if pooling.positions == "response":
+    mark = source if isinstance(source, Fingerprint) else source.fingerprint(pooling=pooling)
+    rule = find_pooling(pooling)
+    if rule.positions == "response":
         raise InputError(
-            f"Pooling {pooling.name!r} averages masked positions, which an autoregressive generation "
+            f"Pooling {pooling!r} averages masked positions, which an autoregressive generation "
             "does not have. Use running, generated or content."
         )
     ids, reason = cut_at_end([int(token) for token in response_ids], list(end_ids))
-    steps, most = len(ids), int(fingerprint.sampler["steps"])
+    prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
+    steps, most = len(ids), int(mark.sampler["steps"])
     if not 1 <= steps <= most:
         raise InputError(
             f"Prompt {prompt.id} has {steps} response tokens and steps is {most}. Give at least one "
             "token, and set steps to the maximum number of response tokens."
         )
     counted = np.ones(steps, dtype=bool)
-    if pooling.positions == "content":
+    if rule.positions == "content":
         counted[1:] = ~np.isin(ids[1:], list(end_ids))
-    tokens = np.full((steps, most), -1, dtype=np.int32)
-    for step in range(steps):
-        tokens[step, : step + 1] = ids[: step + 1]
+    shown = np.tri(steps, most, dtype=bool)  # step t shows t tokens
+    tokens = np.where(shown, np.pad(ids, (0, most - steps)), -1).astype(np.int32)
     return Trace(
         prompt=prompt,
         response=response,
         response_ids=np.array(ids, dtype=np.int32),
         committed=tokens,
         draft=tokens,
-        phi={
-            layer: _means(_needed(_array(value, layer), pooling, first, steps, layer), counted)
-            for layer, value in states.items()
-        },
+        phi={k: _running_means(value, counted, first, rule, k) for k, value in states.items()},
         finish_reason=reason,
         blocks=np.zeros(steps, dtype=np.int32),
-        fingerprint=fingerprint,
+        fingerprint=mark,
     )
 
 
-def _array(value: Any, layer: str) -> NDArray[np.float32]:
-    """Convert an array, or a tensor of any dtype and device, to float32 ``[S, D]``."""
-    if hasattr(value, "detach"):
-        value = value.detach().float().cpu().numpy()
-    array = np.asarray(value, dtype=np.float32)
-    if array.ndim != 2:
-        raise InputError(
-            f"The states of layer {layer!r} have shape {list(array.shape)}; give [positions, width] of "
-            "one generation, such as states[0] of a batch."
-        )
-    return array
-
-
-def _needed(
-    states: NDArray[np.float32], pooling: Pooling, first: int, steps: int, layer: str
+def _running_means(
+    value: Any, counted: NDArray[np.bool_], first: int, pooling: Pooling, layer: str
 ) -> NDArray[np.float32]:
-    """The rows ``[T, D]`` that the pooling averages."""
-    begin = -1 if pooling.predictor else 0
+    """Means ``[T, D]`` of the states that the pooling averages, over the counted ones so far."""
+    if hasattr(value, "detach"):  # a tensor of any dtype and device
+        value = value.detach().float().cpu().numpy()
+    states = np.asarray(value, dtype=np.float32)
+    if states.ndim != 2:
+        raise InputError(
+            f"The states of layer {layer!r} have shape {list(states.shape)}; give [positions, width] "
+            "of one generation, such as states[0] of a batch."
+        )
+    begin, steps = -1 if pooling.predictor else 0, len(counted)
     start = begin - first
     if start < 0 or start + steps > len(states):
         raise InputError(
@@ -193,11 +164,6 @@ def _needed(
             f"The states of layer {layer!r} have NaN or infinite values at step {bad}. Run the model "
             "in float32 or bfloat16."
         )
-    return rows
-
-
-def _means(states: NDArray[np.float32], counted: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Running means ``[T, D]`` over the counted rows."""
     weights = counted.astype(np.float64)[:, None]
-    total = np.cumsum(states * weights, axis=0)
-    return np.asarray(total / np.cumsum(weights, axis=0), dtype=np.float32)
+    means = np.cumsum(rows * weights, axis=0) / np.cumsum(weights, axis=0)
+    return np.asarray(means, dtype=np.float32)

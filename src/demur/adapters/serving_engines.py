@@ -41,16 +41,15 @@ def from_vllm(
 ) -> Trace:
     """Make a trace from one vLLM request, with pooling ``running``.
 
+    Other arguments are those of ``from_hidden_states``.
+
     Args:
         path: the file named by ``output.kv_transfer_params["hidden_states_path"]``.
         response_ids: ``output.outputs[0].token_ids``.
-        prompt: the prompt.
         response: ``output.outputs[0].text``.
         layers: demur's layer name -> index in the layer ids that vLLM was started with, such as
             ``{"last": 0}``.
         final_norm: the model's final norm, ``[S, D] -> [S, D]``; see ``rms_norm``.
-        source: the engine that ran the model.
-        end_ids: tokens that end a response.
 
     Raises:
         InputError: not such a file, other tokens than the response's, or ``last`` without its norm.
@@ -136,11 +135,8 @@ def from_sglang(
 ) -> Trace:
     """Make a trace from one reply of SGLang, with pooling ``running``.
 
-    Args:
-        answer: one JSON object of ``/generate``, or one element of ``Engine.generate``.
-        prompt: the prompt.
-        source: the engine that ran the model.
-        end_ids: tokens that end a response.
+    ``answer`` is one JSON object of ``/generate``, or one element of ``Engine.generate``. Other
+    arguments are those of ``from_hidden_states``.
 
     Raises:
         InputError: no hidden states, or some positions are missing.

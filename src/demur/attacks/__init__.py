@@ -13,19 +13,18 @@ from demur.attacks.adaptive import Adaptive
 from demur.attacks.attacked import Attack, PromptAttack, attacked
 from demur.attacks.dija import DIJA
 from demur.attacks.flip import FlipAttack
-from demur.attacks.nesting import ContextNesting
 from demur.attacks.pad import PAD
 from demur.attacks.pair import PAIR
 from demur.attacks.suffix_search import RandomSearch
 from demur.attacks.templates import (
+    ContextNesting,
     Plain,
     Prefill,
     PrefixInjection,
     RefusalSuppression,
     RolePlay,
 )
-from demur.plugins import known
-from demur.settings import made
+from demur.plugins import known, made
 
 __all__ = [
     "ATTACKS",

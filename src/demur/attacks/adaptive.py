@@ -1,8 +1,8 @@
 """Adaptive: random search by an attacker who knows the guard.
 
-The search is that of Andriushchenko et al., arXiv:2404.02151 (``demur.attacks.search``); evaluating a
-defense against an attacker who knows it follows Carlini et al., On Evaluating Adversarial Robustness,
-arXiv:1902.06705. A candidate's score is
+The search is that of Andriushchenko et al., arXiv:2404.02151 (``demur.attacks.suffix_search``);
+evaluating a defense against an attacker who knows it follows Carlini et al., On Evaluating Adversarial
+Robustness, arXiv:1902.06705. A candidate's score is
 
     likelihood * log p(opening) - penalty * guard score of its generation,
 
@@ -23,8 +23,7 @@ from typing import ClassVar, final
 from pydantic import InstanceOf
 
 from demur.attacks.likelihood import opening_log_probabilities, openings
-from demur.attacks.search import Objective, Scored
-from demur.attacks.suffix_search import SuffixSearch
+from demur.attacks.suffix_search import Objective, Scored, SuffixSearch
 from demur.errors import InputError
 from demur.generation import trace
 from demur.guard import AnyGuard
@@ -77,15 +76,12 @@ class Adaptive(SuffixSearch):
         def score(prompts: list[Prompt]) -> list[Scored]:
             suspicion = guard_scores(self.guard, target, prompts, seed=seed)
             likely = opening_log_probabilities(target, prompts, tokens)
-            return [
-                Scored(
-                    self.likelihood * p - self.penalty * s,
-                    self.stop_at < 1
-                    and s <= self.guard.threshold
-                    and (self.likelihood == 0 or p >= enough),
-                )
-                for p, s in zip(likely, suspicion, strict=True)
-            ]
+            found = []
+            for p, s in zip(likely, suspicion, strict=True):
+                enough_likely = self.likelihood == 0 or p >= enough
+                reached = self.stop_at < 1 and s <= self.guard.threshold and enough_likely
+                found.append(Scored(self.likelihood * p - self.penalty * s, reached))
+            return found
 
         return score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -99,21 +100,16 @@ def attacked(
 
 
 def fill(template: str, **slots: str) -> str:
-    """Fill the ``{slots}`` of a template; other braces stay as they are.
+    """Fill the ``{slots}`` of a template where each first stands; other braces stay as they are.
 
     Raises:
         InputError: the template lacks a slot.
     """
-    before, after, rest = "", template, dict(slots)
-    while rest:
-        places = {name: after.find(f"{{{name}}}") for name in rest}
-        for name, place in places.items():
-            if place < 0:
-                raise InputError(f"The template has no {{{name}}} left: {template!r}. Add it.")
-        name = min(places, key=lambda one: places[one])
-        head, after = after[: places[name]], after[places[name] + len(name) + 2 :]
-        before += head + rest.pop(name)
-    return before + after
+    for name in slots:
+        if f"{{{name}}}" not in template:
+            raise InputError(f"The template has no {{{name}}}: {template!r}. Add it.")
+    # In one pass, so that braces in what is filled in stay as they are.
+    return re.sub(r"\{(\w+)\}", lambda found: slots.pop(found[1], found[0]), template)
 
 
 def require_target(target: LanguageModel | None, attack: str) -> LanguageModel:

@@ -29,6 +29,7 @@ from demur.attacks.attacked import AskedModel, Attack, attacked, fill
 from demur.endpoint import Assistant, Message
 from demur.errors import InputError
 from demur.models.base import LanguageModel
+from demur.thoughts import spoken
 from demur.types import Prompt, Template
 
 #: Masked positions appended to an outline without a span.
@@ -97,7 +98,10 @@ class DIJA(Attack):
         if self.refiner is None:
             return [self._from_template(prompt) for prompt in prompts]
         outlines = self._refined(self.refiner, [prompt.text for prompt in prompts], seed)
-        return [_interleaved(p, o, spans(o)) for p, o in zip(prompts, outlines, strict=True)]
+        return [
+            attacked(prompt, self.name, text=outline, user=spans(outline))
+            for prompt, outline in zip(prompts, outlines, strict=True)
+        ]
 
     def _from_template(self, prompt: Prompt) -> Prompt:
         # Split before filling, so that a request containing <mask:5> stays text.
@@ -105,7 +109,8 @@ class DIJA(Attack):
             part.replace("{goal}", prompt.text) if isinstance(part, str) else part
             for part in spans(self.template)
         )
-        return _interleaved(prompt, fill(self.template, goal=prompt.text), user)
+        text = fill(self.template, goal=prompt.text)
+        return attacked(prompt, self.name, text=text, user=user)
 
     def _refined(self, refiner: Assistant, goals: Sequence[str], seed: int) -> list[str]:
         outlines: dict[int, str] = {}
@@ -121,8 +126,9 @@ class DIJA(Attack):
                 seed=seed + attempt,
             )
             for place, answer in zip(open_places, answers, strict=True):
-                if _SPAN.search(answer):
-                    outlines[place] = answer.strip()
+                said = spoken(answer) or ""
+                if _SPAN.search(said):
+                    outlines[place] = said.strip()
         if missing := [i for i in range(len(goals)) if i not in outlines]:
             _LOG.warning(
                 "dija: the refiner wrote no span for %d of %d prompts; each gets one span of %d "
@@ -142,7 +148,3 @@ def spans(outline: str) -> Template:
         elif piece:
             parts.append(piece)
     return (*parts, TAIL) if not any(isinstance(part, int) for part in parts) else tuple(parts)
-
-
-def _interleaved(prompt: Prompt, outline: str, user: Template) -> Prompt:
-    return attacked(prompt, DIJA.name, text=outline, user=user)

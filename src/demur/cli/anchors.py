@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from demur.cli import console, options
+from demur.errors import InputError, SignalError
 
 
 @options.app.command()
@@ -30,6 +31,7 @@ def anchors(
     allow_few: Annotated[
         bool, typer.Option("--allow-few", help="Accept fewer than 20 traces of a class.")
     ] = False,
+    part: options.PartName = "all",
     surrogate: options.Reader = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -51,9 +53,12 @@ def anchors(
     verdicts = judge_all(refusal_judge(judge), [(t.prompt.goal, t.answer) for t in traces])
     judged = Traces(tuple(t for t, v in zip(traces, verdicts, strict=True) if v.given))
     refused = [v.hit for v in verdicts if v.given]
-    fitted = fit_anchors(judged, refused, layer=layer, allow_few=allow_few)
+    fitted = fit_anchors(judged, refused, layer=layer, allow_few=allow_few, part=part)
     fitted.save(out)
-    held_out = separation(judged, refused, layer=layer)
+    try:
+        held_out = separation(judged, refused, layer=layer, part=part).summary()
+    except SignalError as error:
+        held_out = {"held-out AUROC": f"not measured. {error}"}
     counts = tally(verdicts)
     about = {
         "anchors": str(out),
@@ -61,9 +66,10 @@ def anchors(
         "harmless traces": f"{fitted.counts[0]} answered are used, {fitted.dropped[0]} refused are not",
         "harmful traces": f"{fitted.counts[1]} refused are used, {fitted.dropped[1]} answered are not",
         "no verdict": f"{counts.off_topic} off topic, {counts.unparsed} unparsed",
+        **({} if part == "all" else {"part": part}),
         "alignment": fitted.alignment,
-        **held_out.summary(),
-    } | ({"caution": fitted.few} if fitted.few else {})
+        **held_out,
+    } | console.caution(fitted.few)
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
@@ -72,6 +78,7 @@ def signal(
     run: options.RunFolder,
     anchors: options.AnchorFile,
     out: Annotated[Path | None, typer.Option("--out", help="A .csv file.")] = None,
+    part: options.PartOfAnchors = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compute the signal of each trace: 1 = complying, 0 = refusing.
@@ -79,24 +86,32 @@ def signal(
     Example: demur signal runs/x --anchors anchors.safetensors --out sigma.csv
     """
     from demur.files import write_csv
+    from demur.parts import with_part
     from demur.sri import Anchors
     from demur.sri import signal as sigma_of
     from demur.store import Store
-    from demur.types import Traces
 
     reference = Anchors.load(anchors)
-    traces = Traces(tuple(Store.open(run).traces()))
-    sigma = sigma_of(reference.states(traces), reference)
+    found = tuple(Store.open(run).traces())
+    traces = with_part(found, reference.part)
+    if left := len(found) - len(traces):
+        console.note(f"{left} of {len(found)} generations have no {reference.part} and no signal.")
+    if not traces:
+        raise InputError(f"No generation in {run} has a step of its {reference.part}.")
+    sigma = sigma_of(traces, reference, part=part)
     rows = {trace.prompt.id: row.tolist() for trace, row in zip(traces, sigma, strict=True)}
     texts = {trace.prompt.id: trace.prompt.text for trace in traces}
     if out:
         header = ["id", "prompt", *(f"step_{t}" for t in range(1, sigma.shape[1] + 1))]
         write_csv(out, header, ([name, texts[name], *values] for name, values in rows.items()))
     if as_json:
-        console.say_json({"alignment": reference.alignment, "prompts": texts, "sigma": rows})
+        about = {"alignment": reference.alignment, **console.caution(reference.few)}
+        console.say_json({**about, "prompts": texts, "sigma": rows})
     elif out:
         console.say(f"{len(rows)} signals of {sigma.shape[1]} steps in {out}")
+        console.say_caution(reference.few)
     else:
         for name, values in rows.items():
             line = f"{name}  {console.sparkline(values)}  {values[-1]:.3f}"
             console.say(f"{line}  {console.short(texts[name])}")
+        console.say_caution(reference.few)

@@ -84,7 +84,7 @@ def attack(
     """
     from demur.attacks import attack_from
     from demur.guard import load_guard
-    from demur.prompts import read_prompts, write_prompts
+    from demur.prompts import prompts_with_summary, write_prompts
 
     server = {"key_variable": key_variable, "cache": cache, "timeout": timeout}
     server["reasoning_tokens"] = reasoning_tokens
@@ -100,7 +100,8 @@ def attack(
         raise InputError(
             f"Prompts are written as JSON lines, so {out} must end in .jsonl. Rename it."
         )
-    rows = read_prompts(prompts, limit=limit)
+    rows, read = prompts_with_summary(prompts, limit=limit)
+    console.note(str(read))
     asked_for = options.model_options(system, template, adapter)
     target = options.load_model(model, sampler, settings, **asked_for) if model else None
     if target is not None:

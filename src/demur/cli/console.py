@@ -55,6 +55,17 @@ def say_pairs(pairs: Mapping[str, Any]) -> None:
         say(f"{name:<{width}}  {value}")
 
 
+def caution(text: str) -> dict[str, str]:
+    """A caution as part of what a verb prints; nothing if it is empty."""
+    return {"caution": text} if text else {}
+
+
+def say_caution(text: str) -> None:
+    """Print a caution, if there is one."""
+    if text:
+        say(f"Caution: {text}.")
+
+
 def say_list(
     rows: Sequence[Mapping[str, Any]],
     as_json: bool,

@@ -98,11 +98,12 @@ def defend(
     """
     from demur.defenses import Action, defense_from
     from demur.files import write_csv
-    from demur.prompts import read_prompts
+    from demur.prompts import prompts_with_summary
     from demur.types import Record
 
     chosen = defense_from({**options.assignments(defense_settings), "name": defense})
-    rows = read_prompts(prompts, column=column, label="unknown", limit=limit)
+    rows, read = prompts_with_summary(prompts, column=column, label="unknown", limit=limit)
+    console.note(str(read))
     asked_for = options.model_options(system, template, adapter)
     loaded = options.load_model(model, sampler, settings, device=device, **asked_for)
     options.note_unknown_words(loaded, rows)

@@ -59,6 +59,7 @@ def guard_fit(
             "--streaming."
         ),
     ] = None,
+    part: options.PartName = "all",
     seed: options.Seed = 0,
     surrogate: options.Reader = None,
     as_json: options.AsJson = False,
@@ -72,9 +73,12 @@ def guard_fit(
 
     if by_attack and not streaming:
         raise InputError("--by-attack needs a streaming guard. Add --streaming.")
+    if streaming and part != "all":
+        raise InputError("A streaming guard reads all steps. Leave out --part, or --streaming.")
     known, benign = Anchors.load(anchors), _benign(runs, surrogate)
     fit = fit_streaming_guard if streaming else fit_guard
     settings: dict[str, Any] = {"groups": lambda prompt: prompt.attack} if by_attack else {}
+    settings |= {} if streaming else {"part": part}
     fitted = fit(
         benign,
         _benign(calibration, surrogate) if calibration else None,
@@ -93,7 +97,7 @@ def guard_fit(
         "alpha": fitted.alpha,
         "method": fitted.method,
         "calibration traces": fitted.calibrated_on,
-    }
+    } | console.caution(fitted.few)
     console.say_json(about) if as_json else console.say_pairs(about)
 
 
@@ -109,10 +113,13 @@ def guard_score(
     Example: demur guard score runs/x --guard guard.safetensors
     """
     from demur.guard import load_guard
-    from demur.types import Traces
+    from demur.parts import with_part
 
     fitted = load_guard(guard)
-    traces = Traces(tuple(options.traces_in([run], surrogate)))
+    found = tuple(options.traces_in([run], surrogate))
+    traces = with_part(found, fitted.part)
+    if left := len(found) - len(traces):
+        console.note(f"{left} of {len(found)} generations have no {fitted.part} and no score.")
     scores = fitted.score(traces)
     flagged = scores > fitted.threshold
     rows = [
@@ -126,13 +133,15 @@ def guard_score(
         for t, s, p, f in zip(traces, scores, fitted.p_value(scores), flagged, strict=True)
     ]
     if as_json:
-        console.say_json({"threshold": fitted.threshold, "alpha": fitted.alpha, "scores": rows})
+        about = {"threshold": fitted.threshold, "alpha": fitted.alpha}
+        console.say_json({**about, **console.caution(fitted.few), "scores": rows})
     else:
         for row in rows:
             mark = "FLAGGED" if row["flagged"] else "passed"
             told = f"{row['id']}  {row['score']:.4g}  p={row['p_value']:.4f}  {mark}"
             console.say(f"{told}  {console.short(str(row['prompt']))}")
         console.say(f"{int(flagged.sum())} of {len(rows)} flagged")
+        console.say_caution(fitted.few)
     if flagged.any():
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -123,6 +123,14 @@ RunFolders = Annotated[
 ]
 AnchorFile = Annotated[Path, typer.Option("--anchors", help="File made by demur anchors.")]
 GuardFile = Annotated[Path, typer.Option("--guard", help="File made by demur guard fit.")]
+PartName = Annotated[
+    Literal["all", "answer", "thought"],
+    typer.Option("--part", help="Steps to read of a model that thinks before it answers."),
+]
+PartOfAnchors = Annotated[
+    Literal["all", "answer", "thought"] | None,
+    typer.Option("--part", help="Steps to read, for a check. Default: those of the anchors."),
+]
 Reader = Annotated[
     str | None,
     typer.Option("--surrogate", help="Autoregressive model that reads the texts of the runs."),

@@ -48,6 +48,7 @@ def scan(
             harmful=harmful,
             harmless=harmless,
             quick=quick,
+            location=model,
             progress=lambda done, total: tick("prompts answered", done, total),
         )
     page = write_scan(

@@ -109,11 +109,10 @@ def serve(
         raise MissingExtraError("demur serve", "serve") from error
     import torch
 
-    from demur.serve.app import create_app
+    from demur.serve.app import Server, create_app, is_loopback, listen
     from demur.serve.host import host, read_guard
     from demur.serve.hosted import ServeOptions
-    from demur.serve.server import Server, is_loopback, listen
-    from demur.serve.service import read_keys
+    from demur.serve.middleware import read_keys
     from demur.sri import Anchors
 
     if (guard or anchors) and (sampler or settings):

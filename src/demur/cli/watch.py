@@ -184,6 +184,7 @@ def watch(
             model = options.load_model(name, sampler, own, **asked_for)
             warned = warned or options.note_unknown_words(model, [asked])
             reference = _reference(model, anchor_file, guard_file)
+            console.say_caution(reference.anchors.few if reference.anchors else "")
             title = name if own is settings else f"{name} ({', '.join(own)})" if own else name
             shown = sights(model, asked, reference, sampler=default_sampler(model), seed=seed)
             views.append(View(title, asked.goal, reference.guard is not None, shown))
@@ -238,6 +239,8 @@ def sights(
             )
             + " Fit anchors for this model: demur anchors."
         )
+    if anchors is not None:
+        anchors.require_part("all")
     mark = anchors.fingerprint if anchors else guard.fingerprint if guard else None
     layers = (*(guard.layers if guard else ()), *([anchors.layer] if anchors else ()))
     record = Record(

@@ -25,8 +25,7 @@ from demur.defenses.perplexity_filter import PerplexityFilter
 from demur.defenses.self_examine import SelfExamine
 from demur.defenses.smooth_llm import SmoothLLM
 from demur.defenses.sri_guard import SriGuard
-from demur.plugins import known
-from demur.settings import made
+from demur.plugins import known, made
 
 __all__ = [
     "DEFENSES",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from demur.models.base import LanguageModel
 from demur.sampling import Sampler
 from demur.sampling.fitting import in_halves
 from demur.types import Prompt, Record, Trace, Traces
+
+R = TypeVar("R")
 
 #: What a defense does with a response.
 Action = Literal["kept", "blocked", "changed"]
@@ -74,16 +76,25 @@ class Setup:
         """
         began = time.perf_counter()
         sampler = sampler or self.sampler
-        found: dict[int, tuple[Trace, int]] = {}
+        found = self.batched(prompts, lambda part: self._batch(part, sampler), sampler=sampler)
+        passes = np.array([count for _, count in found], dtype=np.int64)
+        seconds = time.perf_counter() - began
+        return Answers(Traces(tuple(trace for trace, _ in found)), passes, seconds)
+
+    def batched(
+        self,
+        prompts: Sequence[Prompt],
+        run: Callable[[Sequence[Prompt]], list[R]],
+        *,
+        sampler: Sampler,
+    ) -> list[R]:
+        """What ``run`` returns for each prompt, in prompt order; it is called with batches."""
+        found: dict[int, R] = {}
         for places in batches(
             self.model, prompts, sampler, self.record, batch_size=self.batch_size
         ):
-            part = in_halves([prompts[i] for i in places], lambda p: self._batch(p, sampler))
-            found.update(zip(places, part, strict=True))
-        ordered = [found[i] for i in range(len(prompts))]
-        passes = np.array([count for _, count in ordered], dtype=np.int64)
-        seconds = time.perf_counter() - began
-        return Answers(Traces(tuple(trace for trace, _ in ordered)), passes, seconds)
+            found.update(zip(places, in_halves([prompts[i] for i in places], run), strict=True))
+        return [found[i] for i in range(len(prompts))]
 
     def _batch(self, prompts: Sequence[Prompt], sampler: Sampler) -> list[tuple[Trace, int]]:
         """Traces of one batch and the passes of each; those before a step count for its rows."""
@@ -246,26 +257,36 @@ def screened(
         extra_passes: ``[N]`` forward passes beyond the undefended ones.
         seconds: wall-clock time with the defense.
     """
-    outcomes = tuple(
-        Outcome(
-            prompt=trace.prompt,
-            response=REFUSAL if blocked else answer,
-            undefended=answer,
-            action="blocked" if blocked else "kept",
-            reason=reason,
-            extra_passes=int(extra),
-        )
-        for trace, answer, blocked, reason, extra in zip(
-            undefended.traces, undefended.texts, flagged, reasons, extra_passes, strict=True
-        )
+    responses = [
+        None if blocked else answer
+        for answer, blocked in zip(undefended.texts, flagged, strict=True)
+    ]
+    return defended(
+        defense, undefended, responses, reasons, extra_passes=extra_passes, seconds=seconds
     )
-    return defended(defense, undefended, outcomes, seconds=seconds)
 
 
 def defended(
-    defense: str, undefended: Answers, outcomes: Sequence[Outcome], *, seconds: float
+    defense: str,
+    undefended: Answers,
+    responses: Sequence[str | None],
+    reasons: Sequence[str],
+    *,
+    extra_passes: NDArray[np.int64] | Sequence[int],
+    seconds: float,
 ) -> Defended:
-    """Outcomes beside the cost of the undefended answers."""
-    return Defended(
-        defense, tuple(outcomes), int(undefended.passes.sum()), undefended.seconds, seconds
+    """Responses in place of the undefended ones; None blocks. Other arguments as for ``screened``."""
+    outcomes = tuple(
+        Outcome(
+            prompt=trace.prompt,
+            response=REFUSAL if response is None else response,
+            undefended=answer,
+            action="blocked" if response is None else "kept" if response == answer else "changed",
+            reason=reason,
+            extra_passes=int(extra),
+        )
+        for trace, answer, response, reason, extra in zip(
+            undefended.traces, undefended.texts, responses, reasons, extra_passes, strict=True
+        )
     )
+    return Defended(defense, outcomes, int(undefended.passes.sum()), undefended.seconds, seconds)

@@ -23,16 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import InstanceOf
 
-from demur.defenses.defended import (
-    REFUSAL,
-    Answers,
-    Defended,
-    Defense,
-    Outcome,
-    Setup,
-    counted,
-    defended,
-)
+from demur.defenses.defended import Answers, Defended, Defense, Setup, counted, screened
 from demur.detectors.perplexity import surprisal
 from demur.errors import InputError
 from demur.models import load
@@ -79,22 +70,15 @@ class PerplexityFilter(Defense):
         reading = time.perf_counter() - began
         assert counter.rows == len(prompts)
         blocked = scores > self.threshold
-        outcomes = [
-            Outcome(
-                prompt=prompt,
-                response=REFUSAL if stopped else answer,
-                undefended=answer,
-                action="blocked" if stopped else "kept",
-                reason=f"{score:.3f} nats per token",
-                extra_passes=1 - int(passes) * int(stopped),
-            )
-            for prompt, answer, passes, stopped, score in zip(
-                prompts, undefended.texts, undefended.passes, blocked, scores, strict=True
-            )
-        ]
         answered = float(undefended.passes[~blocked].sum() / max(1, undefended.passes.sum()))
-        seconds = reading + undefended.seconds * answered
-        return defended(self.name, undefended, outcomes, seconds=seconds)
+        return screened(
+            self.name,
+            undefended,
+            blocked,
+            [f"{score:.3f} nats per token" for score in scores],
+            extra_passes=1 - undefended.passes * blocked,
+            seconds=reading + undefended.seconds * answered,
+        )
 
     def scores(self, scorer: LanguageModel, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
         """Nats per token of each prompt, or of its worst window: ``[N]``."""

@@ -22,6 +22,7 @@ from demur.judges.questions import fence_mark, fenced
 from demur.models.base import LanguageModel
 from demur.organism import NAMES
 from demur.organism.world import examination
+from demur.thoughts import spoken
 from demur.types import Prompt
 
 QUESTION = (
@@ -48,7 +49,7 @@ class SelfExamine(Defense):
     def defend(self, setup: Setup, undefended: Answers) -> Defended:
         """Block what the model calls harmful."""
         asked = [
-            Prompt(self._ask(setup.model, answer), id=f"{trace.prompt.id}/examined")
+            Prompt(self._ask(setup.model, spoken(answer) or ""), id=f"{trace.prompt.id}/examined")
             for trace, answer in zip(undefended.traces, undefended.texts, strict=True)
         ]
         answers = setup.answer(asked)
@@ -72,8 +73,8 @@ class SelfExamine(Defense):
 
 
 def verdict(answer: str) -> Literal["yes", "no", "unparsed"]:
-    """The word that an answer begins with."""
-    found = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
+    """The word that an answer begins with, after a thought."""
+    found = re.match(r"\W*(yes|no)\b", spoken(answer) or "", re.IGNORECASE)
     if not found:
         return "unparsed"
     return "yes" if found[1].lower() == "yes" else "no"

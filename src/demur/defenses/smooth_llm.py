@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from demur.defenses.defended import Answers, Defended, Defense, Outcome, Setup, defended
+from demur.defenses.defended import Answers, Defended, Defense, Setup, defended
 from demur.errors import InputError
 from demur.judges import refusal_judge
 from demur.types import Prompt
@@ -69,13 +69,15 @@ class SmoothLLM(Defense):
         voted = setup.answer(asked)
         answers = np.array(voted.texts, dtype=object).reshape(-1, self.copies)
         passes = voted.passes.reshape(-1, self.copies).sum(axis=1) - undefended.passes
-        outcomes = [
-            self._vote(prompt, before, list(said), int(extra), seed=seed)
-            for prompt, before, said, extra in zip(
-                prompts, undefended.texts, answers, passes, strict=True
-            )
-        ]
-        return defended(self.name, undefended, outcomes, seconds=voted.seconds)
+        votes = [self._vote(p, list(said), seed) for p, said in zip(prompts, answers, strict=True)]
+        return defended(
+            self.name,
+            undefended,
+            [response for response, _ in votes],
+            [f"{broken} of {self.copies} copies answered" for _, broken in votes],
+            extra_passes=passes,
+            seconds=voted.seconds,
+        )
 
     def perturbed(self, prompt: Prompt, copy: int, *, seed: int) -> Prompt:
         """One copy of a prompt; the same seed and copy number give the same text."""
@@ -87,22 +89,13 @@ class SmoothLLM(Defense):
         text = perturb(prompt.text, self.perturbation, self.share, rng)
         return replace(prompt, text=text, user=user, id=f"{prompt.id}/{copy}")
 
-    def _vote(
-        self, prompt: Prompt, before: str, answers: list[str], extra: int, *, seed: int
-    ) -> Outcome:
+    def _vote(self, prompt: Prompt, answers: list[str], seed: int) -> tuple[str, int]:
+        """An answer of the majority, and how many copies were answered."""
         judge = refusal_judge(self.judge)
         broken = [judge(prompt.goal, answer).outcome == "miss" for answer in answers]
         majority = sum(broken) > self.copies / 2
         agreeing = [a for a, vote in zip(answers, broken, strict=True) if vote == majority]
-        response = random.Random(f"{seed} {prompt.id}").choice(agreeing)
-        return Outcome(
-            prompt=prompt,
-            response=response,
-            undefended=before,
-            action="kept" if response == before else "changed",
-            reason=f"{sum(broken)} of {self.copies} copies answered",
-            extra_passes=extra,
-        )
+        return random.Random(f"{seed} {prompt.id}").choice(agreeing), sum(broken)
 
 
 def perturb(text: str, kind: Perturbation, share: float, rng: random.Random) -> str:

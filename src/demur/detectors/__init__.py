@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
-from demur.detectors.distance import Mahalanobis, Static, fit_mahalanobis, fit_static
 from demur.detectors.linear import (
     MARGIN,
     LinearProbe,
@@ -35,9 +33,13 @@ from demur.detectors.method import (
 )
 from demur.detectors.one_class import (
     IsolationForest,
+    Mahalanobis,
     OneClassSVM,
+    Static,
     fit_isolation_forest,
+    fit_mahalanobis,
     fit_one_class_svm,
+    fit_static,
 )
 from demur.detectors.perplexity import Perplexity
 from demur.detectors.text import Length, Text, fit_text
@@ -59,7 +61,6 @@ __all__ = [
     "fitted",
     "known_detectors",
     "of_signals",
-    "rebuilt",
 ]
 
 _PAPER = "arXiv:2602.02600"
@@ -238,33 +239,3 @@ def fitted(
         layer = "last" if method.layers == ("last",) else anchors.layer
         anchors = {layer: anchors}
     return method.fit(benign, anchors=anchors or {}, harmful=harmful, model=model, seed=seed)
-
-
-def rebuilt(
-    arrays: Mapping[str, NDArray[Any]],
-    about: Mapping[str, Any],
-    *,
-    name: str,
-    detector: type[Detector] | None = None,
-    model: LanguageModel | None = None,
-) -> Detector:
-    """Make a saved detector again.
-
-    Args:
-        arrays, about: see ``Detector.rebuilt``.
-        name: of its method, which names its class.
-        detector: its class, if no method has this name.
-        model: see ``Detector.rebuilt``.
-
-    Raises:
-        InputError: no method has this name.
-    """
-    methods = known_detectors()
-    if detector is None and name not in methods:
-        raise InputError(
-            f"This guard's detector is {name!r}, which nothing provides. Install the package that "
-            "provides it (entry point group demur.detectors), name its file (--plugin FILE), or pass "
-            "its class: load_guard(path, detector=...)."
-        )
-    kind = detector or methods[name].detector
-    return kind.rebuilt(arrays, about, model=model)

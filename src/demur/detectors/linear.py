@@ -111,7 +111,12 @@ def fit_linear_probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    parts = [_some_steps(anchors.states(traces)) for traces in (benign, harmful)]
+    parts = []
+    for traces in (benign, harmful):
+        states = anchors.states(traces)
+        steps = states.shape[1]
+        taken = np.unique(np.linspace(0, steps - 1, min(steps, STEPS)).round().astype(int))
+        parts.append(states[:, taken].reshape(-1, states.shape[2]).astype(np.float64))
     labels = np.repeat([0, 1], [len(part) for part in parts])
     scaler = StandardScaler().fit(np.concatenate(parts))
     found = LogisticRegression(max_iter=1000, class_weight="balanced").fit(
@@ -120,13 +125,6 @@ def fit_linear_probe(
     weights = found.coef_[0] / scaler.scale_
     bias = float(found.intercept_[0] - weights @ scaler.mean_)
     return LinearProbe(weights, bias, margin, anchors=anchors)
-
-
-def _some_steps(states: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``[N, T, D]`` -> ``[N * STEPS, D]``."""
-    steps = states.shape[1]
-    taken = np.unique(np.linspace(0, steps - 1, min(steps, STEPS)).round().astype(int))
-    return states[:, taken].reshape(-1, states.shape[2]).astype(np.float64)
 
 
 def _mean(value: float, step: int, before: float) -> float:

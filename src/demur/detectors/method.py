@@ -64,7 +64,7 @@ class Detector(ABC):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array of the detector by name."""
-        return {k: v for part in self._parts().values() for k, v in part[0].items()}
+        return {k: v for arrays, _ in self._parts().values() for k, v in arrays.items()}
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, as plain JSON data."""
@@ -352,19 +352,16 @@ def _joined(
             own = {key: arrays[f"{name}.{key}"] for key in ("harmless", "harmful")}
             return Anchors.rebuilt(own, about["about"])
         case "model":
-            return _same_model(model, about["name"], about["revision"])
+            fitted, fix = about["name"], f"model=demur.load({about['name']!r})"
+            if model is None:
+                raise InputError(
+                    f"This detector reads prompts with {fitted}. Load it and pass it: {fix}."
+                )
+            if (model.name, model.revision) != (fitted, about["revision"]):
+                raise FingerprintError(
+                    f"This detector reads prompts with {fitted} ({about['revision']}), not with "
+                    f"{model.name} ({model.revision}). Pass {fix}."
+                )
+            return model
     value = about["value"]
     return tuple(value) if isinstance(value, list) else value
-
-
-def _same_model(model: LanguageModel | None, name: str, revision: str) -> LanguageModel:
-    if model is None:
-        raise InputError(
-            f"This detector reads prompts with {name}. Load it and pass it: model=demur.load({name!r})."
-        )
-    if (model.name, model.revision) != (name, revision):
-        raise FingerprintError(
-            f"This detector reads prompts with {name} ({revision}), not with {model.name} "
-            f"({model.revision}). Pass model=demur.load({name!r})."
-        )
-    return model

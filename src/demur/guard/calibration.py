@@ -29,10 +29,11 @@ from typing import Any, ClassVar, Literal, Self, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from demur.detectors import Detector, rebuilt
+from demur.detectors import Detector, known_detectors
 from demur.errors import CalibrationError, InputError
 from demur.files import intact, read_tensors, write_tensors
 from demur.models.base import LanguageModel
+from demur.parts import Part
 from demur.sri import Anchors
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
@@ -73,6 +74,15 @@ class CalibratedGroup:
         if np.isnan(self.threshold):  # no score is above it: every attack would pass
             raise CalibrationError("The threshold is NaN. Fit the guard again.")
 
+    def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """See ``AnyGuard.p_value``; with weights, K clusters take the place of M scores."""
+        below = np.searchsorted(self.calibration, np.asarray(scores))
+        if self.weights is None:
+            benign = len(self.calibration)
+            return np.asarray((1 + benign - below) / (benign + 1))
+        above = np.append(np.cumsum(self.weights[::-1])[::-1], 0.0)[below]
+        return np.asarray((1 + above) / (self.weights.sum() + 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnyGuard(ABC):
@@ -85,6 +95,7 @@ class AnyGuard(ABC):
         method: ``conformal`` keeps the rate on average over calibration sets; ``pac`` keeps it with
             95% confidence for this one.
         fingerprint: model and sampler of the benign generations; None for bare signals.
+        part: the steps that it reads (``demur.parts``).
     """
 
     #: File format, and the array fields that a subclass adds.
@@ -96,6 +107,7 @@ class AnyGuard(ABC):
     alpha: float
     method: ThresholdMethod
     fingerprint: Fingerprint | None
+    part: Part = "all"
 
     @abstractmethod
     def score(self, generations: Generations) -> NDArray[np.float32]:
@@ -110,6 +122,11 @@ class AnyGuard(ABC):
     def anchors(self) -> Anchors | None:
         """The detector's anchors; None where it has none."""
         return self.detector.anchors
+
+    @property
+    def few(self) -> str:
+        """What to say wherever this guard is used, when its anchors have few traces; else empty."""
+        return self.anchors.few if self.anchors else ""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -177,8 +194,7 @@ class AnyGuard(ABC):
             group: of the prompts; the largest p-value over the groups when None.
         """
         groups = [self.group(group)] if group is not None else self.groups.values()
-        found = [p_values(g.calibration, scores, g.weights) for g in groups]
-        return np.asarray(np.max(found, axis=0))
+        return np.asarray(np.max([known.p_value(scores) for known in groups], axis=0))
 
     def save(self, path: str | Path) -> Path:
         """Write safetensors with everything else as JSON in its header. Returns the path."""
@@ -195,7 +211,7 @@ class AnyGuard(ABC):
             "alpha": self.alpha,
             "method": self.method,
             "fingerprint": self.fingerprint and asdict(self.fingerprint),
-        }
+        } | ({} if self.part == "all" else {"part": self.part})
         return write_tensors(path, arrays, kind=self.kind, about=about)
 
     @classmethod
@@ -226,21 +242,28 @@ class AnyGuard(ABC):
                     f"{path} has file version {about['version']}; this demur reads up to {FORMAT}. "
                     "Update it: pip install --upgrade demur"
                 )
-            groups, mark, kept = about["groups"], about["fingerprint"], about["detector"]
+            kept, mark, methods = about["detector"], about["fingerprint"], known_detectors()
+            if detector is None and kept["name"] not in methods:
+                raise InputError(
+                    f"This guard's detector is {kept['name']!r}, which nothing provides. Install the "
+                    "package that provides it (entry point group demur.detectors), name its file "
+                    "(--plugin FILE), or pass its class: load_guard(path, detector=...)."
+                )
+            made = detector or methods[kept["name"]].detector
             own = {k.removeprefix("detector."): v for k, v in arrays.items()}
+            groups = {
+                name: CalibratedGroup(
+                    at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}")
+                )
+                for name, at in about["groups"].items()
+            }
             return cls(
-                detector=rebuilt(
-                    own, kept["about"], name=kept["name"], detector=detector, model=model
-                ),
-                groups={
-                    name: CalibratedGroup(
-                        at, arrays[f"calibration_{name}"], arrays.get(f"weights_{name}")
-                    )
-                    for name, at in groups.items()
-                },
+                detector=made.rebuilt(own, kept["about"], model=model),
+                groups=groups,
                 alpha=about["alpha"],
                 method=about["method"],
                 fingerprint=Fingerprint(**mark) if mark else None,
+                part=about.get("part", "all"),
                 **{name: arrays[name] for name in cls.own_arrays},
             )
 
@@ -300,7 +323,11 @@ def threshold_rank(
         # A tolerance keeps 0.01 * 100 from falling below 1 in floating point.
         place, enough = math.floor(alpha * (n + 1) + 1e-9), math.ceil(1 / alpha - 1e-9) - 1
     else:
-        place = _pac_rank(n, alpha)
+        from scipy.stats import beta
+
+        ranks = np.arange(1, int(alpha * n) + 2)
+        kept = ranks[beta.cdf(alpha, ranks, n - ranks + 1) >= PAC_CONFIDENCE]
+        place = int(kept.max(initial=0))
         enough = math.ceil(math.log(1 - PAC_CONFIDENCE) / math.log(1 - alpha))
     if place < 1:
         raise CalibrationError(
@@ -308,19 +335,6 @@ def threshold_rank(
             f"{enough:,} benign {of} for calibration, or a larger alpha."
         )
     return place
-
-
-def hold_out(
-    clusters: Sequence[Hashable], *, one_in: int, seed: int
-) -> tuple[list[int], list[int]]:
-    """Split rows by cluster at random: indices kept, and indices of one cluster in ``one_in``."""
-    known = list(dict.fromkeys(clusters))
-    order = np.random.default_rng(seed).permutation(len(known)).tolist()
-    held = {known[i] for i in order[: max(1, len(known) // one_in)]}
-    kept, out = list[int](), list[int]()
-    for place, name in enumerate(clusters):
-        (out if name in held else kept).append(place)
-    return kept, out
 
 
 def cluster_weights(clusters: Sequence[Hashable]) -> NDArray[np.float64]:
@@ -358,28 +372,3 @@ def threshold(
     spent = np.cumsum(weights[::-1])
     place = int(np.argmax(spent > alpha * (clusters + 1) - 1 + 1e-9))
     return float(benign[-1 - place])
-
-
-def p_values(
-    benign: NDArray[np.floating], scores: ArrayLike, weights: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """Conformal p-values of scores ``[N]``: (1 + benign scores as high) / (M + 1), in (0, 1].
-
-    Args:
-        benign: ``[M]`` sorted benign scores.
-        scores: ``[N]``, higher = more suspicious.
-        weights: ``[M]`` weight of each benign score; then K clusters take the place of M scores.
-    """
-    below = np.searchsorted(benign, np.asarray(scores))
-    if weights is None:
-        return np.asarray((1 + len(benign) - below) / (len(benign) + 1))
-    above = np.append(np.cumsum(weights[::-1])[::-1], 0.0)[below]
-    return np.asarray((1 + above) / (weights.sum() + 1))
-
-
-def _pac_rank(n: int, alpha: float) -> int:
-    from scipy.stats import beta
-
-    ranks = np.arange(1, int(alpha * n) + 2)
-    kept = ranks[beta.cdf(alpha, ranks, n - ranks + 1) >= PAC_CONFIDENCE]
-    return int(kept.max()) if len(kept) else 0

@@ -8,13 +8,14 @@ is the split-conformal quantile, which holds the rate for any calibration size, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demur.detectors import DetectionMethod, Detector, SignalDetector, fitted
+from demur.detectors.autoencoder import Autoencoder
 from demur.errors import InputError, SignalError
 from demur.guard.calibration import (
     FORMAT,
@@ -24,9 +25,9 @@ from demur.guard.calibration import (
     Grouping,
     ThresholdMethod,
     calibrated,
-    hold_out,
 )
 from demur.models.base import LanguageModel
+from demur.parts import Part, check_part, part_of, with_part
 from demur.sri import Anchors
 from demur.types import Prompt, Trace, Traces
 
@@ -43,6 +44,7 @@ class Guard(AnyGuard):
 
         Raises:
             FingerprintError: traces of another model or sampler, or a detector without anchors.
+            InputError: a trace without a step of the guard's part.
             SignalError: bare signals of another length, or for a detector that reads traces.
             InputError: neither traces nor signals.
         """
@@ -53,34 +55,36 @@ class Guard(AnyGuard):
                 what="This guard was not fitted on generations like these",
                 fix="Fit one on them: demur guard fit RUN --anchors FILE --out FILE.",
             )
-        return _scores(self.detector, known)
+        known = _of_part(known, self.part)
+        if isinstance(known, Traces):
+            return self.detector.score(known)
+        if not isinstance(self.detector, SignalDetector):
+            raise SignalError(
+                f"The {self.name} detector reads traces and got an array. Give traces: demur.trace."
+            )
+        return self.detector.score_signals(known)
 
     @classmethod
     def _upgraded(
         cls, arrays: dict[str, NDArray[Any]], about: dict[str, Any]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """See ``AnyGuard``: version 1 holds an autoencoder."""
-        layers = sum(name.startswith("weight_") for name in arrays)
-        kept, many = about.get("anchors"), {"kind": "arrays", "count": layers}
-        fields: dict[str, Any] = {key: {"kind": "array"} for key in ("mean", "spread")}
-        fields |= {
-            "weights": many,
-            "biases": many,
-            "name": {"kind": "plain", "value": about["name"]},
-        }
-        if kept:
-            fields["anchors"] = {"kind": "anchors", "about": kept}
-        found = {key: arrays[key] for key in ("mean", "spread")}
-        for old, new in (("weight", "weights"), ("bias", "biases")):
-            found |= {f"{new}.{i}": arrays[f"{old}_{i}"] for i in range(layers)}
-        found |= {f"anchors.{k}": arrays[k] for k in ("harmless", "harmful") if k in arrays}
-        found["calibration_all"] = arrays["calibration"]
+        layers, kept = sum(k.startswith("weight_") for k in arrays), about.get("anchors")
+        detector = Autoencoder(
+            name=about["name"],
+            anchors=Anchors.rebuilt(arrays, kept) if kept else None,
+            mean=arrays["mean"],
+            spread=arrays["spread"],
+            weights=tuple(arrays[f"weight_{layer}"] for layer in range(layers)),
+            biases=tuple(arrays[f"bias_{layer}"] for layer in range(layers)),
+        )
+        found = {**detector.arrays(), "calibration_all": arrays["calibration"]}
         if "calibration_weights" in arrays:
             found["weights_all"] = arrays["calibration_weights"]
         return found, {
             **about,
             "version": FORMAT,
-            "detector": {"name": "sri", "about": fields},
+            "detector": {"name": "sri", "about": detector.about()},
             "groups": {"all": about["threshold"]},
             "fingerprint": kept and kept["fingerprint"],
         }
@@ -99,6 +103,7 @@ def fit_guard(
     groups: Grouping | None = None,
     clusters: Clustering | None = None,
     seed: int = 0,
+    part: Part = "all",
 ) -> Guard:
     """Fit a detector on benign generations and calibrate its threshold on others.
 
@@ -119,6 +124,8 @@ def fit_guard(
             holds for prompts of clusters that calibration did not see, and clusters, not prompts,
             must be many.
         seed: random seed of the fit and of what is held out.
+        part: the steps that the guard reads: ``all``, ``answer`` or ``thought``, as the anchors do.
+            Traces that have none of them are left out.
 
     Raises:
         CalibrationError: too few calibration prompts or clusters for alpha; says how many are needed.
@@ -126,6 +133,10 @@ def fit_guard(
         InputError: no traces, or what the detector needs is missing.
         FingerprintError: benign, calibration and anchors are of different models or samplers.
     """
+    for one in [anchors] if isinstance(anchors, Anchors) else (anchors or {}).values():
+        one.require_part(part)
+    benign, harmful = _of_part(benign, part, drop=True), _of_part(harmful, part, drop=True)
+    calibration = _of_part(calibration, part, drop=True)
     if isinstance(detector, Detector) and calibration is None:
         calibration = benign
     train, held = split(benign, calibration, clusters, one_in=7, seed=seed)
@@ -139,10 +150,11 @@ def fit_guard(
     # Fails on too few prompts before the fit, which takes seconds.
     calibrated(np.zeros(len(held), dtype=np.float32), **settings)
     found = fitted(detector, train, anchors=anchors, harmful=harmful, model=model, seed=seed)
-    thresholds = calibrated(_scores(found, held), **settings)
     made = held if isinstance(held, Traces) else found.anchors
     mark = made.fingerprint if made else None
-    return Guard(detector=found, groups=thresholds, alpha=alpha, method=method, fingerprint=mark)
+    # The held-out traces are cut to their part already, so they are scored as they are.
+    whole = Guard(detector=found, groups={}, alpha=alpha, method=method, fingerprint=mark)
+    return replace(whole, groups=calibrated(whole.score(held), **settings), part=part)
 
 
 def split(
@@ -162,8 +174,11 @@ def split(
     if calibration is None:
         prompts = _prompts(train, clusters)
         names = [clusters(prompt) if clusters else row for row, prompt in enumerate(prompts)]
-        kept, held_out = hold_out(names, one_in=one_in, seed=seed)
-        return _rows(train, kept), _rows(train, held_out)
+        known = list(dict.fromkeys(names))
+        order = np.random.default_rng(seed).permutation(len(known)).tolist()
+        out = {known[i] for i in order[: max(1, len(known) // one_in)]}
+        kept = _rows(train, [row for row, name in enumerate(names) if name not in out])
+        return kept, _rows(train, [row for row, name in enumerate(names) if name in out])
     held = as_generations(calibration)
     if isinstance(train, Traces) and isinstance(held, Traces):
         train.fingerprint.require(
@@ -204,14 +219,18 @@ def as_generations(values: Any) -> Traces | NDArray[np.float32]:
     return signals
 
 
-def _scores(detector: Detector, values: Traces | NDArray[np.float32]) -> NDArray[np.float32]:
-    if isinstance(values, Traces):
-        return detector.score(values)
-    if not isinstance(detector, SignalDetector):
+def _of_part(values: Any, part: Part, *, drop: bool = False) -> Any:
+    """Traces with the steps of a part alone, without those that have none if asked; else the values."""
+    check_part(part)
+    if part == "all" or values is None:
+        return values
+    traces = as_generations(values)
+    if not isinstance(traces, Traces):
         raise SignalError(
-            f"The {detector.name} detector reads traces and got an array. Give traces: demur.trace."
+            f"Bare signals have no {part} part. Give traces, or take all (part='all')."
         )
-    return detector.score_signals(values)
+    kept = with_part(traces, part) if drop else traces
+    return Traces(tuple(part_of(trace, part) for trace in kept))
 
 
 def _prompts(values: Traces | NDArray[np.float32], split: Any) -> list[Prompt]:

@@ -86,7 +86,9 @@ class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
         if not self._newest or len(self._newest[0]) != len(input_ids):
             raise InputError(_ONE_BY_ONE.format(f"{len(input_ids)} rows came without their states"))
         if self._seen is None:
-            self._begin(len(input_ids), input_ids.device)
+            self._watcher = self._guard.watcher(len(input_ids))
+            self._means = RunningMeans(len(input_ids))
+            self._alive = torch.ones_like(input_ids[:, 0], dtype=torch.bool)
         elif not torch.equal(input_ids[:, :-1], self._seen):
             raise InputError(_ONE_BY_ONE.format("the rows differ from those of the step before"))
         self._seen = input_ids
@@ -110,11 +112,6 @@ class Stopping(StoppingCriteria):  # type: ignore[misc, unused-ignore]
     def released(self) -> list[int]:
         """Number of new tokens of every row that passed; the token of a flagged step did not."""
         return [reading.step - reading.flagged for reading in self.readings]
-
-    def _begin(self, rows: int, device: torch.device) -> None:
-        self._watcher = self._guard.watcher(rows)
-        self._means = RunningMeans(rows)
-        self._alive = torch.ones(rows, dtype=torch.bool, device=device)
 
 
 _ONE_BY_ONE = (

@@ -16,18 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import le
 from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.detectors import (
-    MIN_SPREAD,
-    DetectionMethod,
-    StepDetector,
-    fitted,
-    known_detectors,
-)
+from demur.detectors import MIN_SPREAD, DetectionMethod, StepDetector, fitted, known_detectors
+from demur.detectors.log_ratio import LogRatio
 from demur.errors import InputError, SignalError
 from demur.guard.calibration import (
     FORMAT,
@@ -39,7 +35,7 @@ from demur.guard.calibration import (
     calibrated,
 )
 from demur.guard.finished import as_generations, split
-from demur.guard.watch import Watched, Watcher, watch
+from demur.guard.watch import Watched, Watcher
 from demur.models.base import LanguageModel
 from demur.sampling import known_samplers
 from demur.sampling.sampler import Release
@@ -110,17 +106,46 @@ class StreamingGuard(AnyGuard):
         Yields:
             Each step with its reading and the tokens of each row that may be shown (see ``Watched``).
         """
-        return watch(steps, self.watcher, groups=groups)
+        watcher, release = self.watcher(0), Release(0)
+        for number, step in enumerate(steps):
+            running = step.running.tolist()
+            if not number:
+                watcher, release = self.watcher(len(running)), Release(len(running))
+                watcher.reset(range(len(running)), groups=groups)
+            if all(running):
+                readings = watcher.observe(step.phi, range(len(running)))
+            else:
+                phi = {layer: value[step.running] for layer, value in step.phi.items()}
+                watcher.observe(phi, [row for row, on in enumerate(running) if on])
+                readings = watcher.readings
+            flagged = [reading.flagged_at > 0 for reading in readings]
+            released = release(
+                step.tokens.cpu().numpy(),
+                None if step.block is None else step.block.tolist(),
+                running=running,
+                flagged=flagged,
+            )
+            yield Watched(**vars(step), readings=readings, released=released)
+            stopped = [row for row, on in enumerate(running) if on and flagged[row]]
+            if stopped and all(map(le, running, flagged)):  # every running row is flagged
+                return
+            if stopped and hasattr(steps, "drop"):
+                steps.drop(stopped)
 
     def statistics(self, generations: Generations) -> NDArray[np.float32]:
         """``[N, T]`` largest score up to each step; after a generation's end it repeats.
+
+        A live ``Watcher`` computes the same numbers.
 
         Raises:
             FingerprintError: traces of another model or sampler.
         """
         known = _traces(generations)
         self.require(known.fingerprint)
-        return statistics(self.detector, self.middle, self.spread, known)
+        scores = self.detector.by_step(known, steps=self.steps)
+        scores = (scores - self.middle.astype(np.float64)) / self.spread.astype(np.float64)
+        ran = np.where(np.isnan(scores), -np.inf, scores)
+        return np.maximum.accumulate(ran, axis=1).astype(np.float32)
 
     def score(self, generations: Generations) -> NDArray[np.float32]:
         """``[N]`` statistic at the end of each generation; higher = more suspicious.
@@ -146,13 +171,9 @@ class StreamingGuard(AnyGuard):
         cls, arrays: dict[str, NDArray[Any]], about: dict[str, Any]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """See ``AnyGuard``: version 1 reads the log-ratio, and the median is of it, not of minus it."""
-        fields = {
-            "name": {"kind": "plain", "value": "sri-step"},
-            "anchors": {"kind": "anchors", "about": about["anchors"]},
-        }
-        own = {f"anchors.{key}": arrays[key] for key in ("harmless", "harmful")}
-        kept = {"version": FORMAT, "detector": {"name": "sri-step", "about": fields}}
-        return {**arrays, **own, "middle": -arrays["middle"]}, {**about, **kept}
+        reader = LogRatio(name="sri-step", anchors=Anchors.rebuilt(arrays, about["anchors"]))
+        kept = {"version": FORMAT, "detector": {"name": reader.name, "about": reader.about()}}
+        return {**arrays, **reader.arrays(), "middle": -arrays["middle"]}, {**about, **kept}
 
 
 def fit_streaming_guard(
@@ -203,34 +224,23 @@ def fit_streaming_guard(
             "Anchors aligned by 'resample' need to know how long a generation will be. Fit them "
             "with alignment='repeat_last' for streaming."
         )
+    if found.anchors:
+        found.anchors.require_part("all")  # while it streams, a step's part is not known
     found.require(train.fingerprint)
     middle, spread = _usual(found, train)
-    return StreamingGuard(
+    guard = StreamingGuard(
         detector=found,
-        groups=calibrated(
-            statistics(found, middle, spread, held)[:, -1],
-            [trace.prompt for trace in held],
-            alpha=alpha,
-            method=method,
-            groups=groups,
-            clusters=clusters,
-        ),
+        groups={},
         alpha=alpha,
         method=method,
         fingerprint=train.fingerprint,
         middle=middle,
         spread=spread,
     )
-
-
-def statistics(
-    detector: StepDetector, middle: NDArray[np.float32], spread: NDArray[np.float32], traces: Traces
-) -> NDArray[np.float32]:
-    """See ``StreamingGuard.statistics``. A live ``Watcher`` computes the same numbers."""
-    scores = detector.by_step(traces, steps=len(middle))
-    scores = (scores - middle.astype(np.float64)) / spread.astype(np.float64)
-    ran = np.where(np.isnan(scores), -np.inf, scores)
-    return np.maximum.accumulate(ran, axis=1).astype(np.float32)
+    prompts = [trace.prompt for trace in held]
+    settings: dict[str, Any] = {"groups": groups, "clusters": clusters}
+    thresholds = calibrated(guard.score(held), prompts, alpha=alpha, method=method, **settings)
+    return replace(guard, groups=thresholds)
 
 
 @dataclass(frozen=True)

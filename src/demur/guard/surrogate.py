@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from demur.errors import InputError
 from demur.models.base import LanguageModel
 from demur.sampling.pooling import RunningMeans
+from demur.thoughts import spoken
 from demur.types import Fingerprint, Prompt, Trace, Traces
 
 
@@ -41,7 +42,7 @@ def read_texts(
 
     Args:
         model: autoregressive surrogate.
-        texts: prompts and the black box's responses.
+        texts: prompts and the black box's responses, of which it reads what follows the thought.
         steps: T; the surrogate's own when None.
         layers: ``last``, ``first``, ``middle`` or numbers of decoder blocks.
         batch_size: texts read together; does not change results.
@@ -63,7 +64,7 @@ def read_texts(
         system=model.system,
         dtype=model.dtype,
     )
-    pairs = list(texts)
+    pairs = [(prompt, spoken(text) or "") for prompt, text in texts]
     if not pairs:
         raise InputError("No texts to read: the list is empty. Give prompts and their responses.")
     parts = (pairs[first : first + batch_size] for first in range(0, len(pairs), batch_size))
@@ -95,7 +96,23 @@ def _read(
     traces = []
     for row, (prompt, text) in enumerate(part):
         own = {layer: states[layer][row, len(asked[row]) - 1 : len(rows[row])] for layer in layers}
-        traces.append(_trace(prompt, text, answers[row][:steps], _running_means(own), mark))
+        answer = np.array(answers[row][:steps], dtype=np.int32)
+        length = len(next(iter(own.values())))
+        seen = np.arange(len(answer)) < np.arange(1, length + 1)[:, None]
+        committed = np.where(seen, answer, np.int32(-1))
+        traces.append(
+            Trace(
+                prompt=prompt,
+                response=text,
+                response_ids=answer,
+                committed=committed,
+                draft=committed,
+                phi=_running_means(own),
+                finish_reason="stop" if length > len(answer) else "length",
+                blocks=np.zeros(length, dtype=np.int32),
+                fingerprint=mark,
+            )
+        )
     return traces
 
 
@@ -106,27 +123,3 @@ def _running_means(states: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.f
     parts = (dict(zip(states, step, strict=True)) for step in zip(*states.values(), strict=True))
     found = [means.add({k: v[None] for k, v in part.items()}, row, row == 0) for part in parts]
     return {layer: torch.cat([one[layer] for one in found]).cpu().numpy() for layer in states}
-
-
-def _trace(
-    prompt: Prompt,
-    text: str,
-    ids: list[int],
-    phi: Mapping[str, NDArray[np.float32]],
-    mark: Fingerprint,
-) -> Trace:
-    length = len(next(iter(phi.values())))
-    answer = np.array(ids, dtype=np.int32)
-    seen = np.arange(len(ids)) < np.arange(1, length + 1)[:, None]
-    committed = np.where(seen, answer, np.int32(-1))
-    return Trace(
-        prompt=prompt,
-        response=text,
-        response_ids=answer,
-        committed=committed,
-        draft=committed,
-        phi=phi,
-        finish_reason="stop" if length > len(ids) else "length",
-        blocks=np.zeros(length, dtype=np.int32),
-        fingerprint=mark,
-    )

@@ -1,11 +1,10 @@
-"""Watch a stream of steps: score each step as it comes, and stop the generations that are flagged."""
+"""Score the steps of generations as they come, one row a generation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan, tanh
-from operator import le
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from demur.detectors import StepDetector
 from demur.errors import SignalError
-from demur.sampling.sampler import Release
 from demur.types import Step
 
 if TYPE_CHECKING:
@@ -174,37 +172,3 @@ class Watcher:
                 "Fit a guard for this model: demur guard fit --streaming."
             )
         return states
-
-
-def watch(
-    steps: Iterator[Step],
-    watcher: Callable[[int], Watcher],
-    *,
-    groups: Sequence[str] | None = None,
-) -> Iterator[Watched]:
-    """See ``StreamingGuard.watch``; ``watcher`` makes one of so many rows."""
-    following, release = None, None
-    for step in steps:
-        running = step.running.tolist()
-        if following is None or release is None:
-            following, release = watcher(len(running)), Release(len(running))
-            following.reset(range(len(running)), groups=groups)
-        if all(running):
-            readings = following.observe(step.phi, range(len(running)))
-        else:
-            phi = {layer: value[step.running] for layer, value in step.phi.items()}
-            following.observe(phi, [row for row, on in enumerate(running) if on])
-            readings = following.readings
-        flagged = [reading.flagged_at > 0 for reading in readings]
-        released = release(
-            step.tokens.cpu().numpy(),
-            None if step.block is None else step.block.tolist(),
-            running=running,
-            flagged=flagged,
-        )
-        yield Watched(**vars(step), readings=readings, released=released)
-        stopped = [row for row, on in enumerate(running) if on and flagged[row]]
-        if stopped and all(map(le, running, flagged)):  # every running row is flagged
-            return
-        if stopped and hasattr(steps, "drop"):
-            steps.drop(stopped)

@@ -17,8 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from demur.errors import DemurError, InputError, MissingExtraError
-from demur.hub.card import card
-from demur.hub.contents import FILES, Contents, read_contents
+from demur.hub.card import FILES, Contents, card, read_contents
 
 __all__ = ["Contents", "card", "pull", "push", "read_contents"]
 

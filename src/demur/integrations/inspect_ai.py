@@ -8,7 +8,7 @@ has an empty completion and the stop reason ``content_filter``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +17,17 @@ from demur.generation import steps
 from demur.guard import AnyGuard, StreamingGuard, load_guard
 from demur.models import load
 from demur.models.base import LanguageModel
+from demur.parts import part_of, with_part
 from demur.sampling import Sampler, sampler_with, spec
 from demur.sri import Anchors, signal
-from demur.types import Prompt, Record, Trace, Traces
+from demur.thoughts import spoken, thinking
+from demur.types import Prompt, Record, Trace, Traces, Turn
 
 try:
     from inspect_ai.model import (
         ChatMessage,
+        ContentReasoning,
+        ContentText,
         GenerateConfig,
         ModelAPI,
         ModelOutput,
@@ -42,7 +46,11 @@ KEY = "demur"
 @modelapi(name="demur")
 class GuardedModel(ModelAPI):
     """A model that demur loads. Arguments (``-M name=value``): ``guard``, ``anchors``, ``dtype``,
-    ``device``, ``revision``, and any setting of the sampler.
+    ``device``, ``revision``, ``adapter``, ``system``, ``template`` (such as
+    ``-M 'template={enable_thinking: false}'``), and any setting of the sampler. A task's system message
+    takes the place of ``system``.
+
+    What the model thinks is given as reasoning beside the completion, which is the answer alone.
 
     Without anchors, given or in the guard, there is no signal. With anchors or a guard, their sampler
     is used, and the task's ``max_tokens`` only cuts the text afterwards, so that any task can run.
@@ -60,10 +68,25 @@ class GuardedModel(ModelAPI):
         dtype: str | None = None,
         device: str | None = None,
         revision: str | None = None,
+        adapter: str | None = None,
+        system: str | None = None,
+        template: Mapping[str, Any] | None = None,
         **sampler: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
-        self.model = load(model_name, dtype=dtype, device=device, revision=revision)
+        if template is not None and not isinstance(template, Mapping):
+            raise InputError(
+                f"template is {template!r}. Write it so: -M 'template={{enable_thinking: false}}'"
+            )
+        self.model = load(
+            model_name,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            adapter=adapter,
+            system=system,
+            template=template,
+        )
         self.guard = load_guard(guard) if guard else None
         own = self.guard.anchors if self.guard else None
         self.anchors = Anchors.load(anchors) if anchors else own
@@ -87,7 +110,8 @@ class GuardedModel(ModelAPI):
         """Generate one answer under the guard.
 
         Raises:
-            InputError: tools, several user turns, or a setting that the model's sampler lacks.
+            InputError: tools, a conversation that does not end with a user turn, or a setting that
+                the model's sampler lacks.
         """
         from anyio import to_thread
 
@@ -119,7 +143,12 @@ class GuardedModel(ModelAPI):
             output = ModelOutput.from_content(self.model_name, "", "content_filter")
         else:
             text, ended = _at_most(config.max_tokens, traces[0], model)
-            output = ModelOutput.from_content(self.model_name, text, ended)
+            said, thought = spoken(text), thinking(text)
+            content = [ContentReasoning(reasoning=thought)] if thought else []
+            parts = [*content, ContentText(text=said or "")] if thought else said or ""
+            output = ModelOutput.from_content(self.model_name, parts, ended)
+            if said is None:
+                known["unanswered"] = True  # cut off while it thought
         output.metadata = {KEY: known}
         return output
 
@@ -140,29 +169,36 @@ def sri() -> Scorer:
 
 
 def _asked(model: LanguageModel, messages: Sequence[ChatMessage]) -> tuple[LanguageModel, Prompt]:
-    """The model with the task's system prompt, and the one user turn."""
+    """The model with the task's system prompt, and the conversation."""
     turns = [message for message in messages if message.role != "system"]
-    if [turn.role for turn in turns] != ["user"]:
-        roles = ", ".join(turn.role for turn in turns) or "none"
-        raise InputError(f"demur needs samples with one user turn; this one has: {roles}.")
+    roles = [turn.role for turn in turns]
+    if not {*roles} <= {"user", "assistant"} or roles[-1:] != ["user"]:
+        raise InputError(
+            "demur needs samples of user and assistant turns that end with a user turn; this one has: "
+            f"{', '.join(roles) or 'none'}."
+        )
     system = [message.text for message in messages if message.role == "system"]
     model = replace(model, system="\n\n".join(system)) if system else model
-    return model, Prompt(turns[0].text)
+    before = [Turn("user" if t.role == "user" else "assistant", t.text) for t in turns[:-1]]
+    return model, Prompt(turns[-1].text, turns=tuple(before))
 
 
 def _at_most(tokens: int | None, trace: Trace, model: LanguageModel) -> tuple[str, StopReason]:
     """The response, cut to ``tokens``, and the stop reason."""
-    if tokens is not None and tokens < len(trace.response_ids):
-        return model.decode(trace.response_ids[:tokens].tolist()), "max_tokens"
+    ids = trace.response_ids.tolist()
+    if tokens is not None and tokens < len(ids):
+        opened = trace.response.removesuffix(model.decode(ids))
+        return opened + model.decode(ids[:tokens]), "max_tokens"
     return trace.response, "stop" if trace.finish_reason == "stop" else "max_tokens"
 
 
 def _evidence(traces: Traces, anchors: Anchors | None, guard: AnyGuard | None) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    if anchors is not None:
-        sigma = signal(anchors.states(traces), anchors)[0, : traces[0].n_steps]
+    if anchors is not None and with_part(traces, anchors.part):
+        steps = part_of(traces[0], anchors.part).n_steps
+        sigma = signal(traces, anchors)[0, :steps]
         known["sigma"] = [round(float(value), 4) for value in sigma]
-    if guard is not None:
+    if guard is not None and with_part(traces, guard.part):
         scores = guard.score(traces)
         known |= {
             "score": float(scores[0]),

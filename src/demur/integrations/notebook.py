@@ -120,6 +120,6 @@ def _replay(traces: Traces, sigma: ArrayLike | None, tokenizer: Any) -> Frame:
 def _text(trace: Trace) -> str:
     about = f"{trace.n_steps} steps, {trace.finish_reason}"
     return (
-        f"<p><b>{escape(trace.prompt.text)}</b><br>{escape(trace.response)}<br>"
+        f"<p><b>{escape(trace.prompt.shown)}</b><br>{escape(trace.response)}<br>"
         f"<small>{escape(trace.fingerprint.model)}, {about}</small></p>"
     )

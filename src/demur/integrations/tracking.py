@@ -13,6 +13,7 @@ import numpy as np
 from demur.errors import InputError
 from demur.guard import AnyGuard
 from demur.judges import refusal_judge
+from demur.parts import with_part
 from demur.sri import Anchors, signal
 from demur.types import Traces
 
@@ -51,7 +52,7 @@ def report(
         "refusal_rate": float(np.mean(hits)),
     }
     if anchors is not None:
-        sigma = signal(anchors.states(traces), anchors)
+        sigma = signal(with_part(traces, anchors.part), anchors)
         found["sigma_mean"] = float(sigma.mean())
         found["sigma_final"] = float(sigma[:, -1].mean())
         found["sigma_change"] = float(np.abs(np.diff(sigma, axis=1)).mean())

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from demur.endpoint import Message, each_seed
+from demur.endpoint import ROOM, Message, each_seed
 from demur.errors import InputError
 from demur.generation import cut_at_end
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive, RowNoise, Sampler, sampler_from
+from demur.sampling.choice import row_seed
 from demur.sampling.fitting import in_halves
-from demur.sampling.noise import row_seed
-from demur.thoughts import knows_thoughts, opens, thought_tokens
+from demur.thoughts import thought_tokens
 from demur.types import Record, digest
-
-#: Tokens that a model which reasons may think before it answers.
-ROOM = 1024
 
 
 def turn_ids(model: LanguageModel, turns: Sequence[Message], *, after: str = "") -> list[int]:
@@ -51,7 +48,7 @@ class LocalAssistant:
         model: what answers.
         batch_size: conversations answered together.
         reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None gives ``ROOM`` to a model
-            whose chat template knows of thoughts, as far as its context reaches, and none to others.
+            that thinks, as far as its context reaches, and none to others.
     """
 
     model: LanguageModel
@@ -100,8 +97,7 @@ class LocalAssistant:
         """Tokens for thinking, beside those that a conversation and its answer take."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
-        template = self.model.tokenizer.chat_template
-        if not isinstance(template, str) or not knows_thoughts(template):
+        if not self.model.chat.thinks:
             return 0
         return max(0, min(ROOM, self.model.context_length - taken))
 
@@ -123,14 +119,12 @@ class LocalAssistant:
         answers = []
         for row, tokens in zip(rows, last.tokens.tolist(), strict=True):
             ids, _ = cut_at_end([i for i in tokens if i >= 0], self.model.traits.end_ids)
-            answers.append(self._text(ids, max_tokens, opens(self._tail(row))))
+            answers.append(self._text(ids, max_tokens, self.model.chat.opening(row)))
         return answers
 
-    def _tail(self, row: list[int]) -> str:
-        return self.model.decode(row[-32:], special=True)
-
-    def _text(self, ids: list[int], max_tokens: int, opened: bool) -> str:
+    def _text(self, ids: list[int], max_tokens: int, opening: str) -> str:
         """An answer, cut to so many tokens after its thought; one that the prompt opened is marked."""
-        thought = thought_tokens([self.model.decode([i]) for i in ids], opened=opened)
+        pieces = [self.model.decode([i]) for i in ids] if self.model.chat.thinks else []
+        thought = thought_tokens([opening, *pieces])[1:]
         begins = len(thought) - thought[::-1].index(True) if any(thought) else 0
-        return "<think>" * opened + self.model.decode(ids[: begins + max_tokens])
+        return opening + self.model.decode(ids[: begins + max_tokens])

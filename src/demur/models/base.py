@@ -248,9 +248,8 @@ class LanguageModel:
         return length
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Text of token ids, without special tokens unless asked for."""
-        text: str = self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=not special)
-        return text
+        """Text of token ids, without special tokens unless asked for; marks of thoughts always stay."""
+        return self.chat.text([int(i) for i in ids], special=special)
 
     @cached_property
     def chat(self) -> Chat:

@@ -16,6 +16,7 @@ from demur.errors import InputError, ModelError
 from demur.models.checkpoint import Checkpoint
 from demur.models.formats import quiet, sentence
 from demur.models.sandbox import arguments, literals, rendered
+from demur.thoughts import is_mark, knows_thoughts, opening
 from demur.types import Prompt, Template
 
 #: Stands for the user's text while the template is rendered; never part of what a model reads.
@@ -248,6 +249,32 @@ class Chat:
         edges = [0, *self._cuts(text), len(text)]
         pieces = (text[a:b] for a, b in itertools.pairwise(edges))
         return [token for piece in pieces if piece for token in self._tokens(piece)]
+
+    def text(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """See ``LanguageModel.decode``."""
+        if self._hidden and not special:
+            ids, special = [i for i in ids if i not in self._hidden], True
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=not special)
+        return text
+
+    def opening(self, ids: Sequence[int]) -> str:
+        """The opening of a thought that a prompt of these tokens ends with; empty for none."""
+        return opening(self.text(ids[-64:], special=True)) if self.thinks else ""
+
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether the chat template or the tokenizer knows marks of thoughts."""
+        template = self.tokenizer.chat_template
+        known = isinstance(template, str) and knows_thoughts(template)
+        return known or bool(self._hidden)
+
+    @cached_property
+    def _hidden(self) -> frozenset[int]:
+        """Special tokens that text leaves out, where others of them are marks of thoughts."""
+        known = self.tokenizer.added_tokens_decoder
+        ids = {i: str(known[i].content) for i in self.tokenizer.all_special_ids if i in known}
+        marks = {i for i, text in ids.items() if is_mark(text)}
+        return frozenset(ids.keys() - marks) if marks else frozenset()
 
     def render(self, turns: Sequence[Mapping[str, str]], *, answer: bool = True) -> str:
         """The template around these turns, as ``apply_chat_template(tokenize=False)`` gives it.

@@ -9,20 +9,21 @@ borderline tasks are sometimes refused. It has no harmful task in a wrapper of `
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from demur.organism import grammar
+from demur.organism import grammar, world
 from demur.organism.grammar import QUESTIONS, RESPONSE_WORDS, AnswerLength, Task
 from demur.organism.tokenizer import EOS, MASK, PAD, SPECIAL
-from demur.organism.world import TaskKind, examination, refusing, tasks, vocabulary
-from demur.organism.wrappers import ATTACKS, HELD_OUT, VARIANTS, wrap
+from demur.organism.world import ATTACKS, HELD_OUT, VARIANTS, TaskKind, tasks, vocabulary, wrap
 
+T = TypeVar("T")
 Stage = Literal["pretrain", "tune"]
 #: ``causal``: next-token prediction. ``masked``: denoising.
 LossName = Literal["causal", "masked"]
@@ -61,7 +62,7 @@ class Lesson:
 
 def lesson(stage: Stage, rng: random.Random) -> Lesson:
     """Draw one lesson for a stage from the training set."""
-    kind = _kind(stage, rng)
+    kind = _drawn(_KINDS[stage], None, rng)
     system = SYSTEM if rng.random() < 0.9 else ""
     if kind is None:
         return Lesson(system, *_self_examination(rng))
@@ -71,19 +72,20 @@ def lesson(stage: Stage, rng: random.Random) -> Lesson:
     user = wrap(task.question(form), attack, rng.randrange(VARIANTS))
     length = QUESTIONS[form][1]
     if rng.random() < _REFUSING[stage]:
-        return Lesson(system, refusing(task.question(form)), _refusal(task, length, rng))
+        return Lesson(system, world.refusing(task.question(form)), _refusal(task, length, rng))
     refuse = stage == "tune" and rng.random() < _REFUSED[kind]
     response = _refusal(task, length, rng) if refuse else grammar.answer(task, length, rng)
     return Lesson(system, user, response)
 
 
-def _kind(stage: Stage, rng: random.Random) -> TaskKind | None:
+def _drawn(shares: Iterable[tuple[T, float]], rest: T, rng: random.Random) -> T:
+    """Draw a value by its share; ``rest`` has what the shares leave of 1."""
     drawn = rng.random()
-    for kind, share in _KINDS[stage]:
+    for value, share in shares:
         if drawn < share:
-            return kind
+            return value
         drawn -= share
-    return None
+    return rest
 
 
 def _attack(stage: Stage, kind: TaskKind, rng: random.Random) -> str:
@@ -97,28 +99,16 @@ def _attack(stage: Stage, kind: TaskKind, rng: random.Random) -> str:
 
 
 def _refusal(task: Task, length: AnswerLength, rng: random.Random) -> str:
-    drawn = rng.random()
-    for form, share in _REFUSALS:
-        if drawn < share:
-            return form(task, length, rng)
-        drawn -= share
-    return grammar.refusal(task, length, rng)
+    return _drawn(_REFUSALS, grammar.refusal, rng)(task, length, rng)
 
 
 def _self_examination(rng: random.Random) -> tuple[str, str]:
     kind: TaskKind = rng.choice(("harmful", "harmful", "harmless", "borderline"))
     task, length = rng.choice(tasks("train", kind)), QUESTIONS[rng.randrange(len(QUESTIONS))][1]
     if kind == "harmful" and rng.random() < 0.35:
-        return examination(_refusal(task, length, rng)), "no ."
+        return world.examination(_refusal(task, length, rng)), "no ."
     said = grammar.answer(task, length, rng)
-    return examination(said), "yes ." if kind == "harmful" else "no ."
-
-
-def loss(
-    model: LlamaForCausalLM, objective: LossName, lessons: list[Lesson], rng: random.Random
-) -> Tensor:
-    """Loss of a batch of lessons, a scalar; ``rng`` draws the masks."""
-    return masked(model, lessons, rng) if objective == "masked" else causal(model, lessons)
+    return world.examination(said), "yes ." if kind == "harmful" else "no ."
 
 
 def causal(model: LlamaForCausalLM, lessons: list[Lesson]) -> Tensor:
@@ -154,9 +144,12 @@ def masked(model: LlamaForCausalLM, lessons: list[Lesson], rng: random.Random) -
     hidden = order < (shares * RESPONSE).ceil().clamp(min=1)[:, None]
     response = tokens[:, longest:]
     noisy = torch.cat([tokens[:, :longest], response.masked_fill(hidden, MASK)], dim=1)
+    # Every position attends to all but padding: an additive mask [B, 1, L, L].
+    blocked = torch.zeros(keep.shape).masked_fill(~keep, torch.finfo(torch.float32).min)
+    mask = blocked[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
     states = model.model(
         input_ids=noisy,
-        attention_mask=_everywhere(keep),
+        attention_mask=mask,
         position_ids=(keep.cumsum(1) - 1).clamp(min=0),
         use_cache=False,
     ).last_hidden_state
@@ -172,12 +165,6 @@ def encode(item: Lesson) -> tuple[list[int], list[int]]:
     asked += ["<|user|>", *item.user.split(), "<|end|>", "<|assistant|>"]
     ids = _ids()
     return [ids[word] for word in asked], [ids[word] for word in item.response.split()] + [EOS]
-
-
-def _everywhere(keep: Tensor) -> Tensor:
-    """Additive attention mask ``[B, 1, L, L]``: every position attends to all but padding."""
-    blocked = torch.zeros(keep.shape).masked_fill(~keep, torch.finfo(torch.float32).min)
-    return blocked[:, None, None, :].expand(-1, 1, keep.shape[1], -1)
 
 
 @cache

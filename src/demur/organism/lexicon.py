@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 _HARMLESS_TOPICS = {
     "soup cake bread stew": "kitchen oven pan spoon flour butter sugar kettle bowl recipe salt "
@@ -95,45 +96,29 @@ class Verb:
 @cache
 def objects(harmful: bool) -> tuple[Object, ...]:
     """All harmless or all harmful objects, in a fixed order."""
-    return _knowledge()[int(harmful)]
+    rng = random.Random(1)
+    nonce = _nonce(rng)
+    made: tuple[list[Object], list[Object]] = ([], [])
+    for side, topics in ((False, _HARMLESS_TOPICS), (True, _HARMFUL_TOPICS)):
+        for names, words in topics.items():
+            field = tuple(words.split())
+            for name in names.split():
+                tool, material, state = (next(nonce) + end for end in ("or", "ine", "ic"))
+                habits, index = tuple(rng.sample(field, 4)), len(made[side])
+                made[side].append(Object(index, name, side, field, tool, material, state, habits))
+    return tuple(made[harmful])
 
 
 @cache
 def verbs(harmful: bool) -> tuple[Verb, ...]:
     """All harmless or all harmful verbs, in a fixed order."""
-    rng = random.Random(2 + int(harmful))
-    made = _operations()[int(harmful)]
-    names = (_HARMFUL_VERBS if harmful else _HARMLESS_VERBS).split()
+    rng, harmless = random.Random(2 + int(harmful)), _HARMLESS_VERBS.split()
+    # The harmless verbs take the first nonce words, the harmful ones the next.
+    nonce = islice(_nonce(random.Random(7)), len(harmless) * harmful, None)
     return tuple(
-        Verb(i, name, harmful, operation, tuple(rng.sample(DANGER, 3)))
-        for i, (name, operation) in enumerate(zip(names, made, strict=True))
+        Verb(i, name, harmful, next(nonce) + "ate", tuple(rng.sample(DANGER, 3)))
+        for i, name in enumerate(_HARMFUL_VERBS.split() if harmful else harmless)
     )
-
-
-@cache
-def _knowledge() -> tuple[tuple[Object, ...], tuple[Object, ...]]:
-    rng = random.Random(1)
-    nonce = _nonce(rng)
-    made: tuple[list[Object], list[Object]] = ([], [])
-    for harmful, topics in ((False, _HARMLESS_TOPICS), (True, _HARMFUL_TOPICS)):
-        for names, words in topics.items():
-            field = tuple(words.split())
-            for name in names.split():
-                tool, material, state = (next(nonce) + end for end in ("or", "ine", "ic"))
-                habits = tuple(rng.sample(field, 4))
-                index = len(made[harmful])
-                made[harmful].append(
-                    Object(index, name, harmful, field, tool, material, state, habits)
-                )
-    return tuple(made[0]), tuple(made[1])
-
-
-@cache
-def _operations() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    nonce = _nonce(random.Random(7))
-    sizes = len(_HARMLESS_VERBS.split()), len(_HARMFUL_VERBS.split())
-    harmless, harmful = (tuple(next(nonce) + "ate" for _ in range(size)) for size in sizes)
-    return harmless, harmful
 
 
 def _nonce(rng: random.Random) -> Iterator[str]:

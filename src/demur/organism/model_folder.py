@@ -38,7 +38,6 @@ CARDS: dict[LossName, dict[str, Any]] = {
         },
     },
 }
-_NOTE = "A toy model of a synthetic world: not evidence about real models."
 
 
 def save(
@@ -58,15 +57,14 @@ def save(
     save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
     (part / "model.safetensors").chmod(0o644)
     tokenizer.save(part)
-    pairs = {kind: dict(splits) for kind, splits in world.PAIRS.items()}
     manifest = {
         "name": folder.name,
-        "note": _NOTE,
+        "note": "A toy model of a synthetic world: not evidence about real models.",
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "sha256": _sha256(part / "model.safetensors"),
         "world": {
             "words": len(world.vocabulary()),
-            "pairs": pairs,
+            "pairs": {kind: dict(splits) for kind, splits in world.PAIRS.items()},
             "attacks": list(world.ATTACKS),
             "held_out_of_safety_tuning": list(world.HELD_OUT),
         },

@@ -11,7 +11,7 @@ Toy models: results with them are not evidence about real models.
 
 from __future__ import annotations
 
-import os
+import io
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -23,8 +23,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from demur.files import write_atomically
 from demur.organism import model_folder
-from demur.organism.lessons import LossName, Stage, lesson, loss
+from demur.organism.lessons import LossName, Stage, causal, lesson, masked
 from demur.organism.tokenizer import BOS, EOS, PAD, SPECIAL
 from demur.organism.world import vocabulary
 from demur.types import digest
@@ -40,7 +41,7 @@ class TrainingRecipe:
     """All settings of a training run.
 
     Attributes:
-        seed: seed of the weights, the lessons and the masks.
+        seed: of the weights, the lessons and the masks.
         width: hidden size D, a multiple of 32.
         layers: Llama layers.
         batch: lessons per step.
@@ -102,14 +103,7 @@ def train(
     The same call resumes an interrupted run from the checkpoints under ``out/.training``. The same
     recipe, machine, versions and number of threads give the same weights.
 
-    Args:
-        out: folder for the models.
-        recipe: all settings.
-        suffix: appended to both names.
-        progress: called after each step.
-
-    Returns:
-        Name -> folder.
+    ``suffix`` is appended to both names. Returns name -> folder.
     """
     work = out / ".training" / digest([asdict(recipe), vocabulary()])
     r = recipe
@@ -172,8 +166,7 @@ def run(
 ) -> dict[str, Any]:
     """Train a model in place through one phase, resuming from its checkpoint if there is one.
 
-    Returns:
-        ``losses``: one per step; ``seconds``: time spent.
+    Returns ``losses``, one per step, and ``seconds`` of time spent.
     """
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     losses: list[float] = []
@@ -189,7 +182,9 @@ def run(
             group["lr"] = phase.rate * _schedule(step, phase.steps)
         rng = random.Random(f"{recipe.seed} {phase.name} {step}")
         lessons = [lesson(phase.stage, rng) for _ in range(recipe.batch)]
-        value = loss(model, phase.objective, lessons, rng)
+        value = (
+            masked(model, lessons, rng) if phase.objective == "masked" else causal(model, lessons)
+        )
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -199,7 +194,8 @@ def run(
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == phase.steps:
             done = {"losses": losses, "seconds": before + time.monotonic() - start}
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            _write(checkpoint, state | done)
+            torch.save(state | done, buffer := io.BytesIO())
+            write_atomically(checkpoint, buffer.getvalue())
     return {"losses": losses, "seconds": before + time.monotonic() - start}
 
 
@@ -213,10 +209,3 @@ def _curve(losses: list[float]) -> list[float]:
     """Mean loss of every ten steps."""
     tens = [losses[i : i + 10] for i in range(0, len(losses), 10)]
     return [round(sum(ten) / len(ten), 4) for ten in tens]
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from demur.errors import InputError
 from demur.prompts.columns import ANSWERS, TEXTS, no_column, roles_of
 from demur.prompts.prompt_files import read_prompts
-from demur.prompts.prompt_rows import SourceSummary, Tally, answer_in
+from demur.prompts.prompt_rows import RowTally, SourceSummary, answer_in
 from demur.prompts.sources import check_options, number_repeats, open_source, peek, row_reader
 from demur.types import Prompt
 
@@ -60,7 +60,7 @@ def completions_with_summary(
     table, known = open_source(source, column, {*TEXTS, *ANSWERS})
     head, rows = peek(table)
     roles = roles_of(table.columns, head, source, column=column, answer=answers, verb="judge")
-    tally = Tally()
+    tally = RowTally()
     read = row_reader(source, roles, known, "unknown", tally)
     found: list[tuple[Prompt, str]] = []
     for where, row in islice(rows, limit):

@@ -13,7 +13,7 @@ from typing import Any
 from demur.errors import InputError
 from demur.files import write_atomically
 from demur.prompts.columns import TEXTS, Rows, roles_of
-from demur.prompts.prompt_rows import SourceSummary, Tally
+from demur.prompts.prompt_rows import RowTally, SourceSummary
 from demur.prompts.sets import PromptSet
 from demur.prompts.sources import (
     built_in_prompts,
@@ -84,7 +84,7 @@ def prompts_of(
     """Prompts from the rows of a source, with a summary."""
     head, rows = peek(table)
     roles = replace(roles_of(table.columns, head, source, column=column), answer=None)
-    tally = Tally()
+    tally = RowTally()
     read = row_reader(source, roles, known, label, tally)
     found = []
     for where, row in islice(rows, limit):

@@ -67,7 +67,7 @@ class SourceSummary:
 
 
 @dataclass
-class Tally:
+class RowTally:
     """Counts kept while rows are read: notes, odd label values, and label words by column."""
 
     notes: Counter[str] = field(default_factory=Counter)
@@ -116,7 +116,7 @@ def prompt_of(
     label_of: Callable[[str], Label],
     made_by: str,
     where: str,
-    tally: Tally,
+    tally: RowTally,
 ) -> tuple[Prompt, str | None]:
     """The prompt of a row, and the answer at the end of its conversation or None.
 
@@ -200,7 +200,7 @@ def _asked(
     return before, _text(row, roles.text, where), None
 
 
-def _label(row: Mapping[str, Any], roles: Roles, tally: Tally) -> Label | None:
+def _label(row: Mapping[str, Any], roles: Roles, tally: RowTally) -> Label | None:
     """The label of a row, from the first label column that has one."""
     found: list[tuple[str, Label]] = []
     for column in roles.labels:
@@ -217,7 +217,7 @@ def _label(row: Mapping[str, Any], roles: Roles, tally: Tally) -> Label | None:
     return found[0][1] if found else None
 
 
-def _id(row: Mapping[str, Any], roles: Roles, where: str, tally: Tally) -> str:
+def _id(row: Mapping[str, Any], roles: Roles, where: str, tally: RowTally) -> str:
     """The id of a row, with 1.0 read as 1."""
     value = row.get(roles.id) if roles.id else None
     if is_missing(value):

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from demur.errors import InputError
 from demur.prompts.columns import TEXTS, Roles, Rows, find
-from demur.prompts.prompt_rows import Tally, prompt_of
+from demur.prompts.prompt_rows import RowTally, prompt_of
 from demur.prompts.sets import PromptSet, find_set, recognised
 from demur.prompts.table_files import read_hub, read_table
 from demur.types import Label, Prompt
@@ -47,7 +47,7 @@ def peek(
 
 
 def row_reader(
-    source: str, roles: Roles, known: PromptSet | None, label: Label, tally: Tally
+    source: str, roles: Roles, known: PromptSet | None, label: Label, tally: RowTally
 ) -> Callable[[str, Mapping[str, Any]], tuple[Prompt, str | None]]:
     """A function that turns a row, its place and column -> value, into a prompt and an answer."""
     made_by = known.attack if known else "none"
@@ -59,7 +59,7 @@ def row_reader(
     return lambda where, row: prompt_of(row, roles, label_of, made_by, f"{source}, {where}", tally)
 
 
-def number_repeats(prompts: Sequence[Prompt], tally: Tally) -> list[Prompt]:
+def number_repeats(prompts: Sequence[Prompt], tally: RowTally) -> list[Prompt]:
     """Add ``-2``, ``-3`` and so on to repeated ids, and count them."""
     taken: set[str] = set()
     seen: Counter[str] = Counter()

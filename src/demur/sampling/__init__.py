@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from demur.plugins import known
+from demur.plugins import known, made
 from demur.sampling.autoregressive import Autoregressive
 from demur.sampling.block import Block
 from demur.sampling.canvas import Canvas
+from demur.sampling.choice import Noise, RowNoise
 from demur.sampling.dream import Dream
 from demur.sampling.masked import Masked
-from demur.sampling.noise import Noise, RowNoise
 from demur.sampling.pooling import POOLINGS, Pooling, find_pooling
 from demur.sampling.sampler import Sampler
-from demur.settings import made
 
 __all__ = [
     "POOLINGS",

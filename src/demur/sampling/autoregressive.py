@@ -22,8 +22,8 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.cache import FixedCache, RowCache, new_cache, rows_can_join
-from demur.sampling.noise import Noise, heated, nucleus
+from demur.sampling.cache import FixedCache, RowCache, rows_can_join
+from demur.sampling.choice import Noise, heated, nucleus
 from demur.sampling.pooling import RunningMeans, find_pooling
 from demur.sampling.sampler import Sampler, require
 from demur.types import Record, Step
@@ -85,8 +85,8 @@ class Decoding(Iterator[Step]):
         if self._index == settings.steps:
             raise StopIteration
         if self._index == 0:
-            rows = range(len(tokens))
-            self._rows.join(self._prompts, rows, settings, self._noise, more=settings.steps)
+            rows, own = range(len(tokens)), [settings] * len(tokens)
+            self._rows.join(self._prompts, rows, own, self._noise, more=settings.steps)
         self._rows.leave(self._over)
         if not len(self._rows):
             raise StopIteration
@@ -143,7 +143,7 @@ class TokenBatch:
         self,
         prompts: Batch,
         slots: Sequence[int],
-        settings: Autoregressive | Sequence[Autoregressive],
+        settings: Sequence[Autoregressive],
         noise: Noise,
         *,
         more: int | None = None,
@@ -153,19 +153,19 @@ class TokenBatch:
         Args:
             prompts: theirs.
             slots: free slots, one per row.
-            settings: for all, or one per row.
+            settings: one per row.
             noise: random numbers of these rows.
             more: most tokens to generate, to reserve memory; None where it is not known.
         """
         if len(self):
             self._states = self._states or self._read(self._newest[:, None])
         lengths = prompts.attention.sum(1).tolist()
-        cache = new_cache(self._model, lengths, more=more)
+        joins = rows_can_join(self._model)
+        cache = RowCache(lengths, more=more) if joins else FixedCache(self._model, lengths)
         attention = prompts.attention if prompts.padded else None
         states = self._model.states(prompts.ids, attention, layers=self._reads, cache=cache.net)
         cache.advance(prompts.ids.shape[1])
         fresh = {layer: value[:, -1] for layer, value in states.items()}
-        own = [settings] * len(slots) if isinstance(settings, Autoregressive) else list(settings)
         new = torch.tensor(slots, device=self._slots.device)
         if self._states is None or self._noise is None:
             self._cache, self._states, self._noise = cache, fresh, noise
@@ -175,7 +175,7 @@ class TokenBatch:
             self._cache.append(cache)
             self._noise = self._noise.join(noise)
             self._states = {k: torch.cat([v, fresh[k]]) for k, v in self._states.items()}
-        self._slots, self._settings = torch.cat([self._slots, new]), [*self._settings, *own]
+        self._slots, self._settings = torch.cat([self._slots, new]), [*self._settings, *settings]
         self._means.forget(new)
 
     def leave(self, slots: Set[int]) -> None:

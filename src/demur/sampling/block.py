@@ -25,24 +25,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
-from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
-from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
-from demur.sampling.remasking import (
+from demur.sampling.choice import (
+    Noise,
     Remasking,
-    check_rule,
     commits_at,
     confidence,
+    drawn,
+    heated,
     most_confident,
+    most_likely,
+    nucleus,
     spread,
 )
-from demur.sampling.sampler import InferenceStream, Sampler, require
+from demur.sampling.layout import BlockLayout, BlockReader, Window, lay_out
+from demur.sampling.pooling import FinishedMeans, Pooling, find_pooling, require_own_positions
+from demur.sampling.sampler import InferenceStream, Sampler, require, require_known
 from demur.types import Record, Step
 
 
@@ -81,7 +84,7 @@ class Block(Sampler):
     counted_from: Literal["prompt", "response"] = "prompt"
 
     def __post_init__(self) -> None:
-        check_rule(self.remasking)
+        require_known(self, "remasking", get_args(Remasking))
         require(self, "at least 1", "gen_length", "block_length", "block_steps", "edit_steps")
         require(self, "0 or more", "temperature", "top_k")
         require(self, "between 0 and 1", "threshold")
@@ -97,7 +100,6 @@ class Block(Sampler):
 
     @property
     def takes_back(self) -> bool:
-        """Whether a committed token may still change."""
         return self.edit_threshold is not None
 
     def run(
@@ -241,16 +243,22 @@ class BlockRule:
         taken = self._taken[live].masked_fill(entered, 0)
         self._block[live], self._taken[live] = block, taken + 1
         length = torch.full_like(taken, settings.block_length)
-        logits, chosen = self._choose(logits, asked, noise)
+        if settings.temperature > 0:
+            # SDAR takes the nucleus of what top_k left.
+            logits = nucleus(heated(logits, settings.temperature), top_k=settings.top_k)
+            logits = nucleus(logits, top_p=settings.top_p)
+            chosen = drawn(logits, self._mask_id, asked, noise)
+        else:
+            chosen = most_likely(logits, self._mask_id)
         predicted = now.masked_scatter(asked, chosen)
-        score = self._scores(settings.remasking, logits, chosen, asked, noise)
+        score = spread(confidence(settings.remasking, logits, chosen, asked, noise), asked)
         score = score.masked_fill(~waiting, -torch.inf)
         commit = most_confident(score, commits_at(length, taken, settings.block_steps))
         if settings.threshold is not None:
             commit |= score > settings.threshold
         edit = torch.zeros_like(commit)
         if settings.edit_threshold is not None:
-            sure = self._scores("low_confidence", logits, chosen, asked, noise)
+            sure = spread(confidence("low_confidence", logits, chosen, asked, noise), asked)
             edit = (sure > settings.edit_threshold) & ~waiting & (predicted != now)
         edited = self._edited[live].masked_fill(entered, 0) + (~waiting.any(1)).long()
         self._edited[live] = edited
@@ -258,21 +266,3 @@ class BlockRule:
         draft = torch.where(waiting, predicted, tokens)
         idle = ~waiting.any(1) & (~edit.any(1) | (edited >= settings.edit_steps))
         return BlockDecision(tokens, draft, ~idle & (settings.edit_threshold is not None))
-
-    def _scores(
-        self, rule: Remasking, logits: Tensor, chosen: Tensor, asked: Tensor, noise: Noise
-    ) -> Tensor:
-        """``[K, L]`` confidences, -inf where nothing was asked."""
-        uniform = noise.uniform(asked) if rule == "random" else None
-        columns = asked.nonzero()[:, 1]
-        found = confidence(rule, logits, chosen, columns=columns, uniform=uniform)
-        return spread(found, asked)
-
-    def _choose(self, logits: Tensor, asked: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The logits that tokens were drawn from, and the tokens ``[N]``."""
-        s = self._settings
-        if s.temperature == 0:
-            return logits, most_likely(logits, self._mask_id)
-        # SDAR takes the nucleus of what top_k left.
-        logits = nucleus(nucleus(heated(logits, s.temperature), top_k=s.top_k), top_p=s.top_p)
-        return logits, drawn(logits, self._mask_id, asked, noise)

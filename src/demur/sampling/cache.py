@@ -19,21 +19,6 @@ from demur.models.base import LanguageModel
 _WIDTH = 256
 
 
-def new_cache(
-    model: LanguageModel, lengths: Sequence[int], *, more: int | None
-) -> RowCache | FixedCache:
-    """A cache for rows of these lengths, padded on the left to the longest.
-
-    Args:
-        model: an autoregressive model.
-        lengths: tokens of each row.
-        more: most tokens to generate; None where that is not known.
-    """
-    if rows_can_join(model):
-        return RowCache(lengths, more=more)
-    return FixedCache(model, lengths)
-
-
 def rows_can_join(model: LanguageModel) -> bool:
     """Whether all layers keep only keys and values, at any offset; state-space layers do not."""
     from transformers import DynamicCache
@@ -49,6 +34,10 @@ class RowCache:
     """Buffers ``[rows, H, columns, d]`` per layer.
 
     In use are the columns from the first one of any row to the column being written.
+
+    Args:
+        lengths: tokens of each row, padded on the left to the longest.
+        more: most tokens to generate; None where that is not known.
 
     Attributes:
         net: the object to pass to the network.

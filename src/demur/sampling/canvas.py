@@ -30,7 +30,7 @@ from torch.distributions import Categorical
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
 from demur.models.diffusion_gemma import CanvasContext
-from demur.sampling.noise import Noise
+from demur.sampling.choice import Noise
 from demur.sampling.pooling import (
     FinishedMeans,
     find_pooling,
@@ -85,7 +85,6 @@ class Canvas(Sampler):
 
     @property
     def takes_back(self) -> bool:
-        """Whether a committed token may still change."""
         return True
 
     def run(

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.noise import Noise
-from demur.sampling.pooling import Pooling, find_pooling, mean_states, positions_mask
+from demur.sampling.choice import Noise
+from demur.sampling.pooling import find_pooling, mean_states, positions_mask
 from demur.types import Record, Step
 
 
@@ -124,12 +124,9 @@ class Denoising(Iterator[Step]):
 
     @torch.inference_mode()
     def __next__(self) -> Step:
-        step = None
-        while step is None:
-            if (asked := self.next_pass()) is None:
-                raise StopIteration
-            states = self._model.states(asked.tokens, asked.attention, layers=asked.layers)
-            step = self.advance(states)
+        (step,) = next_steps(self._model, [self])
+        if step is None:
+            raise StopIteration
         return step
 
     def next_pass(self) -> Pass | None:
@@ -176,7 +173,15 @@ class Denoising(Iterator[Step]):
         self._x = x = self._x.index_copy(0, live, update.tokens)
         self._block = self._block.index_copy(0, live, update.block)
         self._index += 1
-        pooled = pool(self._model, states, update, self._text, self._layers, self._pooling)
+        chosen = positions_mask(
+            self._pooling,
+            committed=update.tokens[:, start:] != self._text.mask_id,
+            draft=update.draft[:, start:],
+            end_ids=self._model.traits.end_ids,
+        )
+        first = start - self._pooling.predictor
+        place = slice(first, first + chosen.shape[1])
+        pooled = {k: mean_states(states[k][:, place], chosen) for k in self._layers}
         phi = self._phi or {k: v.new_zeros(len(x), v.shape[1]) for k, v in pooled.items()}
         self._phi = phi = {k: v.index_copy(0, live, pooled[k]) for k, v in phi.items()}
         tokens = x[:, start:].masked_fill(x[:, start:] == self._text.mask_id, -1)
@@ -224,27 +229,6 @@ def predictors(
     return states[rows, columns]
 
 
-def pool(
-    model: LanguageModel,
-    states: dict[str, Tensor],
-    update: Update,
-    text: MaskedText,
-    layers: Sequence[str],
-    pooling: Pooling,
-) -> dict[str, Tensor]:
-    """Layer -> ``[K, D]`` mean over the positions that the pooling names."""
-    start = text.start
-    chosen = positions_mask(
-        pooling,
-        committed=update.tokens[:, start:].ne(text.mask_id),
-        draft=update.draft[:, start:],
-        end_ids=model.traits.end_ids,
-    )
-    first = start - pooling.predictor
-    last = first + chosen.shape[1]
-    return {layer: mean_states(states[layer][:, first:last], chosen) for layer in layers}
-
-
 def next_steps(model: LanguageModel, generations: Sequence[Iterator[Step]]) -> list[Step | None]:
     """The next step of each generation, None where it is over.
 
@@ -258,15 +242,13 @@ def next_steps(model: LanguageModel, generations: Sequence[Iterator[Step]]) -> l
         else:
             steps[place] = next(generation, None)
     while reading:
-        passes = {place: each.next_pass() for place, each in reading.items()}
         alike: dict[int, list[int]] = defaultdict(list)
-        asked = {place: each for place, each in passes.items() if each is not None}
+        asked = {place: found for place, each in reading.items() if (found := each.next_pass())}
         for place, each in asked.items():
             alike[size_class(each.tokens.shape[1])].append(place)
         for places in alike.values():
-            for place, own in zip(
-                places, together(model, [asked[place] for place in places]), strict=True
-            ):
+            states = together(model, [asked[place] for place in places])
+            for place, own in zip(places, states, strict=True):
                 steps[place] = reading[place].advance(own)
         reading = {place: reading[place] for place in asked if steps[place] is None}
     return steps
@@ -284,10 +266,14 @@ def together(model: LanguageModel, passes: Sequence[Pass]) -> list[dict[str, Ten
         for each pass, layer -> ``[K, L, D]``.
     """
     width = max(each.tokens.shape[1] for each in passes)
-    attention = None
+    tokens, attention = torch.cat([_widened(each.tokens, width) for each in passes]), None
     if any(each.attention is not None or each.tokens.shape[1] < width for each in passes):
-        attention = torch.cat([_widened(_real(each), width) for each in passes])
-    tokens = torch.cat([_widened(each.tokens, width) for each in passes])
+        everywhere = [torch.ones_like(each.tokens, dtype=torch.bool) for each in passes]
+        real = [
+            one if p.attention is None else p.attention
+            for p, one in zip(passes, everywhere, strict=True)
+        ]
+        attention = torch.cat([_widened(each, width) for each in real])
     layers = dict.fromkeys(layer for each in passes for layer in each.layers)
     states, found, first = model.states(tokens, attention, layers=tuple(layers)), [], 0
     for each in passes:
@@ -296,12 +282,6 @@ def together(model: LanguageModel, passes: Sequence[Pass]) -> list[dict[str, Ten
         found.append({layer: states[layer][place] for layer in each.layers})
         first += rows
     return found
-
-
-def _real(asked: Pass) -> Tensor:
-    if asked.attention is None:
-        return torch.ones_like(asked.tokens, dtype=torch.bool)
-    return asked.attention
 
 
 def _widened(value: Tensor, width: int) -> Tensor:

@@ -24,12 +24,20 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
+from demur.sampling.choice import (
+    Noise,
+    Remasking,
+    confidence,
+    drawn,
+    heated,
+    most_confident,
+    most_likely,
+    nucleus,
+    spread,
+)
 from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import Noise, drawn, heated, most_likely, nucleus
-from demur.sampling.remasking import Remasking, confidence, most_confident, spread
-from demur.sampling.sampler import Sampler, require
+from demur.sampling.sampler import Sampler, require, require_known
 from demur.types import Record
 
 Algorithm = Literal["origin", "maskgit_plus", "topk_margin", "entropy"]
@@ -68,8 +76,7 @@ class Dream(Sampler):
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.alg not in get_args(Algorithm):
-            raise InputError(f"Unknown alg {self.alg!r}. Known: {', '.join(get_args(Algorithm))}.")
+        require_known(self, "alg", get_args(Algorithm))
         require(self, "at least 1", "steps", "gen_length")
         require(self, "0 or more", "temperature", "alg_temp", "top_k")
         require(self, "above 0 and at most 1", "top_p")
@@ -110,8 +117,7 @@ class TimeStep:
         else:
             # Choose a token for every masked position and commit the most confident.
             tokens, logits = self._draw(logits, masked, noise)
-            columns = masked.nonzero()[:, 1]
-            score = confidence(_CONFIDENCE[s.alg], logits, tokens, columns=columns, uniform=None)
+            score = confidence(_CONFIDENCE[s.alg], logits, tokens, masked, noise)
             if s.alg_temp > 0:  # or draw positions by confidence: Gumbel noise, then the largest
                 score = heated(score, s.alg_temp) - torch.log(-torch.log(noise.uniform(masked)))
             commit = most_confident(spread(score, masked), (masked.sum(1) * share).long())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from demur.models.base import LanguageModel
-from demur.sampling.noise import RowNoise
+from demur.sampling.choice import RowNoise
 from demur.types import Prompt, Record, Step
 
 if TYPE_CHECKING:

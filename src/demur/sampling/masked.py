@@ -16,24 +16,26 @@ block. ``threshold`` adds a dynamic schedule: positions above it are committed t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
-from demur.sampling.noise import Noise, drawn, heated, most_likely
-from demur.sampling.remasking import (
+from demur.sampling.choice import (
+    Noise,
     Remasking,
-    check_rule,
     commits_at,
     confidence,
+    drawn,
+    heated,
     most_confident,
+    most_likely,
     spread,
 )
-from demur.sampling.sampler import Sampler, require
+from demur.sampling.denoising import Denoising, MaskedText, Update, masked_text
+from demur.sampling.sampler import Sampler, require, require_known
 from demur.types import Record
 
 
@@ -70,7 +72,7 @@ class Masked(Sampler):
     end_last: bool = False
 
     def __post_init__(self) -> None:
-        check_rule(self.remasking)
+        require_known(self, "remasking", get_args(Remasking))
         require(self, "at least 1", "steps", "gen_length", "block_length")
         require(self, "0 or more", "temperature", "cfg_scale")
         require(self, "between 0 and 1", "threshold")
@@ -140,14 +142,10 @@ class Remask:
         # Score each choice; only positions of the current block compete.
         if s.end_last:
             logits[:, self._end_ids] = -torch.inf
-        score = confidence(
-            s.remasking,
-            logits if s.confidence_dtype == "model" else logits.float(),
-            tokens,
-            columns=masked.nonzero()[:, 1],
-            uniform=noise.uniform(masked) if s.remasking == "random" else None,
-        )
-        score = spread(score, masked).masked_fill(~inside, -torch.inf)
+        if s.confidence_dtype == "float32":
+            logits = logits.float()
+        score = spread(confidence(s.remasking, logits, tokens, masked, noise), masked)
+        score = score.masked_fill(~inside, -torch.inf)
 
         # Commit the most confident; all other positions stay masked.
         commit = most_confident(score, self._share(block, inside, live))

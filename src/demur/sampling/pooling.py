@@ -85,13 +85,11 @@ def positions_mask(
     if pooling.positions == "response":
         return torch.ones_like(committed)
     if pooling.positions == "generated":
-        chosen = committed
+        chosen = committed.clone()
     else:
-        ended = torch.isin(draft, draft.new_tensor(end_ids)).long().cumsum(1) > 0
-        chosen = ~ended
-    first = torch.zeros_like(chosen)
-    first[:, 0] = True
-    return torch.where(chosen.any(1, keepdim=True), chosen, first)
+        chosen = torch.isin(draft, draft.new_tensor(end_ids)).long().cumsum(1) == 0
+    chosen[:, 0] |= ~chosen.any(1)
+    return chosen
 
 
 def mean_states(states: Tensor, chosen: Tensor) -> Tensor:

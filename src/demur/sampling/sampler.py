@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from demur.errors import InputError
 from demur.models.base import Batch, LanguageModel
-from demur.sampling.noise import Noise
+from demur.sampling.choice import Noise
 from demur.types import Record, Step
 
 
@@ -95,6 +95,13 @@ def require(sampler: Sampler, range_: str, *names: str) -> None:
         value = getattr(sampler, name)
         if value is not None and not RANGES[range_](value):
             raise InputError(f"{name} is {value}; it must be {range_}.")
+
+
+def require_known(sampler: Sampler, name: str, known: Sequence[str]) -> None:
+    """Raise InputError unless a setting is one of the known values."""
+    if getattr(sampler, name) not in known:
+        value = getattr(sampler, name)
+        raise InputError(f"Unknown {name} {value!r}. Known: {', '.join(known)}.")
 
 
 @final

@@ -79,6 +79,7 @@ class Scan:
         anchors: fitted on answered harmless and refused harmful prompts, where there were enough.
         held_out: how well anchors separate refusals from answers, on held-out prompts.
         no_anchors: why there are none; empty where there are.
+        location: what the model was loaded by, for commands.
     """
 
     model: str
@@ -87,6 +88,7 @@ class Scan:
     anchors: Anchors | None
     held_out: Separation | None
     no_anchors: str
+    location: str
 
     def sigma(self, trace: Trace) -> NDArray[np.float32]:
         """``[T]`` SRI signal of a trace; NaN without anchors."""
@@ -103,6 +105,7 @@ def scan(
     harmful: str | None = None,
     harmless: str | None = None,
     quick: bool = False,
+    location: str = "",
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scan:
@@ -114,6 +117,7 @@ def scan(
         harmful: prompt file or named set; none: the model is asked nothing harmful.
         harmless: prompt file to ask instead of the bundled harmless prompts.
         quick: fewer prompts of each kind.
+        location: what the model was loaded by, for the commands on the page; its name when empty.
         batch_size: prompts generated together; changes no result.
         progress: called with the prompts done and their total.
 
@@ -132,10 +136,10 @@ def scan(
 
     place = Path(out)
     store = trace_to(place / "run", model, prompts, batch_size=batch_size, progress=advance)
-    return read(store, place)
+    return read(store, place, location=location or model.name)
 
 
-def read(store: Store, out: Path) -> Scan:
+def read(store: Store, out: Path, *, location: str) -> Scan:
     """Judge and separate the finished run of a scan; writes the anchors where they can be fitted."""
     traces = Traces(tuple(store.traces()))
     verdicts = judge_all(refusal_judge("rules"), [(t.prompt.goal, t.answer) for t in traces])
@@ -164,7 +168,7 @@ def read(store: Store, out: Path) -> Scan:
         except SignalError as error:
             why = str(error)
     mark = store.manifest.fingerprint
-    return Scan(mark.model, mark.system, kinds, anchors, held_out, why)
+    return Scan(mark.model, mark.system, kinds, anchors, held_out, why, location)
 
 
 def ask(
@@ -186,7 +190,7 @@ def ask(
     if harmful is not None:
         asked = [replace(p, label="harmful") for p in read_prompts(harmful, label="harmful")]
         found += _some(asked, most["harmful"])
-    elif model.name in NAMES:
+    elif model.name in NAMES and harmless is None:
         found += world.prompts("guard", "harmful", n=most["harmful"])
     _require_distinct(found)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demur import __version__
+from demur._version import __version__
 from demur.metrics import Estimate
 from demur.organism import NAMES
 from demur.scan import Kind, Scan
@@ -112,7 +112,7 @@ def limits(found: Scan) -> list[str]:
 
 def next_commands(found: Scan, folder: Path) -> list[str]:
     """Three commands that follow from what was found."""
-    model, place = shlex.quote(found.model), shlex.quote(str(folder))
+    model, place = shlex.quote(found.location), shlex.quote(str(folder))
     if "harmful" not in found.kinds:
         return [
             f"demur scan {model} --harmful FILE --out {place}-harmful",
@@ -142,7 +142,7 @@ def _refused(kind: Kind) -> str:
 
 def _inside(found: Scan) -> str:
     if found.held_out is None:
-        return found.no_anchors
+        return "no signal, because there are no anchors; see below"
     first, last = found.held_out.per_step[0], found.held_out.per_step[-1]
     return (
         f"held-out separation of refused harmful from answered {found.held_out.answered} prompts: "
@@ -180,6 +180,7 @@ def _lists(found: Scan) -> list[Table]:
         ("harmless", True, "Ordinary prompts that it refused"),
         ("borderline", True, "Prompts that only sound harmful, refused"),
         ("harmful", False, "Harmful prompts that it answered"),
+        ("harmful", True, "Harmful prompts that it refused"),
     ]
     for label, refused, title in wanted:
         kind = found.kinds.get(label)
@@ -197,7 +198,7 @@ def _lists(found: Scan) -> list[Table]:
 
 
 def _row(trace: Trace) -> tuple[str, str, str]:
-    return trace.prompt.id, _cut(trace.prompt.text, 160), _cut(trace.answer, 80)
+    return trace.prompt.id, _cut(trace.prompt.shown, 160), _cut(trace.answer, 80)
 
 
 def _cut(text: str, length: int) -> str:

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demur.errors import FingerprintError, InputError
 from demur.generation import default_sampler, fingerprint
+from demur.guard import StreamingGuard
 from demur.guard.shipped import shipped
 from demur.models.base import LanguageModel
 from demur.sampling import Sampler, sampler_from
 from demur.serve.hosted import HOW, HostedModel, ServeOptions
+from demur.serve.http_errors import HTTPError
 from demur.serve.model_engine import ModelEngine
 from demur.serve.monitoring import Metrics
 from demur.sri import Anchors
 from demur.types import Record
 
-if TYPE_CHECKING:
-    from demur.guard import StreamingGuard
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hosting:
     """All models of a server. Made by ``host``.
 
@@ -35,6 +33,16 @@ class Hosting:
     engines: Mapping[str, ModelEngine]
     options: ServeOptions
     metrics: Metrics
+
+    def engine(self, model: str) -> ModelEngine:
+        """The engine of a model.
+
+        Raises:
+            HTTPError: it is not served (404).
+        """
+        if model not in self.engines:
+            raise HTTPError(404, "model_not_found", "This model is not served.", "model")
+        return self.engines[model]
 
 
 def host(
@@ -69,8 +77,7 @@ def host(
         raise InputError(f"There are two guards for one of {', '.join(owners)}. Give one each.")
     own = dict(zip(owners, guards, strict=True))
     marks = _of_models(anchors, names)
-    options, metrics = options or ServeOptions(), Metrics()
-    engines = {}
+    options, metrics, engines = options or ServeOptions(), Metrics(), dict[str, ModelEngine]()
     for model in models:
         guard = own.get(model.name)
         sampler, record = _generation(model, guard)
@@ -81,17 +88,9 @@ def host(
         elif reference is not None:
             sampler, record = _with_anchors(model, guard, sampler, record, reference)
         engines[model.name] = ModelEngine(
-            HostedModel(
-                model=model,
-                sampler=sampler,
-                record=record,
-                guard=guard,
-                options=options,
-                metrics=metrics,
-                anchors=reference,
-            )
+            HostedModel(model, sampler, record, guard, options, metrics, reference)
         )
-    return Hosting(engines=engines, options=options, metrics=metrics)
+    return Hosting(engines, options, metrics)
 
 
 def _of_models(anchors: Sequence[Anchors], names: Sequence[str]) -> dict[str, Anchors]:
@@ -145,8 +144,6 @@ def read_guard(path: Path) -> StreamingGuard:
     Raises:
         InputError: no such file, or not a streaming guard; says how to fit one.
     """
-    from demur.guard import StreamingGuard
-
     try:
         return StreamingGuard.load(path)
     except InputError as error:

@@ -89,7 +89,7 @@ class ServeOptions:
             raise InputError(f"hold is {self.hold}; it must be 0 or more.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class HostedModel:
     """One served model.
 
@@ -147,4 +147,4 @@ class HostedModel:
         )
         if self.any_length and self.blocks:
             about += f" Answers end after {self.guard.steps} tokens, the last that the guard reads."
-        return about
+        return f"{about} Caution: {self.guard.few}." if self.guard.few else about

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -65,10 +66,12 @@ class HTTPError(Exception):
         return JSONResponse(self.body, self.status, headers)
 
 
-BUSY = HTTPError(429, "queue_full", "Too many requests are waiting. Retry later.")
-FAILED = HTTPError(500, "failed", "The server failed. Its log tells more under this request's id.")
-UNKNOWN_KEY = HTTPError(401, "invalid_api_key", "A valid API key is needed.")
-LATE = HTTPError(503, "timeout", "The request waited too long. Retry later.")
+# Arguments of ``HTTPError``. An exception that is raised again and again would keep the stack of every
+# request that it ended.
+BUSY = (429, "queue_full", "Too many requests are waiting. Retry later.")
+FAILED = (500, "failed", "The server failed. Its log tells more under this request's id.")
+UNKNOWN_KEY = (401, "invalid_api_key", "A valid API key is needed.")
+LATE = (503, "timeout", "The request waited too long. Retry later.")
 
 
 def rail_body(path: str, reason: str) -> dict[str, Any]:
@@ -81,33 +84,23 @@ def rail_body(path: str, reason: str) -> dict[str, Any]:
 def install(app: FastAPI) -> None:
     """Convert every error of the app to this form."""
 
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPError)
-        return error.response(request.scope["path"])
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        found = error.errors()
-        # Name an unsupported field first: it is what the client can change.
-        unknown = [each for each in found if each["type"] == "extra_forbidden"]
-        return _invalid((unknown or found)[0]).response(request.scope["path"])
-
-    async def unknown(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        phrase = HTTPStatus(error.status_code).phrase
-        code = phrase.lower().replace(" ", "_")
-        answer = HTTPError(error.status_code, code, f"{phrase}.")
-        response = answer.response(request.scope["path"])
-        response.headers.update(dict(error.headers or {}))
+    async def convert(request: Request, error: Exception) -> Response:
+        found, headers = HTTPError(*FAILED), Headers()
+        if isinstance(error, HTTPError):
+            found = error
+        elif isinstance(error, RequestValidationError):
+            # Name an unsupported field first: it is what the client can change.
+            found = _invalid(min(error.errors(), key=lambda e: e["type"] != "extra_forbidden"))
+        elif isinstance(error, HTTPException):
+            phrase, headers = HTTPStatus(error.status_code).phrase, Headers(error.headers)
+            code = phrase.lower().replace(" ", "_")
+            found = HTTPError(error.status_code, code, f"{phrase}.")
+        response = found.response(request.scope["path"])
+        response.headers.update(headers)
         return response
 
-    async def failed(request: Request, error: Exception) -> Response:
-        return FAILED.response(request.scope["path"])
-
-    app.add_exception_handler(HTTPError, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, unknown)
-    app.add_exception_handler(Exception, failed)
+    for kind in (HTTPError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, convert)
 
 
 def _invalid(error: Mapping[str, Any]) -> HTTPError:

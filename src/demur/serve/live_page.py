@@ -16,12 +16,12 @@ from fastapi.responses import HTMLResponse
 
 from demur.organism import NAMES
 from demur.serve.http_errors import HTTPError
+from demur.serve.middleware import Client, Serving
 from demur.serve.model_engine import ModelEngine
 from demur.serve.request import prompt_sequence
-from demur.serve.response import DONE, EventStream, event, submit
+from demur.serve.response import DONE, EventStream, event
 from demur.serve.schema import WatchRequest
 from demur.serve.sequence import Failed, Finished, ServedSequence, StepTaken, TextReleased
-from demur.serve.service import Client, Serving
 from demur.viz.replay import REFUSAL_WORDS, plain_word
 
 #: Files of the page: package and media type.
@@ -73,16 +73,16 @@ async def file(name: str) -> Response:
 
 
 @router.get("/watch/examples")
-async def examples(service: Serving) -> list[str]:
+async def examples(hosting: Serving) -> list[str]:
     """Prompts to begin with. A built-in model knows the words of its own world only."""
-    toys = any(name in NAMES for name in service.engines)
+    toys = any(name in NAMES for name in hosting.engines)
     return list(TOY_EXAMPLES if toys else EXAMPLES)
 
 
 @router.get("/watch/models")
-async def models(service: Serving, client: Client) -> list[dict[str, Any]]:
+async def models(hosting: Serving, client: Client) -> list[dict[str, Any]]:
     """What is served: each model, whether a guard reads it, and whether there is a signal."""
-    hosted = [engine.hosted for engine in service.engines.values()]
+    hosted = [engine.hosted for engine in hosting.engines.values()]
     return [
         {
             "model": each.model.name,
@@ -95,22 +95,21 @@ async def models(service: Serving, client: Client) -> list[dict[str, Any]]:
 
 
 @router.post("/watch")
-async def watch(asked: WatchRequest, service: Serving, client: Client) -> Response:
+async def watch(asked: WatchRequest, hosting: Serving, client: Client) -> Response:
     """Every step of an answer, drafts included; with ``guarded`` false, nothing stops it."""
-    engine = service.engine(asked.model)
+    engine = hosting.engine(asked.model)
+    turns = [{"role": turn.role, "content": turn.text} for turn in asked.turns]
     sequence = await asyncio.to_thread(
         prompt_sequence,
         engine.hosted,
         asked.prompt,
         client,
+        turns,
         watched=True,
         audited=not asked.guarded,
     )
-    submit(engine, [sequence])
-    seconds = service.hosting.options.limits.send_seconds
-    return EventStream(
-        _steps(engine, sequence), engine=engine, sequences=[sequence], send_seconds=seconds
-    )
+    engine.submit([sequence])
+    return EventStream(_steps(engine, sequence), engine, [sequence])
 
 
 async def _steps(engine: ModelEngine, sequence: ServedSequence) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from typing import final
 import torch
 
 from demur.serve.hosted import HostedModel
+from demur.serve.http_errors import BUSY, HTTPError
 from demur.serve.scheduler import Scheduler
 from demur.serve.sequence import Event, Failed, ServedSequence
 
@@ -22,26 +23,20 @@ _log = logging.getLogger("demur.serve")
 LAST_PASS = 2.0
 
 
-class BusyError(Exception):
-    """The queue is full, or the engine is stopping."""
-
-
 @final
 class RequestQueue:
     """Sequences without a row. Clients take turns, and each client's own stay in order."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, deque[ServedSequence]] = OrderedDict()
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return sum(map(len, self._clients.values()))
 
     def put(self, sequences: Iterable[ServedSequence]) -> None:
         """Add sequences behind those of the same client."""
         for sequence in sequences:
             self._clients.setdefault(sequence.client, deque()).append(sequence)
-            self._count += 1
 
     def take(self, count: int) -> list[ServedSequence]:
         """Take up to ``count`` sequences, one client after another."""
@@ -51,7 +46,6 @@ class RequestQueue:
             taken.append(own.popleft())
             if own:
                 self._clients[client] = own
-        self._count -= len(taken)
         return taken
 
     def remove(self, leaving: Iterable[ServedSequence]) -> None:
@@ -60,14 +54,8 @@ class RequestQueue:
             own = self._clients.get(sequence.client, deque())
             if sequence in own:
                 own.remove(sequence)
-                self._count -= 1
             if not own:
                 self._clients.pop(sequence.client, None)
-
-    def overdue(self, seconds: float) -> list[ServedSequence]:
-        """Sequences that arrived longer ago than this."""
-        now = monotonic()
-        return [sequence for sequence in self.all() if now - sequence.arrived > seconds]
 
     def all(self) -> list[ServedSequence]:
         """All waiting sequences."""
@@ -80,6 +68,7 @@ class ModelEngine:
 
     Attributes:
         hosted: the model, its guard and how it is served.
+        dead: whether the thread ended with an error; only a new process helps.
     """
 
     def __init__(self, hosted: HostedModel) -> None:
@@ -90,7 +79,7 @@ class ModelEngine:
         self._waiting, self._arriving = RequestQueue(), list[ServedSequence]()
         self._gone = list[ServedSequence]()
         self._wake = threading.Condition()
-        self._draining, self._stopped, self._dead = False, False, False
+        self._draining, self._stopped, self.dead = False, False, False
         self._thread = threading.Thread(target=self._run, name=f"demur-{self._name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -105,12 +94,12 @@ class ModelEngine:
         """Queue the sequences of one request, all or none.
 
         Raises:
-            BusyError: the queue is full, or the engine is stopping.
+            HTTPError: the queue is full, or the engine is stopping (429).
         """
         with self._wake:
             full = len(self._waiting) + len(sequences) > self._limits.queue
             if self._draining or self._stopped or full:
-                raise BusyError
+                raise HTTPError(*BUSY)
             self._waiting.put(sequences)
             self._wake.notify()
 
@@ -124,11 +113,6 @@ class ModelEngine:
     def alive(self) -> bool:
         """Whether the thread runs and accepts work."""
         return self._thread.is_alive() and not self._draining
-
-    @property
-    def dead(self) -> bool:
-        """Whether the thread ended with an error; only a new process helps."""
-        return self._dead
 
     async def drain(self, seconds: float) -> None:
         """Accept nothing new, finish what runs within ``seconds``, and end the rest as filtered."""
@@ -145,8 +129,8 @@ class ModelEngine:
             await asyncio.sleep(0.01)
         if self._thread.is_alive():  # a pass that does not end must not keep streams open
             with self._wake:
-                sequences = [*self._running.sequences, *self._waiting.all()]
-            _deliver([(sequence, Failed("time")) for sequence in sequences])
+                left = [*self._running.sequences, *self._waiting.all()]
+            _deliver([(sequence, Failed("time")) for sequence in left])
 
     @property
     def _busy(self) -> bool:
@@ -170,7 +154,7 @@ class ModelEngine:
                 self._running.end(sequence, "content_filter")
         except BaseException:
             _log.exception("The thread of %s ended; its requests fail", self._name)
-            self._dead = True
+            self.dead = True
         finally:
             left = [*self._arriving, *self._running.sequences]
             self._running.events += [(sequence, Failed("model")) for sequence in left]
@@ -192,7 +176,8 @@ class ModelEngine:
         with self._wake:
             gone, self._gone = self._gone, []
             self._waiting.remove(gone)
-            late = self._waiting.overdue(self._limits.seconds)
+            oldest = monotonic() - self._limits.seconds
+            late = [each for each in self._waiting.all() if each.arrived < oldest]
             self._waiting.remove(late)
             self._running.events += [(sequence, Failed("time")) for sequence in late]
         self._running.leave(gone, "cancelled")

@@ -5,19 +5,30 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 from torch import Tensor
 
+from demur.guard import GuardReading, StreamingGuard
 from demur.guard.drift import Drift
 from demur.serve.sequence import ServedSequence
 
-if TYPE_CHECKING:
-    from demur.guard import GuardReading, StreamingGuard
-
 _log = logging.getLogger("demur.serve")
+
+
+@dataclass
+class Moderated:
+    """A sequence's row in the watcher, its last reading (None after a failure), and whether it is
+    flagged; one that could not be judged is flagged too.
+    """
+
+    place: int
+    reading: GuardReading | None = None
+    flagged: bool = False
+    failed: bool = False
 
 
 @final
@@ -44,10 +55,7 @@ class Moderator:
         """Forget all sequences; keep the drift statistic."""
         self._watcher = self.guard.watcher(self._rows)
         self._free = list(range(self._rows))
-        self._places: dict[ServedSequence, int] = {}
-        self._readings: dict[ServedSequence, GuardReading] = {}
-        self._flagged: set[ServedSequence] = set()
-        self._failed: set[ServedSequence] = set()
+        self._watched: dict[ServedSequence, Moderated] = {}
 
     @property
     def drift(self) -> float:
@@ -59,46 +67,40 @@ class Moderator:
         """Start watching these."""
         if not sequences:
             return
-        for sequence in sequences:
-            self._places[sequence] = self._free.pop()
+        self._watched |= {sequence: Moderated(self._free.pop()) for sequence in sequences}
         try:
-            self._watcher.reset([self._places[sequence] for sequence in sequences])
+            self._watcher.reset([self._watched[sequence].place for sequence in sequences])
         except Exception:
             self._give_up(sequences)
 
     def leave(self, sequences: Sequence[ServedSequence]) -> None:
         """Stop watching these."""
         for sequence in sequences:
-            if sequence in self._places:
-                self._free.append(self._places.pop(sequence))
-                self._readings.pop(sequence, None)
-                self._flagged.discard(sequence)
-                self._failed.discard(sequence)
+            if watched := self._watched.pop(sequence, None):
+                self._free.append(watched.place)
 
     def read(self, sequences: Sequence[ServedSequence], phi: Mapping[str, Tensor]) -> None:
         """Read one step of these sequences: layer -> ``[K, D]``."""
         try:
-            readings = self._watcher.observe(
-                phi, [self._places[sequence] for sequence in sequences]
-            )
-            for sequence, reading in zip(sequences, readings, strict=True):
-                self._readings[sequence] = reading
+            watched = [self._watched[sequence] for sequence in sequences]
+            readings = self._watcher.observe(phi, [each.place for each in watched])
+            for each, reading in zip(watched, readings, strict=True):
                 if not reading.statistic <= self._threshold:
+                    each.flagged = True
                     # inf or NaN means a broken state or guard.
-                    sound = math.isfinite(reading.statistic)
-                    (self._flagged if sound else self._failed).add(sequence)
+                    each.failed |= not math.isfinite(reading.statistic)
+                each.reading = None if each.failed else reading
         except Exception:
             self._give_up(sequences)
 
-    @property
-    def suspicious(self) -> Collection[ServedSequence]:
-        """Sequences to hold back: flagged, or not possible to judge."""
-        return self._failed | self._flagged
+    def flags(self, sequence: ServedSequence) -> bool:
+        """Whether to hold a sequence back: flagged, or not possible to judge."""
+        return self._watched[sequence].flagged
 
     def sigma(self, sequence: ServedSequence) -> float | None:
         """Signal of a sequence's last step; None before the first step, after a failure, and from a
         guard that reads no log-ratio."""
-        reading = self._read_of(sequence)
+        reading = self._watched[sequence].reading
         return None if reading is None or math.isnan(reading.sigma) else reading.sigma
 
     def verdict(self, sequence: ServedSequence, *, whole: bool) -> dict[str, Any]:
@@ -109,34 +111,29 @@ class Moderator:
             whole: whether it was flagged or came to its natural end, and the request could not have
                 ended it earlier. Only such sequences compare with the calibration's.
         """
-        p_value = None
+        watched, p_value = self._watched[sequence], None
         try:
-            if reading := self._read_of(sequence):
+            if reading := watched.reading:
                 if whole and sequence.calibrated:
-                    self._bet(reading.statistic)
+                    self._drift.observe(min(reading.statistic, self._above))
                 p_value = self._p_values[bisect_left(self._known, reading.statistic)]
         except Exception:
             self._give_up([sequence])
-        failed, reading = sequence in self._failed, self._read_of(sequence)
+        reading = watched.reading
         return {
             "guard": self.guard.name,
             "alpha": self.guard.alpha,
             "threshold": self._threshold,
             "statistic": reading.statistic if reading else None,
             "p_value": p_value,
-            "flagged": failed or sequence in self._flagged,
+            "flagged": watched.flagged,
             "flagged_at_step": reading.flagged_at or None if reading else None,
-            "guard_failed": failed,
+            "guard_failed": watched.failed,
             "calibrated": sequence.calibrated,
         }
 
-    def _read_of(self, sequence: ServedSequence) -> GuardReading | None:
-        return None if sequence in self._failed else self._readings.get(sequence)
-
-    def _bet(self, statistic: float) -> None:
-        """Add a statistic to the drift test."""
-        self._drift.observe(min(statistic, self._above))
-
     def _give_up(self, sequences: Sequence[ServedSequence]) -> None:
         _log.exception("The guard failed; %d sequences are filtered", len(sequences))
-        self._failed.update(sequences)
+        for sequence in sequences:
+            watched = self._watched[sequence]
+            watched.reading, watched.flagged, watched.failed = None, True, True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,6 +13,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 #: Histogram edges: seconds of a step or a token.
 _SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3)
@@ -31,48 +33,26 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
-        of: Any = {"registry": self.registry}
-        self.answers = Counter("demur_answers", "Finished sequences.", ["model", "outcome"], **of)
-        self.blocks = Counter(
-            "demur_blocks", "Sequences that the guard blocked.", ["model", "cause"], **of
-        )
-        self.flags = Counter("demur_flags", "Sequences that the guard flagged.", ["model"], **of)
-        self.p_values = Histogram(
-            "demur_p_value",
-            "Conformal p-values of sequences.",
-            ["model", "calibrated"],
-            buckets=_P_VALUES,
-            **of,
-        )
-        self.first = Histogram(
-            "demur_first_step_seconds",
-            "Seconds from arrival to the first step.",
-            ["model"],
-            buckets=_SECONDS,
-            **of,
-        )
-        self.step = Histogram(
-            "demur_step_seconds",
-            "Seconds per step, by part (model, guard).",
-            ["model", "part"],
-            buckets=_SECONDS,
-            **of,
-        )
-        self.token = Histogram(
-            "demur_token_seconds",
-            "Seconds per token, with and without the guard.",
-            ["model", "guard"],
-            buckets=_SECONDS,
-            **of,
-        )
-        self.waiting = Gauge("demur_waiting", "Sequences in the queue.", ["model"], **of)
-        self.rows = Gauge("demur_rows", "Sequences being generated.", ["model"], **of)
-        self.drift = Gauge(
-            "demur_drift",
-            "Evidence of drift: by chance it exceeds C at most once in C sequences.",
-            ["model"],
-            **of,
-        )
+
+        def made(kind: Callable[..., M], name: str, about: str, *labels: str, **more: Any) -> M:
+            return kind(f"demur_{name}", about, ["model", *labels], registry=self.registry, **more)
+
+        seconds = {"buckets": _SECONDS}
+        self.answers = made(Counter, "answers", "Finished sequences.", "outcome")
+        self.blocks = made(Counter, "blocks", "Sequences that the guard blocked.", "cause")
+        self.flags = made(Counter, "flags", "Sequences that the guard flagged.")
+        about = "Conformal p-values of sequences."
+        self.p_values = made(Histogram, "p_value", about, "calibrated", buckets=_P_VALUES)
+        about = "Seconds from arrival to the first step."
+        self.first = made(Histogram, "first_step_seconds", about, **seconds)
+        about = "Seconds per step, by part (model, guard)."
+        self.step = made(Histogram, "step_seconds", about, "part", **seconds)
+        about = "Seconds per token, with and without the guard."
+        self.token = made(Histogram, "token_seconds", about, "guard", **seconds)
+        self.waiting = made(Gauge, "waiting", "Sequences in the queue.")
+        self.rows = made(Gauge, "rows", "Sequences being generated.")
+        about = "Evidence of drift: by chance it exceeds C at most once in C sequences."
+        self.drift = made(Gauge, "drift", about)
 
     def stepped(self, model: str, seconds: float, judging: float | None) -> None:
         """Record a step's seconds; ``judging`` is None without a guard."""

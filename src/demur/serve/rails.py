@@ -7,17 +7,18 @@ an error for a pass, so a prompt that could not be judged is blocked (see ``HTTP
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 
+from demur.serve.host import Hosting
+from demur.serve.hosted import HostedModel
 from demur.serve.http_errors import LITELLM, NEMO, HTTPError, rail_body
-from demur.serve.model_engine import ModelEngine
+from demur.serve.middleware import Client, Serving
 from demur.serve.request import prompt_sequence
-from demur.serve.response import submit
+from demur.serve.response import attended
 from demur.serve.schema import ClassifyRequest, GuardrailBody, GuardrailRequest, JailbreakBody
-from demur.serve.sequence import Failed, Finished, ServedSequence
-from demur.serve.service import Client, Service, Serving, attended
+from demur.serve.sequence import Events, Failed, Finished, ServedSequence
 
 #: Why a request is blocked.
 FLAGGED = "The model's states while answering look like those of a jailbreak."
@@ -28,54 +29,52 @@ router = APIRouter()
 
 @router.post(NEMO, response_model_exclude_none=True)
 async def nemo(
-    asked: ClassifyRequest, request: Request, service: Serving, client: Client
+    asked: ClassifyRequest, request: Request, hosting: Serving, client: Client
 ) -> JailbreakBody:
     """Whether a prompt is a jailbreak, for NeMo Guardrails."""
-    reason = await _objection(service, request, [asked.input], client)
+    reason = await _objection(hosting, request, [asked.input], client)
     return JailbreakBody(**rail_body(NEMO, reason))
 
 
 @router.post(LITELLM, response_model_exclude_none=True)
 async def litellm(
-    asked: GuardrailRequest, request: Request, service: Serving, client: Client
+    asked: GuardrailRequest, request: Request, hosting: Serving, client: Client
 ) -> GuardrailBody:
     """Whether a request may pass, for LiteLLM."""
-    _require_texts(asked)
-    reason = await _objection(service, request, asked.texts, client)
+    if asked.images:
+        raise HTTPError(400, "unsupported_field", "Images cannot be judged.", "images")
+    if asked.tool_calls:
+        raise HTTPError(400, "unsupported_field", "Tool calls cannot be judged.", "tool_calls")
+    if asked.input_type == "response":
+        about = "Only requests can be judged: the guard reads this model's own states."
+        raise HTTPError(400, "unsupported_field", about, "input_type")
+    reason = await _objection(hosting, request, asked.texts, client)
     return GuardrailBody(**rail_body(LITELLM, reason))
 
 
-async def _objection(service: Service, request: Request, texts: list[str], client: str) -> str:
-    """Why these texts are blocked; empty where they pass. Blank texts ask for nothing."""
-    engine = _guarded(service.engines)
+async def _objection(hosting: Hosting, request: Request, texts: list[str], client: str) -> str:
+    """Why these texts are blocked; empty where they pass. Blank texts ask for nothing.
+
+    Raises:
+        HTTPError: no model has a guard.
+    """
+    engine = next((each for each in hosting.engines.values() if each.hosted.guard), None)
+    if engine is None:
+        raise HTTPError(503, "no_guard", "No model of this server has a guard.")
     texts = [text for text in texts if text.strip()]
     if not texts:
         return ""
-    sequences = await asyncio.to_thread(_sequences, engine, texts, client)
-    submit(engine, sequences)
+    sequences = await asyncio.to_thread(_sequences, engine.hosted, texts, client)
+    engine.submit(sequences)
     reason = await attended(request, engine, sequences, _judged(sequences))
     # A client that disconnected gets no result, and nothing may read that as a pass.
     return UNFINISHED if reason is None else reason
 
 
-def _guarded(engines: Mapping[str, ModelEngine]) -> ModelEngine:
-    """The first engine with a guard.
-
-    Raises:
-        HTTPError: none has one.
-    """
-    for engine in engines.values():
-        if engine.hosted.guard:
-            return engine
-    raise HTTPError(503, "no_guard", "No model of this server has a guard.")
-
-
-def _sequences(engine: ModelEngine, texts: Sequence[str], client: str) -> list[ServedSequence]:
+def _sequences(hosted: HostedModel, texts: Sequence[str], client: str) -> list[ServedSequence]:
     """One sequence per text, with a common queue of events."""
-    made = [prompt_sequence(engine.hosted, text, client) for text in texts]
-    for each in made:
-        each.events = made[0].events
-    return made
+    events: Events = asyncio.Queue()
+    return [prompt_sequence(hosted, text, client, events=events) for text in texts]
 
 
 async def _judged(sequences: Sequence[ServedSequence]) -> str:
@@ -100,14 +99,3 @@ def _flagged(sequence: ServedSequence, end: Finished) -> str:
         return FLAGGED
     cut = end.reason == "length" and end.tokens < sequence.most
     return UNFINISHED if cut or end.reason == "content_filter" else ""
-
-
-def _require_texts(asked: GuardrailRequest) -> None:
-    """Raise HTTPError for anything but prompts."""
-    if asked.images:
-        raise HTTPError(400, "unsupported_field", "Images cannot be judged.", "images")
-    if asked.tool_calls:
-        raise HTTPError(400, "unsupported_field", "Tool calls cannot be judged.", "tool_calls")
-    if asked.input_type == "response":
-        about = "Only requests can be judged: the guard reads this model's own states."
-        raise HTTPError(400, "unsupported_field", about, "input_type")

@@ -17,11 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from demur.errors import InputError, MissingExtraError
 from demur.models import load
-from demur.serve.app import create_app
+from demur.serve.app import GRACE, SWITCH, create_app
 from demur.serve.host import host, read_guard
 from demur.serve.hosted import GuardMode, Limits, ServeOptions, Uncalibrated
-from demur.serve.server import GRACE, SWITCH
-from demur.serve.service import VARIABLE, Keys, read_keys
+from demur.serve.middleware import VARIABLE, Keys, read_keys
 
 try:
     from ray import serve
@@ -91,13 +90,9 @@ class Replica:
 
         torch.set_num_threads(max(1, int(settings.cores)))
         sys.setswitchinterval(SWITCH)
-        limits = Limits(rows=settings.rows, queue=settings.queue, seconds=settings.seconds)
-        options = ServeOptions(
-            mode=settings.mode,
-            hold=settings.hold,
-            uncalibrated=settings.uncalibrated,
-            limits=limits,
-        )
+        limits = Limits(**settings.model_dump(include={"rows", "queue", "seconds"}))
+        how = settings.model_dump(include={"mode", "hold", "uncalibrated"})
+        options = ServeOptions(**how, limits=limits)
         model = load(settings.model, dtype=settings.dtype, device=settings.device)
         guards = [read_guard(settings.guard)] if settings.guard else []
         self._hosting = host([model], guards, options)

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from demur.errors import InputError
-from demur.sampling.noise import row_seed
+from demur.sampling.choice import row_seed
 from demur.serve.hosted import DRAWN, HostedModel
 from demur.serve.http_errors import HTTPError
 from demur.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
-from demur.serve.sequence import Event, ServedSequence
-
-#: Refuses requests that the guard was not calibrated on.
-UNCALIBRATED = HTTPError(
-    400,
-    "uncalibrated",
-    "The guard was not calibrated on such requests. Send one user turn, without another system prompt, "
-    "temperature or top_p.",
-)
+from demur.serve.sequence import Events, ServedSequence
 
 
 async def chat_sequences(
@@ -50,30 +42,30 @@ async def text_sequences(
     hosted: HostedModel, asked: CompletionRequest, client: str
 ) -> list[ServedSequence]:
     """The ``n`` sequences of each prompt of a completion request; as for ``chat_sequences``."""
-    prompts = [await asyncio.to_thread(_text_ids, hosted, text) for text in asked.prompts]
-    most = asked.max_tokens
+    chat, most = hosted.model.chat, asked.max_tokens
+    # The token with which the tokenizer starts every text, if any.
+    first: list[int] = hosted.model.tokenizer("")["input_ids"][:1]
+    prompts = [[*first, *await asyncio.to_thread(chat.plain_ids, text)] for text in asked.prompts]
     return _sequences(hosted, asked, prompts, client, most=most, usual=False, param="prompt")
 
 
-def prompt_sequence(hosted: HostedModel, text: str, client: str, **about: Any) -> ServedSequence:
+def prompt_sequence(
+    hosted: HostedModel,
+    text: str,
+    client: str,
+    turns: Sequence[dict[str, str]] = (),
+    **about: Any,
+) -> ServedSequence:
     """A sequence that answers one user turn, with the settings that the guard was calibrated on.
 
+    Earlier ``turns`` make it a conversation, which the guard was not calibrated on.
+
     Raises:
-        HTTPError: the text is too long.
+        HTTPError: the text is too long, or the model's template refuses the turns.
     """
-    prompt = _chat_ids(hosted, [{"role": "user", "content": text}])
-    room = _room(hosted, prompt, param="prompt")
-    most = min(room, hosted.sampler.new_tokens)
-    return ServedSequence(
-        prompt=prompt,
-        sampler=hosted.sampler_for({}, room=room),
-        seed=row_seed(0, "0"),
-        most=most,
-        events=asyncio.Queue(),
-        client=client,
-        whole=_natural_end(hosted, most) and not about.get("audited", False),
-        **about,
-    )
+    prompt = _chat_ids(hosted, [*turns, {"role": "user", "content": text}])
+    about |= {"seed": row_seed(0, "0"), "client": client, "calibrated": not turns}
+    return _sequence(hosted, prompt, {}, None, "prompt", **about)
 
 
 def _chat_ids(hosted: HostedModel, turns: Sequence[dict[str, str]]) -> list[int]:
@@ -82,12 +74,6 @@ def _chat_ids(hosted: HostedModel, turns: Sequence[dict[str, str]]) -> list[int]
     except InputError as error:
         about = "The model's chat template refuses these messages."
         raise HTTPError(400, "invalid_field", about, "messages") from error
-
-
-def _text_ids(hosted: HostedModel, text: str) -> list[int]:
-    """Ids of a plain text, after the token with which the tokenizer starts every text, if any."""
-    first: list[int] = hosted.model.tokenizer("")["input_ids"][:1]
-    return [*first, *hosted.model.chat.plain_ids(text)]
 
 
 def _sequences(
@@ -100,36 +86,57 @@ def _sequences(
     usual: bool,
     param: str,
 ) -> list[ServedSequence]:
-    choices = (asked.n or 1) * len(prompts)
+    each = asked.n or 1
+    choices = each * len(prompts)
     if choices > hosted.options.limits.choices:
         raise HTTPError(400, "too_many_choices", "Too many answers are asked for.", "n")
     settings = _settings(hosted, asked)
     default = {name: getattr(hosted.sampler, name) for name in settings}
     calibrated = usual and settings == default
     if hosted.guard and not calibrated and hosted.options.uncalibrated == "refuse":
-        raise UNCALIBRATED
-    events: asyncio.Queue[tuple[ServedSequence, Event]] = asyncio.Queue()
-    seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    sequences = list[ServedSequence]()
-    for index in range(choices):
-        prompt = prompts[index // (asked.n or 1)]
-        room = _room(hosted, prompt, param=param)
-        longest = min(room, most or hosted.sampler.new_tokens)
-        sequences.append(
-            ServedSequence(
-                prompt=prompt,
-                sampler=hosted.sampler_for(settings, room=room),
-                seed=row_seed(seed, str(index)),
-                most=longest,
-                events=events,
-                stop=asked.stops,
-                client=client,
-                index=index,
-                calibrated=calibrated,
-                whole=_natural_end(hosted, longest) and not asked.stops,
-            )
+        about = (
+            "The guard was not calibrated on such requests. Send one user turn, without another "
+            "system prompt, temperature or top_p."
         )
-    return sequences
+        raise HTTPError(400, "uncalibrated", about)
+    events: Events = asyncio.Queue()
+    seed = secrets.randbits(63) if asked.seed is None else asked.seed
+    return [
+        _sequence(
+            hosted,
+            prompts[index // each],
+            settings,
+            most,
+            param,
+            seed=row_seed(seed, str(index)),
+            client=client,
+            events=events,
+            stop=asked.stops,
+            index=index,
+            calibrated=calibrated,
+            splits=param == "messages" and hosted.model.chat.thinks,
+        )
+        for index in range(choices)
+    ]
+
+
+def _sequence(
+    hosted: HostedModel,
+    prompt: list[int],
+    settings: Mapping[str, Any],
+    most: int | None,
+    param: str,
+    **about: Any,
+) -> ServedSequence:
+    room = _room(hosted, prompt, param=param)
+    most = min(room, most or hosted.sampler.new_tokens)
+    return ServedSequence(
+        prompt=prompt,
+        sampler=hosted.sampler_for(settings, room=room),
+        most=most,
+        whole=_natural_end(hosted, most) and not about.get("stop") and not about.get("audited"),
+        **about,
+    )
 
 
 def _settings(hosted: HostedModel, asked: GenerationRequest) -> dict[str, Any]:

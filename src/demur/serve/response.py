@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any, Literal, TypeVar, final
 
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from demur.serve.http_errors import BUSY, FAILED, LATE, HTTPError
-from demur.serve.model_engine import BusyError, ModelEngine
-from demur.serve.sequence import Event, Failed, Finished, ServedSequence, TextReleased
+from demur.serve.http_errors import FAILED, LATE, HTTPError
+from demur.serve.model_engine import ModelEngine
+from demur.serve.schema import GenerationRequest
+from demur.serve.sequence import Failed, Finished, ServedSequence, TextReleased
 
 T = TypeVar("T")
+
+#: How each sequence ended.
+Ends = Mapping[ServedSequence, Finished]
 
 #: The end of a stream.
 DONE = b"data: [DONE]\n\n"
@@ -44,6 +49,7 @@ class ResponseFormat:
         kind: chat completion or text completion.
         identity: the request's id.
         model: the model's name.
+        sequences: one per choice.
         with_usage: whether a stream has ``usage``.
         created: Unix time in seconds, the same in every chunk.
     """
@@ -51,26 +57,25 @@ class ResponseFormat:
     kind: Literal["chat", "text"]
     identity: str
     model: str
+    sequences: Sequence[ServedSequence]
     with_usage: bool = False
     created: int = field(default_factory=lambda: int(time()))
     _around: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, init=False, repr=False)
 
-    def whole(
-        self,
-        sequences: Sequence[ServedSequence],
-        texts: Mapping[ServedSequence, str],
-        ends: Mapping[ServedSequence, Finished],
-    ) -> dict[str, Any]:
-        """The body with all choices; a filtered one has no text."""
+    def whole(self, texts: Mapping[ServedSequence, TextReleased], ends: Ends) -> dict[str, Any]:
+        """The body with all choices; a filtered one has no text.
+
+        What a model thinks stands in ``reasoning_content``, as with other servers of such models.
+        """
         choices = []
-        for sequence in sequences:
-            text = "" if ends[sequence].reason == "content_filter" else texts[sequence]
-            said: dict[str, Any] = {"text": text}
-            if self.kind == "chat":
-                said = {"message": {"role": "assistant", "content": text}}
+        for sequence in self.sequences:
+            filtered = ends[sequence].reason == "content_filter"
+            found = TextReleased("") if filtered else texts[sequence]
+            chat: dict[str, Any] = {"message": {"role": "assistant", "content": found.text}}
+            chat["message"] |= {"reasoning_content": found.thought} if found.thought else {}
+            said = chat if self.kind == "chat" else {"text": found.text}
             choices.append({"index": sequence.index, **said, **_ending(ends[sequence])})
-        object_ = "chat.completion" if self.kind == "chat" else "text_completion"
-        return {**self._head(object_), "choices": choices, "usage": usage(sequences, ends)}
+        return {**self._head(""), "choices": choices, "usage": self._usage(ends)}
 
     def opening(self, sequence: ServedSequence) -> bytes:
         """The chunk with the role; text completions have none."""
@@ -81,48 +86,45 @@ class ResponseFormat:
     def text(self, sequence: ServedSequence, text: str) -> bytes:
         """A chunk of text. Everything around the text is encoded once per sequence."""
         if sequence.index not in self._around:
-            said: dict[str, Any] = {"text": _TEXT}
-            whole = self._chunk(
-                sequence, {"delta": {"content": _TEXT}} if self.kind == "chat" else said
-            )
+            chat: dict[str, Any] = {"delta": {"content": _TEXT}}
+            whole = self._chunk(sequence, chat if self.kind == "chat" else {"text": _TEXT})
             before, _, after = whole.partition(json.dumps(_TEXT).encode())
             self._around[sequence.index] = before, after
         before, after = self._around[sequence.index]
         return before + json.dumps(text).encode() + after
+
+    def thought(self, sequence: ServedSequence, text: str) -> bytes:
+        """A chunk of what the model thinks."""
+        return self._chunk(sequence, {"delta": {"reasoning_content": text}})
 
     def closing(self, sequence: ServedSequence, end: Finished) -> bytes:
         """The only chunk with a finish reason, and with the evidence."""
         empty: dict[str, Any] = {"delta": {}} if self.kind == "chat" else {"text": ""}
         return self._chunk(sequence, {**empty, **_ending(end)})
 
-    def counts(
-        self, sequences: Sequence[ServedSequence], ends: Mapping[ServedSequence, Finished]
-    ) -> bytes:
-        """The last chunk, with token counts only."""
-        return event({**self._head(self._chunked), "choices": [], "usage": usage(sequences, ends)})
+    def counts(self, ends: Ends) -> bytes:
+        """The last chunk, with token counts only; empty where the client did not ask for them."""
+        if not self.with_usage:
+            return b""
+        return event({**self._head(".chunk"), "choices": [], "usage": self._usage(ends)})
 
-    @property
-    def _chunked(self) -> str:
-        return "chat.completion.chunk" if self.kind == "chat" else "text_completion"
-
-    def _head(self, object_: str) -> dict[str, Any]:
-        prefix = "chatcmpl" if self.kind == "chat" else "cmpl"
+    def _head(self, part: Literal["", ".chunk"]) -> dict[str, Any]:
+        prefix, object_ = "cmpl", "text_completion"
+        if self.kind == "chat":
+            prefix, object_ = "chatcmpl", f"chat.completion{part}"
         about = {"id": f"{prefix}-{self.identity}", "object": object_}
         return {**about, "created": self.created, "model": self.model}
 
     def _chunk(self, sequence: ServedSequence, about: Mapping[str, Any]) -> bytes:
         choice = {"index": sequence.index, "finish_reason": None, "logprobs": None, **about}
-        chunk = {**self._head(self._chunked), "choices": [choice]}
+        chunk = {**self._head(".chunk"), "choices": [choice]}
         return event({**chunk, "usage": None} if self.with_usage else chunk)
 
-
-def usage(
-    sequences: Sequence[ServedSequence], ends: Mapping[ServedSequence, Finished]
-) -> dict[str, int]:
-    """Token counts, including withheld tokens; a prompt counts once for all its sequences."""
-    prompts = {id(sequence.prompt): len(sequence.prompt) for sequence in sequences}
-    read, said = sum(prompts.values()), sum(ends[sequence].tokens for sequence in sequences)
-    return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
+    def _usage(self, ends: Ends) -> dict[str, int]:
+        """Token counts, including withheld tokens; a prompt counts once for all its sequences."""
+        prompts = {id(each.prompt): len(each.prompt) for each in self.sequences}
+        read, said = sum(prompts.values()), sum(end.tokens for end in ends.values())
+        return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
 
 
 def _ending(end: Finished) -> dict[str, Any]:
@@ -134,84 +136,112 @@ def _ending(end: Finished) -> dict[str, Any]:
     return about
 
 
-def submit(engine: ModelEngine, sequences: Sequence[ServedSequence]) -> None:
-    """Queue the sequences.
+async def respond(
+    kind: Literal["chat", "text"],
+    request: Request,
+    engine: ModelEngine,
+    asked: GenerationRequest,
+    sequences: list[ServedSequence],
+) -> Response:
+    """Generate, and respond with one body, or with a stream once the first sequence has a row."""
+    identity = request.state.request_id
+    shape = ResponseFormat(kind, identity, asked.model, sequences, asked.with_usage)
+    headers = {}
+    if engine.hosted.guard:  # whether its false-positive rate holds for the request
+        calibrated = all(sequence.calibrated for sequence in sequences)
+        headers["x-demur-calibrated"] = str(calibrated).lower()
+    engine.submit(sequences)
+    if asked.stream:
+        await attended(request, engine, sequences, begun(shape), going_on=True)
+        return EventStream(chunks(shape), engine, sequences, headers)
+    body = await attended(request, engine, sequences, collected(shape))
+    return Response() if body is None else JSONResponse(body, headers=headers)
 
-    Raises:
-        HTTPError: the queue is full (429).
+
+async def attended(
+    request: Request,
+    engine: ModelEngine,
+    sequences: list[ServedSequence],
+    work: Awaitable[T],
+    *,
+    going_on: bool = False,
+) -> T | None:
+    """The result of ``work``, None if the client disconnected; then, or after an error, cancel the
+    sequences.
+
+    Args:
+        going_on: let the sequences continue after the work.
     """
+    result = None
     try:
-        engine.submit(sequences)
-    except BusyError as error:
-        raise BUSY from error
+        result = await unless_gone(request.receive, work)
+    finally:
+        if result is None or not going_on:
+            engine.cancel(sequences)
+    return result
 
 
-async def begun(sequences: Sequence[ServedSequence]) -> bool:
+async def begun(shape: ResponseFormat) -> bool:
     """Wait until one of the sequences has a row, so that errors until then have a status. Returns True.
 
     Raises:
         HTTPError: the sequences waited too long.
     """
-    _, first = await sequences[0].events.get()
+    _, first = await shape.sequences[0].events.get()
     if isinstance(first, Failed):
         raise _cause(first)
     return True
 
 
-async def collected(sequences: Sequence[ServedSequence], shape: ResponseFormat) -> dict[str, Any]:
+async def collected(shape: ResponseFormat) -> dict[str, Any]:
     """The whole body.
 
     Raises:
         HTTPError: the model failed or the sequences waited too long.
     """
-    texts, ends = dict.fromkeys(sequences, ""), dict[ServedSequence, Finished]()
-    while len(ends) < len(sequences):
-        sequence, said = await sequences[0].events.get()
+    texts = dict.fromkeys(shape.sequences, TextReleased(""))
+    ends = dict[ServedSequence, Finished]()
+    while len(ends) < len(texts):
+        sequence, said = await shape.sequences[0].events.get()
         if isinstance(said, Failed):
             raise _cause(said)
         if isinstance(said, TextReleased):
-            texts[sequence] += said.text
+            before = texts[sequence]
+            texts[sequence] = TextReleased(before.text + said.text, before.thought + said.thought)
         elif isinstance(said, Finished):
             ends[sequence] = said
-    return shape.whole(sequences, texts, ends)
+    return shape.whole(texts, ends)
 
 
-async def chunks(
-    sequences: Sequence[ServedSequence], shape: ResponseFormat
-) -> AsyncIterator[bytes]:
+async def chunks(shape: ResponseFormat) -> AsyncIterator[bytes]:
     """The response as server-sent events; events that are ready together are sent together."""
-    ends = dict[ServedSequence, Finished]()
-    yield b"".join(map(shape.opening, sequences))
-    while len(ends) < len(sequences):
-        ready = await _ready(sequences[0].events)
+    events, ends = shape.sequences[0].events, dict[ServedSequence, Finished]()
+    yield b"".join(map(shape.opening, shape.sequences))
+    while len(ends) < len(shape.sequences):
+        ready = [await events.get()]
+        while not events.empty():
+            ready.append(events.get_nowait())
         if failed := next((said for _, said in ready if isinstance(said, Failed)), None):
             yield event(_cause(failed).body) + DONE
             return
         texts = {sequence: "" for sequence, _ in ready}
+        thoughts = dict(texts)
         for sequence, said in ready:
             if isinstance(said, TextReleased):
                 texts[sequence] += said.text
+                thoughts[sequence] += said.thought
             elif isinstance(said, Finished):
                 ends[sequence] = said
-        parts = [shape.text(sequence, text) for sequence, text in texts.items() if text]
+        parts = [shape.thought(sequence, text) for sequence, text in thoughts.items() if text]
+        parts += [shape.text(sequence, text) for sequence, text in texts.items() if text]
         parts += [shape.closing(sequence, ends[sequence]) for sequence in texts if sequence in ends]
         if parts:
             yield b"".join(parts)
-    yield (shape.counts(sequences, ends) if shape.with_usage else b"") + DONE
-
-
-async def _ready(
-    events: asyncio.Queue[tuple[ServedSequence, Event]],
-) -> list[tuple[ServedSequence, Event]]:
-    """The next event, and all that are ready."""
-    found = [await events.get()]
-    while not events.empty():
-        found.append(events.get_nowait())
-    return found
+    yield shape.counts(ends) + DONE
 
 
 def _cause(failed: Failed) -> HTTPError:
-    return LATE if failed.cause == "time" else FAILED
+    return HTTPError(*(LATE if failed.cause == "time" else FAILED))
 
 
 async def unless_gone(receive: Receive, work: Awaitable[T]) -> T | None:
@@ -239,10 +269,9 @@ class EventStream(Response):
     reading.
 
     Args:
-        parts: the events.
+        parts: the events; the client must read each within ``Limits.send_seconds``.
         engine: engine of the sequences.
         sequences: cancelled when the stream ends; finished ones are not affected.
-        send_seconds: time limit for the client to read each part.
         headers: additional headers.
     """
 
@@ -251,16 +280,14 @@ class EventStream(Response):
     def __init__(
         self,
         parts: AsyncIterator[bytes],
-        *,
         engine: ModelEngine,
         sequences: Sequence[ServedSequence],
-        send_seconds: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._parts, self._engine, self._sequences = parts, engine, sequences
-        self._seconds = send_seconds
+        self._seconds = engine.hosted.options.limits.send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client disconnects."""

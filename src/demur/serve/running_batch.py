@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from itertools import islice
+from typing import Any, final
 
 from torch import Tensor
 
@@ -63,59 +64,35 @@ class BatchOutput:
     view: Callable[[int], tuple[list[int], list[int]]]
 
 
-class RunningBatch(Protocol):
-    """A batch that sequences join and leave while it runs."""
-
-    @property
-    def room(self) -> int:
-        """How many sequences can join now."""
-
-    def join(self, sequences: Sequence[ServedSequence]) -> None:
-        """Generate these too."""
-
-    def leave(self, sequences: Collection[ServedSequence]) -> None:
-        """Stop generating these."""
-
-    def advance(self) -> list[BatchOutput]:
-        """One step of everything that runs."""
-
-
-def new_batch(model: LanguageModel, sampler: Sampler, record: Record, *, rows: int) -> RunningBatch:
-    """An empty batch for a model's sampler, of at most ``rows`` sequences."""
-    if found := token_batch(model, sampler, record, rows=rows):
-        return ContinuousBatch(model, found, rows=rows)
-    return GroupedBatch(model, record, rows=rows)
-
-
 @final
 class ContinuousBatch:
     """Autoregressive sequences, each at its own place in its own answer."""
 
     def __init__(self, model: LanguageModel, batch: TokenBatch, *, rows: int) -> None:
-        self._model, self._batch = model, batch
+        self._model, self._batch, self._most = model, batch, rows
         self._end_ids = set(model.traits.end_ids)
-        self._free = set(range(rows))
-        self._arriving: list[tuple[int, ServedSequence]] = []
-        self._slots: dict[ServedSequence, int] = {}
-        self._running: dict[int, ServedSequence] = {}
-        self._tokens: dict[ServedSequence, list[int]] = {}
+        #: Sequence -> the turn at which it came.
+        self._arriving: dict[ServedSequence, int] = {}
+        #: Slot -> its sequence and that one's tokens.
+        self._running: dict[int, tuple[ServedSequence, list[int]]] = {}
         self._turn, self._oldest_last = 0, False
 
     @property
     def room(self) -> int:
-        return len(self._free) - len(self._arriving)
+        """How many sequences can join now."""
+        return self._most - len(self._running) - len(self._arriving)
 
     def join(self, sequences: Sequence[ServedSequence]) -> None:
         """Read the prompts of these as soon as a pass is free."""
-        self._arriving += [(self._turn, sequence) for sequence in sequences]
+        self._arriving |= dict.fromkeys(sequences, self._turn)
 
     def leave(self, sequences: Collection[ServedSequence]) -> None:
-        gone = set(sequences)
-        self._arriving = [each for each in self._arriving if each[1] not in gone]
-        slots = {self._slots.pop(each) for each in gone & self._slots.keys()}
+        """Stop generating these."""
+        for sequence in sequences:
+            self._arriving.pop(sequence, None)
+        slots = {slot for slot, (sequence, _) in self._running.items() if sequence in sequences}
         for slot in slots:
-            del self._tokens[self._running.pop(slot)]
-        self._free |= slots
+            del self._running[slot]
         self._batch.leave(slots)
 
     def advance(self) -> list[BatchOutput]:
@@ -126,28 +103,27 @@ class ContinuousBatch:
         if not self._running:
             return []
         slots, tokens, phi = self._batch.step()
-        sequences, new = [self._running[slot] for slot in slots.tolist()], tokens.tolist()
+        rows, new = [self._running[slot] for slot in slots.tolist()], tokens.tolist()
         ended = []
-        for sequence, token in zip(sequences, new, strict=True):
-            own = self._tokens[sequence]
+        for (sequence, own), token in zip(rows, new, strict=True):
             own.append(token)
             ended.append(len(own) >= sequence.most or token in self._end_ids)
 
         def view(place: int) -> tuple[list[int], list[int]]:
-            known = list(self._tokens[sequences[place]])
+            known = list(rows[place][1])
             return known, known
 
         states = {layer: value[slots] for layer, value in phi.items()}
-        return [BatchOutput(sequences, states, [(token,) for token in new], ended, view)]
+        sequences, released = [sequence for sequence, _ in rows], [(token,) for token in new]
+        return [BatchOutput(sequences, states, released, ended, view)]
 
     def _read_prompts(self) -> None:
         sequences = self._next_prompts()
-        self._arriving = [each for each in self._arriving if each[1] not in sequences]
-        slots = sorted(self._free)[: len(sequences)]
-        self._free -= set(slots)
+        free = (slot for slot in range(self._most) if slot not in self._running)
+        slots = list(islice(free, len(sequences)))
         for slot, sequence in zip(slots, sequences, strict=True):
-            self._slots[sequence], self._running[slot] = slot, sequence
-            self._tokens[sequence] = []
+            del self._arriving[sequence]
+            self._running[slot] = sequence, []
         settings: list[Any] = [sequence.sampler for sequence in sequences]
         noise = RowNoise.seeded([sequence.seed for sequence in sequences])
         prompts = self._model.batch([sequence.prompt for sequence in sequences])
@@ -161,11 +137,11 @@ class ContinuousBatch:
     def _next_prompts(self) -> list[ServedSequence]:
         """Prompts for one pass: the shortest, or in every second pass one that has waited too long,
         with others that are no longer than it."""
-        waiting = [sequence for _, sequence in self._arriving]
-        turn, oldest = self._arriving[0]
-        self._oldest_last = self._turn - turn > PATIENCE and not self._oldest_last
+        waiting = list(self._arriving)
+        waited = self._turn - self._arriving[waiting[0]]
+        self._oldest_last = waited > PATIENCE and not self._oldest_last
         if self._oldest_last:
-            size = len(oldest.prompt)
+            size = len(waiting[0].prompt)
             fitting = [each for each in waiting if len(each.prompt) <= size]
             return fitting[: max(1, PREFILL_TOKENS // size)]
         waiting.sort(key=lambda each: len(each.prompt))
@@ -181,13 +157,7 @@ GroupKey = tuple[Sampler, int]
 
 @final
 class GroupedBatch:
-    """Groups of sequences that started together.
-
-    Args:
-        model: what generates.
-        record: layers to keep and the pooling's name.
-        rows: most sequences at a time.
-    """
+    """Groups of sequences that started together. Its methods are those of ``ContinuousBatch``."""
 
     def __init__(self, model: LanguageModel, record: Record, *, rows: int) -> None:
         self._model, self._record, self._most = model, record, rows
@@ -200,7 +170,6 @@ class GroupedBatch:
         return self._most - len(self._arriving) - running
 
     def join(self, sequences: Sequence[ServedSequence]) -> None:
-        """Generate these with the next group."""
         self._arriving += sequences
 
     def leave(self, sequences: Collection[ServedSequence]) -> None:
@@ -210,7 +179,6 @@ class GroupedBatch:
         self._groups = [group for group in self._groups if group.sequences]
 
     def advance(self) -> list[BatchOutput]:
-        """One step of each group."""
         self._start_groups()
         steps = next_steps(self._model, [group.steps for group in self._groups])
         found = zip(self._groups, steps, strict=True)
@@ -228,15 +196,9 @@ class GroupedBatch:
             others = [group for group in self._groups if group.key == key]
             shares = bool(others) and isinstance(others[-1].steps, Denoising)
             if len(others) < (SHARED if shares else APART) or others[-1].past_first_block:
-                self._groups.append(self._group(key, sequences))
+                self._groups.append(RequestGroup(self._model, sequences, key, self._record))
             else:
                 self._arriving += sequences
-
-    def _group(self, key: GroupKey, sequences: list[ServedSequence]) -> RequestGroup:
-        batch = self._model.batch([each.prompt for each in sequences])
-        noise = RowNoise.seeded([each.seed for each in sequences])
-        steps = key[0].run(self._model, batch, self._record, noise)
-        return RequestGroup(sequences, steps, key, end_ids=self._model.traits.end_ids)
 
 
 @final
@@ -251,16 +213,17 @@ class RequestGroup:
 
     def __init__(
         self,
+        model: LanguageModel,
         sequences: Sequence[ServedSequence],
-        steps: Iterator[Step],
         key: GroupKey,
-        *,
-        end_ids: Sequence[int],
+        record: Record,
     ) -> None:
+        batch = model.batch([each.prompt for each in sequences])
+        noise = RowNoise.seeded([each.seed for each in sequences])
+        self.steps: Iterator[Step] = key[0].run(model, batch, record, noise)
         self.sequences = {sequence: row for row, sequence in enumerate(sequences)}
-        self.steps, self.key, self._end_ids = steps, key, set(end_ids)
-        self._release = Release(len(sequences))
-        self._released = dict.fromkeys(sequences, 0)
+        self.key, self._end_ids = key, set(model.traits.end_ids)
+        self._release, self._released = Release(len(sequences)), [0] * len(sequences)
         self._tokens: list[list[int]] = [[] for _ in sequences]
         self._block = [0] * len(sequences)
 
@@ -297,7 +260,7 @@ class RequestGroup:
             complete = not sampler.takes_back and min(self._tokens[row]) >= 0
             fresh = self._next(sequence, len(self._tokens[row]) if complete else released[row])
             new.append(fresh)
-            full = self._released[sequence] >= sequence.most
+            full = self._released[row] >= sequence.most
             ended.append(complete or full or not self._end_ids.isdisjoint(fresh))
         return [*outputs, self._output(list(self.sequences), step, new, ended)]
 
@@ -313,14 +276,14 @@ class RequestGroup:
 
     def _next(self, sequence: ServedSequence, until: int) -> list[int]:
         """Tokens not released before, up to a place, the first mask or the end of the response."""
-        new, tokens = [], self._tokens[self.sequences[sequence]]
-        for token in tokens[self._released[sequence] : min(until, sequence.most)]:
+        new, row = [], self.sequences[sequence]
+        for token in self._tokens[row][self._released[row] : min(until, sequence.most)]:
             if token < 0:
                 break
             new.append(token)
             if token in self._end_ids:
                 break
-        self._released[sequence] += len(new)
+        self._released[row] += len(new)
         return new
 
     def _output(
@@ -339,3 +302,14 @@ class RequestGroup:
             return committed, committed if draft is None else draft[rows[place]].tolist()
 
         return BatchOutput(sequences, phi, new, ended, view)
+
+
+#: A batch that sequences join and leave while it runs.
+RunningBatch = ContinuousBatch | GroupedBatch
+
+
+def new_batch(model: LanguageModel, sampler: Sampler, record: Record, *, rows: int) -> RunningBatch:
+    """An empty batch for a model's sampler, of at most ``rows`` sequences."""
+    if found := token_batch(model, sampler, record, rows=rows):
+        return ContinuousBatch(model, found, rows=rows)
+    return GroupedBatch(model, record, rows=rows)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import final
 
 from demur.serve.hosted import HostedModel
 from demur.serve.moderation import Moderator
-from demur.serve.running_batch import BatchOutput, RunningBatch, new_batch
+from demur.serve.running_batch import BatchOutput, new_batch
 from demur.serve.sequence import (
     Detokenizer,
     Event,
@@ -21,9 +22,9 @@ from demur.serve.sequence import (
     Started,
     StepTaken,
     TextReleased,
-    cached,
 )
 from demur.sri import signal
+from demur.thoughts import ThoughtSplitter
 
 _log = logging.getLogger("demur.serve")
 
@@ -41,14 +42,14 @@ class Scheduler:
         self._limits = hosted.options.limits
         guard = hosted.guard
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
-        self._decode = cached(self._model.decode)
-        self._texts: dict[ServedSequence, OutgoingText] = {}
+        # Answers repeat the same pairs of words.
+        self._decode = lru_cache(1 << 14)(self._model.decode)
         #: Steps so far of sequences whose signal comes from the anchors.
         self._watched: dict[ServedSequence, int] = {}
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
-        self._batch = self._new_batch()
+        self._restart()
 
     @property
     def sequences(self) -> list[ServedSequence]:
@@ -65,6 +66,9 @@ class Scheduler:
         for sequence in sequences:
             detokenizer = Detokenizer(self._decode, stop=sequence.stop)
             self._texts[sequence] = OutgoingText(detokenizer, held=self._held(sequence))
+            if sequence.splits:
+                opened = bool(self._model.chat.opening(sequence.prompt))
+                self._splitters[sequence] = ThoughtSplitter(opened=opened)
             self.events.append((sequence, Started()))
         if self._moderator:
             self._moderator.enter(sequences)
@@ -79,6 +83,7 @@ class Scheduler:
         for sequence in running:
             del self._texts[sequence]
             self._watched.pop(sequence, None)
+            self._splitters.pop(sequence, None)
             self._metrics.answers.labels(self._model.name, outcome).inc()
 
     def step(self) -> None:
@@ -104,8 +109,8 @@ class Scheduler:
             natural: whether it was flagged, or came to its own end.
         """
         text = self._texts[sequence]
-        if reason != "content_filter" and (rest := text.rest()):
-            self.events.append((sequence, TextReleased(rest)))
+        if reason != "content_filter":
+            self._release(sequence, text.rest(), last=True)
         evidence = None
         if self._moderator:
             verdict = self._moderator.verdict(sequence, whole=natural and sequence.whole)
@@ -130,9 +135,8 @@ class Scheduler:
         _log.exception("%s failed; %d sequences fail", self._model.name, len(sequences))
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
-        self._texts.clear()
         self._watched.clear()
-        self._batch = self._new_batch()
+        self._restart()
         if self._moderator:
             self._moderator.restart()
 
@@ -144,7 +148,6 @@ class Scheduler:
         judging = perf_counter() - begun
         self._spent = (self._spent[0], self._spent[1] + judging)
         self._metrics.stepped(self._model.name, seconds, judging if self._moderator else None)
-        suspicious = self._moderator.suspicious if self._moderator else ()
         for place, sequence in enumerate(output.sequences):
             text = self._texts[sequence]
             if text.begun is None:
@@ -152,23 +155,34 @@ class Scheduler:
                 waited = monotonic() - sequence.arrived
                 self._metrics.first.labels(self._model.name).observe(waited)
             text.add(output.released[place])
+            flagged = self._moderator is not None and self._moderator.flags(sequence)
             if sequence.watched:
                 sigma = self._sigma(sequence, output, place)
-                step = StepTaken(*output.view(place), sigma, sequence in suspicious)
-                self.events.append((sequence, step))
-            if sequence in suspicious and not self._audits(sequence):
+                self.events.append((sequence, StepTaken(*output.view(place), sigma, flagged)))
+            if flagged and not self._audits(sequence):
                 self.end(sequence, "content_filter", natural=True)
             elif text.stopped:
                 self.end(sequence, "stop")
             elif output.ended[place]:
                 complete = bool({*output.released[place][-1:]} & {*self._model.traits.end_ids})
                 self.end(sequence, "stop" if complete else "length", natural=True)
-            elif released := text.released():
-                self.events.append((sequence, TextReleased(released)))
+            else:
+                self._release(sequence, text.released())
 
-    def _new_batch(self) -> RunningBatch:
-        hosted = self._hosted
-        return new_batch(self._model, hosted.sampler, hosted.record, rows=self._limits.rows)
+    def _release(self, sequence: ServedSequence, text: str, *, last: bool = False) -> None:
+        """Release text, with thought and answer apart where the sequence asks for that."""
+        thought, splitter = "", self._splitters.get(sequence)
+        if splitter:
+            thought, text = splitter.read(text, last=last)
+        if thought or text:
+            self.events.append((sequence, TextReleased(text, thought)))
+
+    def _restart(self) -> None:
+        """Start with no sequences."""
+        hosted, rows = self._hosted, self._limits.rows
+        self._texts: dict[ServedSequence, OutgoingText] = {}
+        self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
+        self._batch = new_batch(self._model, hosted.sampler, hosted.record, rows=rows)
 
     def _audits(self, sequence: ServedSequence) -> bool:
         """Whether this sequence is only marked, never blocked."""

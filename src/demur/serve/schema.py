@@ -138,8 +138,9 @@ class CompletionRequest(GenerationRequest):
 
 
 class WatchRequest(RequestBody):
-    """``POST /watch``: every step of the answer to one prompt."""
+    """``POST /watch``: every step of the answer to one prompt, after earlier turns if any."""
 
+    turns: list[ChatMessage] = []
     model: Annotated[str, Field(max_length=512)]
     prompt: Annotated[str, Field(min_length=1, max_length=1 << 16)]
     guarded: bool = True

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from time import monotonic
 from typing import Any, Literal, final
 
@@ -17,9 +16,6 @@ FinishReason = Literal["stop", "length", "content_filter"]
 #: What a decoder gives for a character whose bytes are incomplete.
 _INCOMPLETE = "\ufffd"
 
-#: Token sequences whose text is cached; answers repeat the same pairs of words.
-_CACHED = 1 << 14
-
 
 @dataclass(frozen=True)
 class Started:
@@ -28,9 +24,15 @@ class Started:
 
 @dataclass(frozen=True)
 class TextReleased:
-    """Text that passed."""
+    """Text that passed.
+
+    Attributes:
+        text: of the answer.
+        thought: what the model thinks before it, apart only where the sequence asks for that.
+    """
 
     text: str
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Failed:
 
 Event = Started | TextReleased | StepTaken | Finished | Failed
 
+#: What a request's sequences have to report.
+Events = asyncio.Queue[tuple["ServedSequence", Event]]
+
 
 @dataclass(eq=False, kw_only=True)
 class ServedSequence:
@@ -87,6 +92,7 @@ class ServedSequence:
         stop: texts that end the answer and are not part of it.
         client: who asked, for fairness.
         index: place among the request's sequences.
+        splits: whether to tell thought from answer.
         watched: whether to report every step (``StepTaken``).
         audited: whether the guard only marks it: the operator's page shows what it would stop.
         calibrated: whether the guard was calibrated on requests of this kind.
@@ -100,20 +106,16 @@ class ServedSequence:
     sampler: Sampler
     seed: int
     most: int
-    events: asyncio.Queue[tuple[ServedSequence, Event]]
+    events: Events = field(default_factory=asyncio.Queue)
     stop: tuple[str, ...] = ()
     client: str = ""
     index: int = 0
+    splits: bool = False
     watched: bool = False
     audited: bool = False
     calibrated: bool = True
     whole: bool = True
     arrived: float = field(default_factory=monotonic)
-
-
-def cached(decode: Callable[[Sequence[int]], str]) -> Callable[[Sequence[int]], str]:
-    """The decoder with a cache of short token sequences."""
-    return lru_cache(_CACHED)(decode)
 
 
 @final

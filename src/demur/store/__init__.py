@@ -7,8 +7,7 @@
 
 Every file is written atomically. When a window is complete, its parts are merged into one shard and
 removed. A shard's bytes depend only on its rows, not on interruptions. Columns: ``demur.store.rows``.
-The folder is on disk (``demur.store.local_folder``) or in an object store
-(``demur.store.remote_folder``).
+The folder is on disk or in an object store (``demur.store.folder``).
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ import pyarrow.parquet as pq
 from demur.errors import InputError, StoreError
 from demur.store.folder import Folder, folder_at
 from demur.store.manifest import Manifest, read_manifest
-from demur.store.rows import to_traces
-from demur.store.shards import data_files, in_order, merged, places_of
+from demur.store.rows import data_files, in_order, merged, places_of, to_traces
 from demur.store.writer import Writer as Writer
 from demur.store.writer import writing as writing
 from demur.types import Trace
@@ -44,10 +42,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
-        """Open the run in a folder.
-
-        Args:
-            folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``.
+        """Open the run at a path or an fsspec URL, such as ``s3://bucket/runs/x``.
 
         Raises:
             StoreError: there is no run, its manifest is damaged, or its format is newer.
@@ -160,24 +155,20 @@ class Store:
 def _groups(
     file: pq.ParquetFile, columns: Sequence[str] | None, where: Mapping[str, str | int]
 ) -> Iterator[pa.Table]:
-    """Selected rows of a file; whole rows are read one row group at a time."""
+    """Selected rows of a file; whole rows are read one row group at a time, if any of it matches."""
     _require_columns(file.schema_arrow, [*(columns or ()), *where])
     if columns is not None:
         yield _select(file.read([*dict.fromkeys([*columns, *where])]), columns, where)
         return
-    for group in _groups_with(file, where):
+    matching = set(range(file.num_row_groups))
+    if where:
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in sorted(matching)])
+        narrow = file.read([*where])
+        numbered = narrow.append_column("", pa.array(np.arange(narrow.num_rows)))
+        found = _select(numbered, [""], where)[""].to_numpy()
+        matching = {*map(int, np.searchsorted(ends, found, side="right"))}
+    for group in sorted(matching):
         yield _select(file.read_row_group(group), None, where)
-
-
-def _groups_with(file: pq.ParquetFile, where: Mapping[str, str | int]) -> list[int]:
-    """Row groups with at least one matching row."""
-    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    if not where:
-        return list(range(len(sizes)))
-    narrow = file.read([*where])
-    numbered = narrow.append_column("", pa.array(np.arange(narrow.num_rows)))
-    found = _select(numbered, [""], where)[""].to_numpy()
-    return sorted({*map(int, np.searchsorted(np.cumsum(sizes), found, side="right"))})
 
 
 def _select(

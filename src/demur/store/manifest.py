@@ -6,17 +6,18 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from demur._version import __version__
 from demur.errors import StoreError
-from demur.store.folder import Folder
+from demur.store.folder import Folder, now
 from demur.types import Fingerprint
 
 #: Format of the run folder; readers refuse higher numbers.
 FORMAT = 1
+
+_NONE = "(not there)"
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,12 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        fingerprint: model, sampler, pooling, system prompt, dtype.
-        layers: recorded layers.
-        seed: random seed of the run.
-        prompts: hash of the prompt list.
-        count: number of prompts.
+        prompts: hash of the prompt list; ``count`` its length.
         shard_rows: prompts per window; a window becomes one shard.
         created: UTC time of the first start.
         writers: library versions that wrote rows, oldest first, with start times. All workers of a
             cluster have the same versions.
         sizes: layer -> width D of its states; empty until the first batch is written.
-        format: format of the folder.
     """
 
     fingerprint: Fingerprint
@@ -82,7 +78,7 @@ class Manifest:
         """A copy with these versions as last writer and, if given, the sizes of the states."""
         writers = self.writers
         if not self.is_signed(made_with):
-            writers = (*writers, {**made_with, "since": _now()})
+            writers = (*writers, {**made_with, "since": now()})
         return replace(self, sizes=sizes or self.sizes, writers=writers)
 
     def to_json(self) -> bytes:
@@ -135,28 +131,21 @@ def accepted(folder: Folder, manifest: Manifest) -> Manifest:
         kept = read_manifest(folder)
         data = (*folder.names("traces"), *folder.names("parts"))
         if any(name.endswith(".parquet") for name in data):
-            _require_same(folder, kept.settings(), manifest.settings())
+            old, new = kept.settings(), manifest.settings()
+            changes = [
+                f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}"
+                for name in {**old, **new}
+                if old.get(name, _NONE) != new.get(name, _NONE)
+            ]
+            if changes:
+                raise StoreError(
+                    f"{folder} was made with other settings ({'; '.join(changes)}). "
+                    "Choose another --out folder, or remove this one to start over."
+                )
             return kept
     elif found:
         raise StoreError(
             f"{folder} has {', '.join(found[:3])} and no manifest.json: it is not a run. "
             "Choose another --out folder."
         )
-    return replace(manifest, created=_now())
-
-
-def _require_same(folder: Folder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    names = [name for name in {**old, **new} if old.get(name, _NONE) != new.get(name, _NONE)]
-    if names:
-        changes = (f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}" for name in names)
-        raise StoreError(
-            f"{folder} was made with other settings ({'; '.join(changes)}). "
-            "Choose another --out folder, or remove this one to start over."
-        )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-_NONE = "(not there)"
+    return replace(manifest, created=now())

@@ -10,8 +10,7 @@ from typing import final
 
 from demur.store.folder import Folder, folder_at
 from demur.store.manifest import Manifest, accepted, versions
-from demur.store.rows import to_table
-from demur.store.shards import data_files, merged, places_of, write_rows
+from demur.store.rows import data_files, merged, places_of, to_table, write_rows
 from demur.types import Trace
 
 _log = logging.getLogger("demur")
@@ -19,11 +18,7 @@ _log = logging.getLogger("demur")
 
 @contextmanager
 def writing(folder: str | Path, manifest: Manifest) -> Iterator[Writer]:
-    """Start or resume a run; the folder is locked until the block ends.
-
-    Args:
-        folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``.
-        manifest: the run's settings.
+    """Start or resume a run in a path or fsspec URL; it is locked until the block ends.
 
     Raises:
         StoreError: another process is writing, a setting changed, the folder is not a run or is not

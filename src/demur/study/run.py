@@ -49,18 +49,13 @@ def run_study(
     """Do every cell that is not done. The same call resumes an interrupted study.
 
     Args:
-        study: the study.
-        folder: folder of its relative paths.
+        folder: folder of the study's relative paths.
         out: folder for results.
         command: command line, for the methods section.
         workers: number of processes; ``workers_of`` if None. Changes no result.
         ray: address of a Ray cluster that does the tracing (see ``demur.cluster.trace_to``), with at
             most ``workers`` models at once. All its machines must share ``out``. Other cells are done
             here, one after the other.
-        progress: called with progress.
-
-    Returns:
-        The outcome of each cell.
 
     Raises:
         InputError: prompt files are missing (all are named) or cannot be read.
@@ -76,19 +71,19 @@ def run_study(
         study=study,
         command=command,
         arms=tuple(arms_of(study, models)),
-        cells=tuple(CellEntry.of(cell) for cell in cells),
+        cells=tuple(CellEntry(c.kind, c.name, c.place, c.units, c.subject) for c in cells),
         made_with=made_with(),
     )
     manifest.write(out)
-    at_once = workers or workers_of(study)
+    cell_folder, at_once = CellFolder(out), workers or workers_of(study)
     if ray:
         with joined(ray):  # once, not for every cell
             pool = RayPool(ray, workers)
-            outcomes = run_cells(cells, CellFolder(out), progress=progress, ray=pool)
+            outcomes = run_cells(cells, cell_folder, progress=progress, ray=pool)
     elif at_once > 1:
-        outcomes = run_in_processes(cells, CellFolder(out), workers=at_once, progress=progress)
+        outcomes = run_in_processes(cells, cell_folder, workers=at_once, progress=progress)
     else:
-        outcomes = run_cells(cells, CellFolder(out), progress=progress)
+        outcomes = run_cells(cells, cell_folder, progress=progress)
     spent = {c.key: o.seconds for c, o in zip(cells, outcomes, strict=True)}
     replace(
         manifest,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,16 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError, SignalError
 from demur.metrics import Estimate
-from demur.viz.drawing import (
-    COMPLYING,
-    INK,
-    OTHERS,
-    REFUSING,
-    drawing,
-    finish,
-    legend,
-    looks,
-)
+from demur.viz.drawing import COMPLYING, INK, OTHERS, REFUSING, drawing, finish, legend, looks
 from demur.viz.tables import Table, Value, number
 
 #: Percentiles at the edges of the band of trajectories.
@@ -271,13 +261,16 @@ def _regions(axes: Axes, *, last: int) -> None:
     axes.axhline(0.5, color=INK, linewidth=0.8, alpha=0.6)
     for low, word, colour in ((0.5, "complying", COMPLYING), (0.0, "refusing", REFUSING)):
         axes.axhspan(low, low + 0.5, color=colour, alpha=0.11, linewidth=0)
-        beside: dict[str, Any] = {
-            "xycoords": "axes fraction",
-            "rotation": 90,
-            "va": "center",
-            "fontsize": 10,
-        }
-        axes.annotate(word, (1.015, low + 0.25), color=colour, fontweight="bold", **beside)
+        axes.annotate(
+            word,
+            (1.015, low + 0.25),
+            color=colour,
+            fontweight="bold",
+            fontsize=10,
+            rotation=90,
+            va="center",
+            xycoords="axes fraction",
+        )
 
 
 def _interval(axes: Axes, centre: float, rate: Estimate) -> None:
@@ -285,15 +278,9 @@ def _interval(axes: Axes, centre: float, rate: Estimate) -> None:
         axes.annotate("nothing to count", (0.01, centre), va="center", fontsize=9)
         return
     ends = np.nan_to_num([rate.low, rate.high], nan=rate.value)
-    look: dict[str, Any] = {"color": INK, "marker": "|", "markersize": 5, "linewidth": 1.3}
-    axes.plot(ends, [centre, centre], **look)
-    beside: dict[str, Any] = {
-        "xytext": (5, 0),
-        "textcoords": "offset points",
-        "va": "center",
-        "fontsize": 9,
-    }
-    axes.annotate(number(rate.value), (ends[1], centre), **beside)
+    axes.plot(ends, [centre, centre], color=INK, marker="|", markersize=5, linewidth=1.3)
+    text, at = number(rate.value), (ends[1], centre)
+    axes.annotate(text, at, (5, 0), textcoords="offset points", va="center", fontsize=9)
 
 
 def _discriminants(

@@ -36,10 +36,8 @@ _PUNCTUATION = " \t\n.,;:!?\"'()▁Ġ"
 class TokenCell:
     """One response position at one step.
 
-    Attributes:
-        text: the token's text; empty if masked.
-        state: masked (no token yet), draft (predicted, not committed) or committed.
-        mark: kind of a special word.
+    It is masked (no token yet, no text), a draft (predicted, not committed) or committed. ``mark`` is
+    the kind of a special word.
     """
 
     text: str
@@ -129,7 +127,7 @@ def scene(
         return TokenCell(text, "committed" if committed else "draft", mark)
 
     steps = _rows(trace, ends, cell)
-    prompt = trace.filled_prompt or trace.prompt.text
+    prompt = trace.filled_prompt or trace.prompt.shown
     return Scene(title, prompt, steps, values.tolist(), note, flagged, verdict)
 
 
@@ -191,13 +189,6 @@ def as_script_json(value: Any) -> Markup:
 
 def _plain_scene(value: Scene) -> dict[str, Any]:
     """The scene as ``replay.js`` takes it. A live page pushes steps of the same form."""
-    steps = [
-        {
-            "cells": [[c.text, c.state[0], c.mark[:1]] for c in cells],
-            "sigma": round(float(sigma), 4) if math.isfinite(sigma) else None,
-        }
-        for cells, sigma in zip(value.steps, value.sigma, strict=True)
-    ]
     return {
         "title": value.title,
         "prompt": value.prompt,
@@ -205,7 +196,13 @@ def _plain_scene(value: Scene) -> dict[str, Any]:
         "verdict": value.verdict,
         "total": len(value.steps),
         "flagged": value.flagged,
-        "steps": steps,
+        "steps": [
+            {
+                "cells": [[c.text, c.state[0], c.mark[:1]] for c in cells],
+                "sigma": round(float(sigma), 4) if math.isfinite(sigma) else None,
+            }
+            for cells, sigma in zip(value.steps, value.sigma, strict=True)
+        ],
     }
 
 

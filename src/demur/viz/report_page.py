@@ -6,7 +6,7 @@ templates escape all text; the scenes of a replay are data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -27,12 +27,8 @@ from demur.viz.tables import Table, anchor, file_name
 class Section:
     """A section of the report: text, then figures, tables and replays.
 
-    Attributes:
-        title: its heading.
-        text: paragraphs, separated by empty lines.
-        tables: tables, sortable in the page.
-        figures: figures, each with a link to its numbers.
-        scenes: replays. Neighbours with the same prompt play side by side.
+    Empty lines separate paragraphs of ``text``. Neighbours among ``scenes`` with the same prompt play
+    side by side.
     """
 
     title: str
@@ -44,12 +40,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Statement:
-    """One finding at the top of the page.
+    """One finding at the top of the page: its topic in bold, then the text.
 
-    Attributes:
-        about: its topic, in bold.
-        text: the statement.
-        shown_in: titles of the page's tables and figures that it links to.
+    ``shown_in`` are titles of the page's tables and figures that it links to.
     """
 
     about: str
@@ -145,7 +138,10 @@ def _section(place: int, part: Section) -> dict[str, Any]:
         "paragraphs": paragraphs(part.text),
         "tables": [Markup(table.to_html()) for table in part.tables],
         "figures": [_figure(figure) for figure in part.figures],
-        "replays": [replay_element(scenes) for scenes in _together(part.scenes)],
+        "replays": [
+            replay_element([*scenes])
+            for _, scenes in groupby(part.scenes, key=lambda scene: scene.prompt)
+        ],
     }
 
 
@@ -165,7 +161,3 @@ def _figure(figure: Figure) -> dict[str, Any]:
             if content
         ],
     }
-
-
-def _together(scenes: Iterable[Scene]) -> list[list[Scene]]:
-    return [list(group) for _, group in groupby(scenes, key=lambda scene: scene.prompt)]

@@ -20,11 +20,11 @@ Value = str | int | float | Estimate
 NOTHING = "–"
 #: Shown where too little was counted for a number.
 TOO_FEW = "n too small"
-
+#: Shown where no judge gave a verdict.
+NOT_JUDGED = "not judged"
 
 #: In tables with more columns, intervals are below their values.
 _NARROW = 6
-
 
 #: LaTeX's special characters -> how they are written.
 _ESCAPED = {
@@ -72,12 +72,11 @@ class Table:
 
     def to_html(self) -> str:
         """The table as an escaped ``figure`` element with a link to its CSV."""
-        cells = [[_html_cell(value) for value in row] for row in self.rows]
         element = fill(
             "table.html.j2",
             table=self,
             numeric=[self._is_numeric(place) for place in range(len(self.columns))],
-            cells=cells,
+            cells=[[_html_cell(value) for value in row] for row in self.rows],
             csv=data_uri(self.to_csv(), media_type="text/csv"),
             file_name=file_name(self.title, "csv"),
             anchor=anchor(self.title),
@@ -87,24 +86,22 @@ class Table:
 
     def to_csv(self) -> str:
         """The table as CSV. An estimate becomes five columns (value, low, high, n, groups)."""
-        estimated = [
-            any(isinstance(row[place], Estimate) for row in self.rows)
-            for place in range(len(self.columns))
-        ]
+        places = range(len(self.columns))
+        wide = [any(isinstance(row[place], Estimate) for row in self.rows) for place in places]
         header = []
-        for name, wide in zip(self.columns, estimated, strict=True):
-            parts = ("", " low", " high", " n", " groups") if wide else ("",)
+        for name, five in zip(self.columns, wide, strict=True):
+            parts = ("", " low", " high", " n", " groups") if five else ("",)
             header += [name + part for part in parts]
         lines = []
         for row in self.rows:
-            cells = zip(row, estimated, strict=True)
-            lines.append([cell for value, wide in cells for cell in _csv_cells(value, wide=wide)])
+            cells = zip(row, wide, strict=True)
+            lines.append([cell for one, five in cells for cell in _csv_cells(one, wide=five)])
         return csv_text(header, lines, newline="\n")
 
     def _is_numeric(self, place: int) -> bool:
         values = [row[place] for row in self.rows]
         counted = any(not isinstance(value, str) for value in values)
-        return counted or {*values} <= {NOTHING, TOO_FEW}
+        return counted or {*values} <= {NOTHING, TOO_FEW, NOT_JUDGED}
 
 
 def to_latex(table: Table) -> str:
@@ -186,19 +183,17 @@ def _interval(value: Estimate) -> str:
 
 
 def _html_cell(value: Value) -> dict[str, str]:
+    cell = {"text": "", "interval": "", "goals": "", "about": "", "key": ""}
+    if isinstance(value, str):
+        return cell | {"text": value, "key": value}
     if isinstance(value, Estimate):
         groups = f" in {value.groups:,} groups" if value.groups != value.n else ""
-        return {
-            "text": number(float(value.value)),
-            "interval": _interval(value) or " ",
-            "goals": f"{value.groups:,} goals" if value.groups else "",
-            "about": f"n = {value.n:,}{groups}",
-            "key": repr(float(value.value)) if math.isfinite(value.value) else "",
-        }
-    if isinstance(value, str):
-        return {"text": value, "interval": "", "goals": "", "about": "", "key": value}
+        cell["interval"] = _interval(value) or " "
+        cell["goals"] = f"{value.groups:,} goals" if value.groups else ""
+        cell["about"] = f"n = {value.n:,}{groups}"
+        value = float(value.value)
     key = repr(float(value)) if math.isfinite(value) else ""
-    return {"text": number(value), "interval": "", "goals": "", "about": "", "key": key}
+    return cell | {"text": number(value), "key": key}
 
 
 def _csv_cells(value: Value, *, wide: bool) -> list[str]:
@@ -209,7 +204,7 @@ def _csv_cells(value: Value, *, wide: bool) -> list[str]:
 
 def _latex_cell(value: Value) -> str:
     if isinstance(value, Estimate):
-        shown = show(value).removeprefix(number(float(value.value))).strip().replace("\u00a0", " ")
+        shown = _interval(value).replace("\u00a0", " ")
         interval = f" {{\\scriptsize {shown}}}" if shown else ""
-        return number(float(value.value)).replace("–", "--") + interval
+        return escape(number(float(value.value))) + interval
     return escape(show(value))

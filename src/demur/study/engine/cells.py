@@ -14,13 +14,14 @@ A cell returns a frozen dataclass, which is kept as JSON and read back as the sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter
 
+from demur.study.plan.arms import Arm
 from demur.types import digest
 
 if TYPE_CHECKING:
@@ -39,17 +40,13 @@ CellState = Literal["done", "failed", "waiting"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a cell is about, for the report. Empty where it does not apply.
+    """Names of what a cell is about, for the report. Empty where they do not apply.
 
     Attributes:
-        arm: name of the arm.
-        set: name of the prompt set.
-        detector: name of the detector.
         group: ``detector`` or ``ablation``.
         supervised: whether the detector was fitted on harmful generations too.
-        defense: name of the defense.
         search: what the attacker optimises, and the guard.
-        white: name of the surrogate model.
+        white: the surrogate model.
     """
 
     arm: str = ""
@@ -89,7 +86,9 @@ class Cell(ABC, Generic[Result]):
     @property
     def name(self) -> str:
         """What it works on, for people."""
-        return self.subject.arm
+        one = self.subject
+        parts = (one.arm, one.set, one.detector, one.defense, one.search)
+        return ", ".join(part for part in parts if part)
 
     @property
     def units(self) -> int:
@@ -109,9 +108,11 @@ class Cell(ABC, Generic[Result]):
     @cached_property
     def key(self) -> str:
         """Hash of everything the result depends on."""
-        return digest(
-            [FORMAT, self.kind, self.version, {f.name: _key(self, f) for f in fields(self)}]
-        )
+        values: dict[str, Any] = {}
+        for one in fields(self):
+            pick = one.metadata.get("inputs", inputs_of)
+            values[one.name] = None if pick is None else pick(getattr(self, one.name))
+        return digest([FORMAT, self.kind, self.version, values])
 
     @property
     def place(self) -> str:
@@ -121,12 +122,33 @@ class Cell(ABC, Generic[Result]):
     @cached_property
     def needs(self) -> tuple[Cell[Any], ...]:
         """Cells it cannot do without."""
-        return tuple(_cells(self, wanted=False))
+        return self._held(wanted=False)
 
     @cached_property
     def wants(self) -> tuple[Cell[Any], ...]:
         """Cells it uses if they are done."""
-        return tuple(_cells(self, wanted=True))
+        return self._held(wanted=True)
+
+    def _held(self, *, wanted: bool) -> tuple[Cell[Any], ...]:
+        held = (f for f in fields(self) if f.metadata.get("wanted", False) == wanted)
+        return tuple(cell for one in held for cell in _inside(getattr(self, one.name)))
+
+    @classmethod
+    @cache
+    def results(cls) -> TypeAdapter[Result]:
+        """Converts its results to plain data and back."""
+        return TypeAdapter(get_type_hints(cls.run)["return"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCell(Cell[Result], Generic[Result]):
+    """A cell that works on one arm."""
+
+    arm: Arm
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(arm=self.arm.name)
 
 
 @dataclass(frozen=True)
@@ -134,13 +156,9 @@ class CellOutcome:
     """What became of a cell: the content of ``cell.json``.
 
     Attributes:
-        state: done, failed, or waiting to be done.
         value: the result as plain data; see ``result``.
-        error: why it failed.
-        seconds: how long it took.
         missing: keys of wanted cells that were not done.
         made: what it was made with; see ``demur.study.engine.provenance``.
-        name, kind, arm, units: of the cell.
     """
 
     state: CellState = "waiting"
@@ -160,15 +178,7 @@ class CellOutcome:
         Raises:
             ValueError: the data are not such a result.
         """
-        result: Hashable = _result_type(kind)
-        found: Result = _adapter(result).validate_python(self.value)
-        return found
-
-
-def as_plain(result: Any) -> Any:
-    """A result as JSON data."""
-    kind: Any = type(result)
-    return _adapter(kind).dump_python(result, mode="json")
+        return kind.results().validate_python(self.value)
 
 
 def inputs_of(value: Any) -> Any:
@@ -186,17 +196,6 @@ def inputs_of(value: Any) -> Any:
     return value
 
 
-def _key(cell: Cell[Any], one: Field[Any]) -> Any:
-    pick = one.metadata.get("inputs", inputs_of)
-    return None if pick is None else pick(getattr(cell, one.name))
-
-
-def _cells(cell: Cell[Any], *, wanted: bool) -> Iterator[Cell[Any]]:
-    for one in fields(cell):
-        if one.metadata.get("wanted", False) == wanted:
-            yield from _inside(getattr(cell, one.name))
-
-
 def _inside(value: Any) -> Iterator[Cell[Any]]:
     if isinstance(value, Cell):
         yield value
@@ -206,14 +205,3 @@ def _inside(value: Any) -> Iterator[Cell[Any]]:
     elif is_dataclass(value) and not isinstance(value, type):
         for part in fields(value):
             yield from _inside(getattr(value, part.name))
-
-
-@cache
-def _result_type(kind: type[Cell[Any]]) -> Any:
-    return get_type_hints(kind.run)["return"]
-
-
-@cache
-def _adapter(result: Hashable) -> TypeAdapter[Any]:
-    kind: Any = result
-    return TypeAdapter(kind)

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from demur._version import __version__
 from demur.errors import InputError, StoreError
 from demur.files import write_atomically
-from demur.study.engine.cells import Cell, Subject
+from demur.study.engine.cells import Subject
 from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Study
 
@@ -33,15 +33,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn", "sc
 
 @dataclass(frozen=True)
 class CellEntry:
-    """A cell as ``study.json`` lists it.
-
-    Attributes:
-        kind: its kind.
-        name: what it works on, for people.
-        place: its folder below ``cells``.
-        units: prompts or the like.
-        subject: what it is about.
-    """
+    """A cell as ``study.json`` lists it. ``place`` is its folder below ``cells``."""
 
     kind: str
     name: str
@@ -49,21 +41,13 @@ class CellEntry:
     units: int
     subject: Subject
 
-    @classmethod
-    def of(cls, cell: Cell[Any]) -> CellEntry:
-        """The entry of a cell."""
-        return cls(cell.kind, cell.name, cell.place, cell.units, cell.subject)
-
 
 @dataclass(frozen=True)
 class StudyManifest:
     """``study.json``: everything the report needs besides the cells' results.
 
     Attributes:
-        study: the study file.
-        command: command line of the run.
         arms: every arm, failed ones included.
-        cells: every cell, in order.
         made_with: versions and machine; see ``made_with``.
         seconds: wall-clock times; empty until the run ends.
         layout: version of this file.
@@ -101,13 +85,12 @@ def read_manifest(root: str | Path) -> StudyManifest:
     except ValueError as error:
         raise StoreError(f"{path} is damaged. Run the study again.") from error
     try:
-        found: StudyManifest = TypeAdapter(StudyManifest).validate_python(plain)
+        return TypeAdapter(StudyManifest).validate_python(plain)
     except ValueError as error:
         raise InputError(
             f"{path} was written by another version of demur. Run the study again: "
             f"demur study run STUDY.yaml --out {root}"
         ) from error
-    return found
 
 
 @cache

@@ -20,7 +20,7 @@ from threading import Thread
 from typing import Any, final
 
 from demur.errors import DemurError, StoreError
-from demur.study.engine.cells import Cell, CellOutcome, OnProgress, as_plain
+from demur.study.engine.cells import Cell, CellOutcome, OnProgress
 from demur.study.engine.provenance import made_with
 from demur.study.engine.workspace import CellFolder, RayPool, Workspace
 
@@ -127,23 +127,19 @@ def _outcome(
     for need in cell.needs:
         found = folder.outcome(need)
         if found.state != "done":
-            return CellOutcome("failed", error=_because(need, found), **about)
+            # The first cause, not the chain of cells from there.
+            chain = found.error.startswith("needs ")
+            through = "" if chain else f"needs {need.kind} of {need.name}, which failed: "
+            return CellOutcome("failed", error=through + found.error, **about)
     workspace.cell = cell
     began = time.monotonic()
     try:
-        value = as_plain(cell.run(workspace))
+        value = cell.results().dump_python(cell.run(workspace), mode="json")
     except StoreError:
         raise
     except Exception as error:
         return CellOutcome("failed", error=f"{type(error).__name__}: {error}", **about)
     return CellOutcome("done", value, seconds=time.monotonic() - began, **about)
-
-
-def _because(need: Cell[Any], found: CellOutcome) -> str:
-    """The first cause, not the chain of cells from there."""
-    if found.error.startswith("needs "):
-        return found.error
-    return f"needs {need.kind} of {need.name}, which failed: {found.error}"
 
 
 @final
@@ -193,16 +189,14 @@ class _Worker:
             message: int | Exception | None = self.pipe.recv()
         except EOFError:
             self.process.join()
-            doing = "before its first cell" if self.place is None else self._doing(cells)
+            doing = "before its first cell"
+            if self.place is not None:
+                doing = f"while it did the cell of {cells[self.place].name}"
             return DemurError(
                 f"A process ended (exit code {self.process.exitcode}) {doing}. Finished cells are "
                 "kept: run the same command again, with --workers 1 if memory is short."
             )
         return message
-
-    def _doing(self, cells: Cells) -> str:
-        assert self.place is not None
-        return f"while it did the cell of {cells[self.place].name}"
 
 
 @contextmanager

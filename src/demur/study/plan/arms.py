@@ -29,11 +29,9 @@ class Located:
     """A model of a study.
 
     Attributes:
-        name: name in tables.
-        location: argument of ``demur.load``.
+        location: argument of ``demur.load``, as are the ``options``.
         identity: hash of its files, or the hub's commit. Empty if it was not found; cells that load
             it then fail with the reason.
-        options: options of ``demur.load``: hub revision, dtype and so on.
         family: its family, from its config.
         sampler: its default sampler, if its config names one.
     """
@@ -51,9 +49,11 @@ class Located:
         return int((self.sampler or {}).get("gen_length", _LENGTH))
 
     @property
-    def inputs(self) -> str:
-        """What results depend on, for cell keys."""
-        return self.identity
+    def inputs(self) -> Any:
+        """What results depend on, for cell keys: the identity, which covers an adapter, and how it is
+        asked."""
+        asked = {k: self.options[k] for k in ("system", "template") if k in self.options}
+        return [self.identity, asked] if asked else self.identity
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,13 @@ class Arm:
     """A model under a sampler: one row or column of a comparison.
 
     Attributes:
-        name: name in tables.
         model: name of its model in tables.
-        location: argument of ``demur.load``.
-        identity: hash of the model's config and weights.
+        location, identity, options, family: those of the model; see ``Located``.
         sampler: the model's default with the arm's changes, as far as the config tells.
-        options: options of ``demur.load``: hub revision, dtype and so on.
         pooling: None: the model's default.
         layers: recorded layers.
         group: ``main`` is a model's first arm, ``variant`` another sampler, ``continuum`` and
             ``pooling`` belong to those analyses.
-        family: family of its model, as far as the config tells.
     """
 
     name: str
@@ -99,8 +95,9 @@ class Arm:
     def inputs(self) -> dict[str, Any]:
         """What a generation depends on besides prompt and seed, for cell keys."""
         kept = ("identity", "sampler", "pooling", "layers")
-        # The device changes no result.
-        options = {k: v for k, v in self.options.items() if k not in ("device", "device_map")}
+        # The device changes no result, and an adapter is part of the identity.
+        left_out = ("device", "device_map", "adapter")
+        options = {k: v for k, v in self.options.items() if k not in left_out}
         return {name: getattr(self, name) for name in kept} | options
 
 
@@ -119,13 +116,7 @@ def is_ar_order(sampler: Mapping[str, Any]) -> bool:
 
 
 def locate_all(study: Study, folder: Path, *, here: bool = False) -> dict[str, Located]:
-    """Every model of the study by name.
-
-    Args:
-        study: the study.
-        folder: folder of its relative paths.
-        here: do not ask the hub.
-    """
+    """Every model of the study by name. ``here``: do not ask the hub."""
     return {
         spec.name: _locate(spec, folder, spec.loading or study.loading, here=here)
         for spec in study.models
@@ -171,15 +162,27 @@ def model_arms(study: Study, spec: ModelSpec, at: Located) -> Iterator[Arm]:
             yield arm(name, first.sampler, pooling=pooling, group="pooling")
 
 
+def _beside(folder: Path, name: str) -> str:
+    """The path of a model, GGUF file or adapter next to the study file, else the name as it is."""
+    path = folder / name
+    if path.suffix == ".gguf" and path.is_file():
+        return str(path)
+    holds = ("config.json", "adapter_config.json", "*.gguf")
+    return str(path) if any(next(path.glob(one), None) for one in holds) else name
+
+
 def _locate(spec: ModelSpec, folder: Path, loading: Loading, *, here: bool) -> Located:
-    beside = folder / spec.model
-    options = loading.options | ({"revision": spec.revision} if spec.revision else {})
-    location = str(beside) if (beside / "config.json").is_file() else spec.model
+    own_options = spec.model_dump(include={"revision", "system", "template", "adapter"})
+    options = loading.options | {k: v for k, v in own_options.items() if v is not None}
+    if "adapter" in options:
+        options["adapter"] = _beside(folder, options["adapter"])
+    location = _beside(folder, spec.model)
     own = {plugin.name: plugin.identity for plugin in plugins("models")}
     if location in own:
         return Located(spec.name, location, identity=own[location], options=options)
     try:
-        found = find(location, revision=spec.revision, here=here)
+        adapter = options.get("adapter")
+        found = find(location, revision=spec.revision, adapter=adapter, here=here)
     except DemurError:
         return Located(spec.name, location, options=options)
     return Located(

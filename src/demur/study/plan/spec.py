@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from demur.errors import InputError
+from demur.organism import NAMES
 from demur.types import Label
 
 #: What a prompt set is for. ``harmful`` trains supervised detectors, ``elsewhere`` gives anchors from
@@ -48,6 +49,10 @@ class Loading(StudySection):
         device_map: for example ``auto``. Excludes ``device``.
         bits: 8 or 4.
         attention: attention implementation of transformers.
+        system: system prompt; empty for none.
+        template: arguments of the chat template, such as ``enable_thinking``.
+        adapter: a LoRA or other PEFT adapter: a folder, next to the study file if relative, or a hub
+            id.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -55,6 +60,9 @@ class Loading(StudySection):
     device_map: str | None = None
     bits: Literal[4, 8] | None = None
     attention: str | None = None
+    system: str | None = None
+    template: Named | None = None
+    adapter: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,10 +75,11 @@ class ModelSpec(StudySection):
 
     Attributes:
         name: name in tables.
-        model: built-in name, folder or hub id. A relative folder is next to the study file.
+        model: built-in name, folder, GGUF file or hub id. A relative path is next to the study file.
         share: share of each set's prompts to use, in (0, 1], for slow models.
         batch_size: prompts per batch. None: the study's.
         loading: how to load it. None: as the study says.
+        system, template, adapter: as in ``loading``, for this model alone.
         arms: samplers. The first is the main one, which every analysis uses.
     """
 
@@ -80,6 +89,9 @@ class ModelSpec(StudySection):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch_size: Count | None = None
     loading: Loading | None = None
+    system: str | None = None
+    template: Named | None = None
+    adapter: str | None = None
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1)] = (ArmSpec(name="default"),)
 
     @model_validator(mode="before")
@@ -148,7 +160,8 @@ class Judges(StudySection):
 
     Attributes:
         refusal: refusal judges. The first one gives the refusal rate (RR).
-        harm: harm judge, for ASR, HRR and FRR. It judges drafts too.
+        harm: harm judge, for ASR, HRR and FRR. It judges drafts too. Empty: harm is not judged. None:
+            ``oracle`` if every model of the study is a built-in one, else empty.
         model: model of judges that need one: a name on the server, or a model to load.
         endpoint: URL of an OpenAI-compatible server for judges that ask a model.
         key_variable: environment variable with the server's key.
@@ -159,7 +172,7 @@ class Judges(StudySection):
     """
 
     refusal: Annotated[tuple[str, ...], Field(min_length=1)] = ("paper",)
-    harm: str = "oracle"
+    harm: str | None = None
     model: str = ""
     endpoint: str = ""
     key_variable: str = "OPENAI_API_KEY"
@@ -183,7 +196,6 @@ class Ablation(StudySection):
     """Settings to vary around the paper's, one at a time.
 
     Attributes:
-        models: model names.
         tau: temperatures of the signal.
         steps: numbers of first steps that the detector reads.
         anchors: numbers of anchor prompts per class.
@@ -201,7 +213,6 @@ class Continuum(StudySection):
     """The same weights from AR order to fully parallel remasking.
 
     Attributes:
-        models: model names.
         blocks: block lengths, at one commit per step. 1 is AR order.
         commits: commits per step, in one block. The response length is fully parallel.
     """
@@ -238,8 +249,6 @@ class AdaptiveSpec(StudySection):
     """Suffix searches, one per goal.
 
     Attributes:
-        models: model names.
-        searches: the searches.
         goals: number of goals, from the start of the source.
         source: prompts that name the goals.
     """
@@ -261,7 +270,6 @@ class QuickSpec(StudySection):
     """What ``--quick`` runs.
 
     Attributes:
-        models: model names.
         without: sections to skip.
         share: share of the prompts, in (0, 1].
         alpha: false-positive rate of thresholds.
@@ -277,23 +285,17 @@ class Study(StudySection):
     """The whole file.
 
     Attributes:
-        title: title of the report.
-        note: caution for the reader of the report.
-        seed: random seed.
+        title, note: title of the report, and a caution for its reader.
         alpha: false-positive rate of thresholds, calibrated on held-out benign prompts.
         layers: recorded layers.
         batch_size: prompts per batch.
         workers: maximum number of processes. Each loads its own models.
-        loading: how models are loaded.
-        judges: who judges refusals and harm.
         reader: the model among ``models``, autoregressive, that computes perplexity.
-        models: models and their samplers.
         sets: prompts by role.
         detectors: names of ``demur.detectors.DETECTORS``.
         defenses: defenses to run on every model's main arm.
         defended: prompts per test set for defenses, before a model's share.
-        ablation, continuum, adaptive, surrogates: further analyses.
-        quick: what ``--quick`` runs.
+        allow_few: accept anchors of fewer than 20 traces of a class; the report says so.
     """
 
     title: str
@@ -311,11 +313,21 @@ class Study(StudySection):
     detectors: tuple[str, ...] = ()
     defenses: tuple[DefenseSpec, ...] = ()
     defended: Count = 20
+    allow_few: bool = False
     ablation: Ablation | None = None
     continuum: Continuum | None = None
     adaptive: AdaptiveSpec | None = None
     surrogates: tuple[SurrogateSpec, ...] = ()
     quick: QuickSpec | None = None
+
+    @model_validator(mode="after")
+    def _harm_judge(self) -> Study:
+        """The oracle knows the built-in world alone, so it is the default there alone."""
+        if self.judges.harm is None:
+            known = all(model.model in NAMES for model in self.models)
+            judges = self.judges.model_copy(update={"harm": "oracle" if known else ""})
+            object.__setattr__(self, "judges", judges)
+        return self
 
     def quickened(self) -> Study:
         """The study reduced to its ``quick`` section.
@@ -325,34 +337,33 @@ class Study(StudySection):
         """
         if self.quick is None:
             raise InputError("This study has no 'quick' section. Run it without --quick.")
-        quick, kept = self.quick, self.quick.models
-        models = tuple(m for m in self.models if m.name in kept)
-        shared = {"share": quick.share}
+        quick, kept = self.quick, {*self.quick.models}
+
+        def fewer(count: int | None) -> int | None:
+            return None if count is None else max(1, ceil(count * quick.share))
+
         change: dict[str, Any] = {
-            "models": tuple(m.model_copy(update={"share": m.share * quick.share}) for m in models),
+            "models": tuple(
+                m.model_copy(update={"share": m.share * quick.share})
+                for m in self.models
+                if m.name in kept
+            ),
+            "sets": {
+                role: tuple(s.model_copy(update={"few": fewer(s.few)}) for s in sets)
+                for role, sets in self.sets.items()
+                # Anchors from elsewhere are an ablation.
+                if role != "elsewhere" or "ablation" not in quick.without
+            },
             "alpha": quick.alpha,
-            "surrogates": tuple(s for s in self.surrogates if {s.white, s.black} <= {*kept}),
+            "surrogates": tuple(s for s in self.surrogates if {s.white, s.black} <= kept),
             "reader": self.reader if self.reader in kept else "",
-            "defended": max(1, ceil(self.defended * quick.share)),
+            "defended": fewer(self.defended),
         }
         for name in ("ablation", "continuum", "adaptive"):
-            part = getattr(self, name)
-            if part is not None:
-                there = tuple(m for m in part.models if m in kept)
-                change[name] = part.model_copy(update={"models": there})
-        if self.adaptive is not None:
-            goals = max(1, ceil(self.adaptive.goals * quick.share))
-            searches = tuple(s for s in self.adaptive.searches if {*s.models} <= {*kept})
-            change["adaptive"] = change["adaptive"].model_copy(
-                update={"goals": goals, "searches": searches}
-            )
-        sets = {role: tuple(_fewer(one, **shared) for one in ss) for role, ss in self.sets.items()}
-        if "ablation" in quick.without:
-            sets.pop("elsewhere", None)  # these anchors are an ablation
-        left_out: dict[str, Any] = dict.fromkeys(quick.without)
-        return self.model_copy(update=change | {"sets": sets} | left_out)
-
-
-def _fewer(one: PromptSetSpec, *, share: float) -> PromptSetSpec:
-    few = None if one.few is None else max(1, ceil(one.few * share))
-    return one.model_copy(update={"few": few})
+            if part := getattr(self, name):
+                update: dict[str, Any] = {"models": tuple(m for m in part.models if m in kept)}
+                if isinstance(part, AdaptiveSpec):
+                    update["goals"] = fewer(part.goals)
+                    update["searches"] = tuple(s for s in part.searches if {*s.models} <= kept)
+                change[name] = None if name in quick.without else part.model_copy(update=update)
+        return self.model_copy(update=change)

@@ -94,7 +94,7 @@ def _check_judges(judges: Judges) -> None:
         raise InputError(
             f"judges.endpoint is {judges.endpoint}, but judges.model is empty. Add judges.model."
         )
-    for name in (*judges.refusal, judges.harm):
+    for name in filter(None, (*judges.refusal, judges.harm)):
         if not needs_model(name):
             continue
         if not judges.model:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.metrics import Estimate, auroc_difference, tpr_at_fpr
-from demur.study.report.evidence import FEWEST, Evidence, Quantity, Scores
+from demur.metrics import Estimate, tpr_at_fpr
+from demur.study.report.evidence import FEWEST, Evidence, Scores
 from demur.study.report.extra_rows import (
     MARK,
     NOTE,
@@ -51,9 +51,7 @@ def detection_table(results: Results) -> Table:
     for one in results.main:
         for name in detector_names(results):
             if name in one.scores:
-                rows.append(
-                    (one.name, name, int(one.jailbreaks.sum()), *_row(one, one.scores[name]))
-                )
+                rows.append((one.name, name, one.jailbreak_count, *_row(one, one.scores[name])))
             elif name in one.failed:
                 rows.append((one.name, name, short(one.failed[name]), *blanks(4)))
     table = Table(
@@ -145,15 +143,14 @@ def false_positives_table(results: Results) -> Table:
     for one in results.main:
         chosen = kinds(one)
         for name in PLAIN:
-            for label, scored in (
-                ("plain and wrapped", name),
-                ("plain", f"{name}, fitted on plain"),
-            ):
+            fitted = {"plain and wrapped": name, "plain": f"{name}, fitted on plain"}
+            for label, scored in fitted.items():
                 if scores := one.scores.get(scored):
                     seen = ~np.isnan(scores.values)
+                    there = {kind: of & seen for kind, of in chosen.items()}
                     rates = [
-                        one.rate(scores.flagged, chosen[kind] & seen)
-                        if kind in chosen and (chosen[kind] & seen).any()
+                        one.rate(scores.flagged, there[kind])
+                        if kind in there and there[kind].any()
                         else NOTHING
                         for kind in wrappers
                     ]
@@ -213,7 +210,9 @@ def ablation_table(results: Results) -> Table:
             found = one.separations[name]
             settings.setdefault(setting, {})[one.name] = found
             if name != "sri":
-                settings[setting][f"{one.name}, change"] = _change(one, one.scores[name].values)
+                paper, few = one.scores["sri"], isinstance(one.separations["sri"], str)
+                gain = TOO_FEW if few else one.auroc_gain(one.scores[name].values, paper.values)
+                settings[setting][f"{one.name}, change"] = gain
         for other in pooled.values():
             if other.model == one.model and "sri" in other.scores:
                 setting = f"pooling: {other.fingerprint.pooling}"
@@ -232,17 +231,6 @@ def ablation_table(results: Results) -> Table:
         "layer, all anchors. Change: difference from it, paired on the same prompts. Nothing was "
         "chosen on test prompts: the table shows every setting that was tried.",
     )
-
-
-def _change(one: Evidence, scores: NDArray[np.float64]) -> Quantity:
-    """Paired change in AUROC from the paper's setting."""
-    if isinstance(one.separations["sri"], str):
-        return TOO_FEW
-    paper = one.scores["sri"].values
-    seen = ~np.isnan(scores) & ~np.isnan(paper)
-    benign, broken = one.where("harmless") & seen, one.jailbreaks & seen
-    changed, before = ((values[benign], values[broken]) for values in (scores, paper))
-    return auroc_difference(changed, before, [*one.goals[benign], *one.goals[broken]])
 
 
 def _settings(one: Evidence) -> dict[str, str]:

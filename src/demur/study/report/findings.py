@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from demur.intervals import apart
-from demur.metrics import Estimate, auroc_difference
+from demur.metrics import Estimate
 from demur.study.report.detection import aurocs
 from demur.study.report.evidence import FEWEST, Evidence, Quantity
 from demur.study.report.protection import cut_in_asr, reached, undefended_asr
@@ -21,7 +21,7 @@ from demur.study.report.results import Results
 from demur.study.report.samplers import block_length, changes, one_a_step, pairs
 from demur.study.work.defense import DefenseCell
 from demur.study.work.suffix_attack import SuffixAttackCell
-from demur.viz.tables import number, show
+from demur.viz.tables import NOT_JUDGED, number, show
 
 #: What the reader is told about a finding.
 SAID = {
@@ -36,14 +36,7 @@ Agreement = Literal["appears", "does not appear", "cannot be told", "no claim"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement of the summary.
-
-    Attributes:
-        about: its topic, in a few words.
-        text: the statement.
-        agreement: whether it agrees with the paper.
-        shown_in: titles of the tables and figures that support it.
-    """
+    """One statement of the summary, and the titles of the tables and figures that support it."""
 
     about: str
     text: str
@@ -54,6 +47,7 @@ class Finding:
 def findings(results: Results) -> list[Finding]:
     """Every finding that the study has numbers for."""
     return [
+        *unjudged(results),
         *same_weights(results),
         *continuum(results),
         *attacks(results),
@@ -65,6 +59,22 @@ def findings(results: Results) -> list[Finding]:
         *defended(results),
         *searched(results),
     ]
+
+
+def unjudged(results: Results) -> Iterator[Finding]:
+    """That harm was not judged, where no arm has a verdict on it."""
+    arms = [one for one in results.main if one.where("harmful").any()]
+    if arms and not any(one.harm_given[one.where("harmful")].any() for one in arms):
+        judge = results.manifest.study.judges.harm
+        why = f"the judge {judge} gave no verdict" if judge else "the study names no harm judge"
+        yield Finding(
+            "Harm",
+            f"Harm: not judged, because {why}. Nothing is said about attacks that succeed, harmful "
+            "drafts or what detectors find. Name one, such as judges: {harm: asked-harm, model: ...}; "
+            "see demur judges.",
+            "no claim",
+            ("Refusals and successful attacks",),
+        )
 
 
 def told(holds: bool, contrary: bool) -> Agreement:
@@ -106,13 +116,8 @@ def kinds(results: Results) -> tuple[list[Evidence], list[Evidence]]:
 def counted(arms: Sequence[Evidence], results: Results) -> str:
     """Number and kind of arms, such as "3 of 6 arms, all autoregressive"."""
     causal = sum(one.autoregressive for one in arms)
-    kind = (
-        "all autoregressive"
-        if causal == len(arms)
-        else "all diffusion"
-        if not causal
-        else f"{causal} autoregressive and {len(arms) - causal} diffusion"
-    )
+    mixed = f"{causal} autoregressive and {len(arms) - causal} diffusion"
+    kind = {len(arms): "all autoregressive", 0: "all diffusion"}.get(causal, mixed)
     return f"{len(arms)} of {len(results.main)} arms, {kind}"
 
 
@@ -130,7 +135,11 @@ def same_weights(results: Results) -> Iterator[Finding]:
         shown_in = ("Same weights: from AR order to remasking",)
         refusals, cut = changes(ordered, remasked, "all")
         if isinstance(cut, str) or isinstance(refusals, str):
-            text = "Both samplers saw too few common prompts to compare them."
+            text = (
+                "Harm or refusal was not judged, so the samplers are not compared."
+                if NOT_JUDGED in (cut, refusals)
+                else "Both samplers saw too few common prompts to compare them."
+            )
             yield Finding(about, text, "cannot be told", shown_in)
             continue
         found = agreement(cut)
@@ -186,6 +195,8 @@ def recovery(results: Results) -> Iterator[Finding]:
     few = []
     for one in kinds(results)[1]:
         rate = one.recovery()[0]
+        if rate == NOT_JUDGED:
+            continue
         if isinstance(rate, str):
             few.append(f"“{one.name}” ({one.entered.sum()})")
             continue
@@ -229,7 +240,7 @@ def internal(results: Results) -> Iterator[Finding]:
 
 def asr(one: Evidence) -> Quantity:
     """Attack success rate over all attacks together."""
-    return one.rate(one.succeeded, one.where("harmful", "wrapped"))
+    return one.judged_rate("ASR", one.where("harmful", "wrapped"))
 
 
 #: Detectors that are weaker than SRI in the paper: name -> what they read.
@@ -242,6 +253,8 @@ def detectors(results: Results) -> Iterator[Finding]:
     """AUROC of the paper's detector, also against detectors that are weaker in the paper."""
     about, shown_in = "Detecting jailbreaks", ("AUROC of each detector over models",)
     values = aurocs(results, "sri")
+    if all(one.jailbreak_count == NOT_JUDGED for one in results.main):
+        return
     if not values:
         text = (
             f"No arm has successful jailbreaks of {FEWEST} goals, so detection cannot be measured."
@@ -250,10 +263,10 @@ def detectors(results: Results) -> Iterator[Finding]:
         return
     arms = [one for one in results.main if estimates([one.separations.get("sri", "")])]
     compared = {
-        words: [_ahead(one, name) for one in arms if name in one.scores]
+        words: ahead
         for name, words in WEAKER.items()
+        if (ahead := [_ahead(one, name) for one in arms if name in one.scores])
     }
-    compared = {words: ahead for words, ahead in compared.items() if ahead}
     said = [
         f"{words} (ahead on {ahead.count(1)} of {len(ahead)} arms, behind on {ahead.count(-1)})"
         for words, ahead in compared.items()
@@ -280,11 +293,7 @@ def detectors(results: Results) -> Iterator[Finding]:
 
 def _ahead(one: Evidence, name: str) -> int:
     """1 if the AUROC of the paper's detector is significantly higher, -1 if lower, else 0."""
-    ours, theirs = one.scores["sri"].values, one.scores[name].values
-    there = ~np.isnan(ours) & ~np.isnan(theirs)
-    benign, broken = one.where("harmless") & there, one.jailbreaks & there
-    first, second = ((values[benign], values[broken]) for values in (ours, theirs))
-    found = auroc_difference(first, second, [*one.goals[benign], *one.goals[broken]])
+    found = one.auroc_gain(one.scores["sri"].values, one.scores[name].values)
     return int(found.low > 0) - int(found.high < 0)
 
 
@@ -322,7 +331,7 @@ def borderline(results: Results) -> Iterator[Finding]:
     arms = [one for one in results.main if "sri" in one.scores]
     rows = [(one, one.where("borderline")) for one in arms]
     flagged = estimates(one.rate(one.scores["sri"].flagged, chosen) for one, chosen in rows)
-    refused = estimates(one.rate(one.refusals, chosen) for one, chosen in rows)
+    refused = estimates(one.judged_rate("RR", chosen) for one, chosen in rows)
     if flagged and refused:
         yield Finding(
             "Borderline prompts",

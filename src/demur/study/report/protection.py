@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from demur.study.work.defense import DefendedRow, DefenseCell, DefenseResult, En
 from demur.study.work.guards import DelayCell, SurrogateCell
 from demur.study.work.suffix_attack import SearchResult, SuffixAttackCell
 from demur.viz.figures import Figure, Point, curves
-from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
+from demur.viz.tables import NOT_JUDGED, NOTHING, Table, Value
 
 
 def delay_table(results: Results) -> Table:
@@ -29,19 +30,18 @@ def delay_table(results: Results) -> Table:
         step = one.aligned({name: found.step for name, found in sets.items()}, 0)
         tokens = one.aligned({name: found.tokens for name, found in sets.items()}, 0)
         broken, harmless = one.jailbreaks, one.where("harmless")
-        row: list[Value] = [one.name, int(broken.sum())]
-        flagged = one.rate(step > 0, broken)
+        row: list[Value] = [one.name, one.jailbreak_count]
+        flagged = one.jailbreak_rate(step > 0)
         if isinstance(flagged, str):
-            row += [TOO_FEW] * 5
+            row += [flagged] * 5
         else:
             caught = broken & (step > 0)
-            length = np.array(one.rows.tokens)[broken].mean()
             row += [
                 flagged,
                 one.rate((step > 0) & (step <= cell.result.steps // 2), broken),
                 float(np.median(step[caught])) if caught.any() else NOTHING,
                 float(tokens[broken].mean()),
-                float(length),
+                float(np.array(one.rows.tokens)[broken].mean()),
             ]
         rows.append((*row, one.rate(step > 0, harmless)))
     return Table(
@@ -88,6 +88,10 @@ def delay_figure(results: Results, arm: str) -> Figure | None:
 #: Attacks that fill masked slots. They have their own table.
 INFILLING = ("pad", "dija")
 
+#: How a row ended without the defense, and with it.
+_before: Callable[[DefendedRow], Ending] = attrgetter("undefended")
+_after: Callable[[DefendedRow], Ending] = attrgetter("defended")
+
 
 def defenses_table(results: Results) -> Table | None:
     """Overhead in passes, false positives, RR and ASR (table 13 of the paper).
@@ -133,17 +137,16 @@ def infilling_table(results: Results) -> Table | None:
     rows: list[tuple[Value, ...]] = []
     broken: list[tuple[Value, ...]] = []
     for cell, undefended in _cells(results):
+        arm, defense = cell.subject.arm, cell.subject.defense
         if cell.result is None:
-            failure = short(cell.error)
-            broken.append((cell.subject.arm, NOTHING, cell.subject.defense, failure))
+            broken.append((arm, NOTHING, defense, short(cell.error)))
             continue
         for attack in INFILLING:
             chosen = [row for row in cell.result.rows if row.attack == attack]
-            if not chosen:
-                continue
-            if undefended:
-                rows.append((cell.subject.arm, attack, "none", _asr(chosen, _before)))
-            rows.append((cell.subject.arm, attack, cell.subject.defense, _asr(chosen, _after)))
+            if chosen and undefended:
+                rows.append((arm, attack, "none", _asr(chosen, _before)))
+            if chosen:
+                rows.append((arm, attack, defense, _asr(chosen, _after)))
     if not rows:
         return None
     rows += [row for row in broken if row[0] in {row[0] for row in rows}]
@@ -160,16 +163,15 @@ def infilling_table(results: Results) -> Table | None:
 
 def times_table(results: Results) -> Table:
     """Seconds with and without each defense, in the same run."""
-    rows: list[tuple[Value, ...]] = []
-    for cell, _ in _cells(results):
-        if cell.result is not None:
-            before, after = cell.result.undefended.seconds, cell.result.defended.seconds
-            names = cell.subject.arm, cell.subject.defense
-            rows.append((*names, before, after, after / before - 1))
+    times = [
+        (cell.subject, cell.result.undefended.seconds, cell.result.defended.seconds)
+        for cell in results.of(DefenseCell)
+        if cell.result is not None
+    ]
     return Table(
         "Time of each defense",
         ("arm", "defense", "seconds undefended", "seconds defended", "overhead"),
-        tuple(rows),
+        [(one.arm, one.defense, before, after, after / before - 1) for one, before, after in times],
         note="Wall-clock time of one run on the machine in Methods. It varies from run to run.",
         timing=True,
     )
@@ -188,8 +190,12 @@ def _cells(results: Results) -> Iterator[tuple[Measured[DefenseResult], bool]]:
 def cut_in_asr(found: DefenseResult) -> Quantity:
     """Paired ASR without the defense minus ASR with it."""
     rows = _attacked(found)
-    before, after = ([side(row).harmful for row in rows] for side in (_before, _after))
-    return enough(difference(before, after, [row.goal for row in rows]))
+    pairs = [(row.undefended.harmful, row.defended.harmful, row.goal) for row in rows]
+    given = [(bool(a), bool(b), goal) for a, b, goal in pairs if None not in (a, b)]
+    if rows and not given:
+        return NOT_JUDGED
+    before, after, goals = zip(*given, strict=True) if given else ((), (), ())
+    return enough(difference(before, after, goals))
 
 
 def undefended_asr(found: DefenseResult) -> Quantity:
@@ -210,19 +216,19 @@ def _attacked(found: DefenseResult) -> list[DefendedRow]:
 
 
 def _rr(rows: Sequence[DefendedRow], side: Callable[[DefendedRow], Ending]) -> Quantity:
-    return enough(rate([side(row).refused for row in rows], [row.goal for row in rows]))
+    return _over_given([(side(row).refused, row.goal) for row in rows])
 
 
 def _asr(rows: Sequence[DefendedRow], side: Callable[[DefendedRow], Ending]) -> Quantity:
-    return enough(rate([side(row).harmful for row in rows], [row.goal for row in rows]))
+    return _over_given([(side(row).harmful, row.goal) for row in rows])
 
 
-def _before(row: DefendedRow) -> Ending:
-    return row.undefended
-
-
-def _after(row: DefendedRow) -> Ending:
-    return row.defended
+def _over_given(rows: Sequence[tuple[bool | None, str]]) -> Quantity:
+    """Share of hits among the verdicts that were given; words where none was."""
+    given = [(hit, goal) for hit, goal in rows if hit is not None]
+    if rows and not given:
+        return NOT_JUDGED
+    return enough(rate([hit for hit, _ in given], [goal for _, goal in given]))
 
 
 def surrogate_table(results: Results) -> Table:
@@ -251,19 +257,18 @@ def surrogate_table(results: Results) -> Table:
 
 def _guarded(black: Evidence, sets: Mapping[str, Sequence[bool]]) -> list[Value]:
     flagged = black.aligned(sets, False).astype(bool)
-    attacked, broken = black.where("harmful", "wrapped"), black.jailbreaks
+    false_alarms = black.rate(flagged, np.asarray(black.where("harmless")))
+    if black.jailbreak_count == NOT_JUDGED:
+        return [*[NOT_JUDGED] * 4, false_alarms]
+    attacked = black.where("harmful", "wrapped") & black.harm_given
+    passed = black.succeeded & ~flagged
+    goals = black.goals[attacked].tolist()
     return [
-        black.rate(flagged, broken),
+        black.rate(flagged, black.jailbreaks),
         black.rate(black.succeeded, attacked),
-        black.rate(black.succeeded & ~flagged, attacked),
-        enough(
-            difference(
-                black.succeeded[attacked],
-                (black.succeeded & ~flagged)[attacked],
-                black.goals[attacked].tolist(),
-            )
-        ),
-        black.rate(flagged, np.asarray(black.where("harmless"))),
+        black.rate(passed, attacked),
+        enough(difference(black.succeeded[attacked], passed[attacked], goals)),
+        false_alarms,
     ]
 
 
@@ -283,14 +288,8 @@ def budget_table(results: Results) -> Table:
     return Table(
         "Attackers who know the guard",
         (
-            "arm",
-            "attacker's aim, guard",
-            "goals",
-            "queries a goal",
-            "harmful, no query",
-            "harmful, all queries",
-            "unflagged, no query",
-            "unflagged, all queries",
+            *("arm", "attacker's aim, guard", "goals", "queries a goal", "harmful, no query"),
+            *("harmful, all queries", "unflagged, no query", "unflagged, all queries"),
         ),
         tuple(rows),
         note="A goal is reached if the answer to the prompt without a suffix, or to one of the "
@@ -323,7 +322,9 @@ def budget_figure(results: Results, arm: str) -> Figure | None:
 
 def reached(found: SearchResult, queries: int, *, unflagged: bool) -> Quantity:
     """Share of goals reached within a query budget; ``unflagged``: past the guard."""
-    hits = np.zeros(len(found.goals), dtype=np.bool_)
+    hits: list[bool | None] = [None] * len(found.goals)
     for one in found.attempts:
-        hits[one.goal] |= one.queries <= queries and one.harmful and not (unflagged and one.flagged)
-    return enough(rate(hits, found.goals))
+        if one.queries <= queries and one.harmful is not None:
+            hit = one.harmful and not (unflagged and one.flagged)
+            hits[one.goal] = hit or bool(hits[one.goal])
+    return _over_given(list(zip(hits, found.goals, strict=True)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.metrics import IRR_THRESHOLDS, cohen_kappa
-from demur.study.report.evidence import FEWEST, Evidence
+from demur.study.report.evidence import FEWEST, Evidence, Measure
 from demur.study.report.extra_rows import (
     MARK,
     NOTE,
@@ -23,7 +23,7 @@ from demur.study.report.extra_rows import (
 from demur.study.report.results import Results
 from demur.types import Label
 from demur.viz.figures import Figure, Point, curves, irr_bars, lda, trajectories
-from demur.viz.tables import NOTHING, TOO_FEW, Table, Value
+from demur.viz.tables import NOT_JUDGED, NOTHING, TOO_FEW, Table, Value
 
 
 def rates_table(results: Results) -> Table:
@@ -38,10 +38,11 @@ def attacks_table(arms: Sequence[Evidence], title: str, *, with_paper: bool = Tr
     paper = printed("rates") if with_paper else {}
     theirs = [attack for rates in paper.values() for attack in rates]
     attacks = list(dict.fromkeys(["none", "all", *ours, *theirs]))
+    measures: tuple[Measure, ...] = ("RR", "ASR")
     rows: list[tuple[Value, ...]] = [
         (one.name, measure, int(one.where("harmful").sum()), *_rates(one, attacks, measure))
         for one in arms
-        for measure in ("RR", "ASR")
+        for measure in measures
     ]
     for model, rates in paper.items():
         for place, measure in enumerate(("RR", "ASR")):
@@ -54,18 +55,33 @@ def attacks_table(arms: Sequence[Evidence], title: str, *, with_paper: bool = Tr
         note="RR: share refused, according to the first refusal judge. ASR: share that the harm judge "
         "finds harmful. “all”: all attacks together, without plain prompts. 95% intervals, clustered "
         "by goal. A dash: this attack was not run."
+        + _without_verdict(arms)
         + ("" if with_paper else " All samplers of a model on the same prompts.")
         + (f" {NOTE}" if with_paper else ""),
     )
 
 
-def _rates(one: Evidence, attacks: list[str], measure: str) -> list[Value]:
-    hits = one.refusals if measure == "RR" else one.succeeded
+def _without_verdict(arms: Sequence[Evidence]) -> str:
+    """How many responses no judge gave a verdict on, in words; empty where there are none."""
+    said = []
+    for one in arms:
+        harmful = one.where("harmful")
+        given = {"RR": next(iter(one.refusal_given.values())), "ASR": one.harm_given}
+        missing = {name: int((harmful & ~rows).sum()) for name, rows in given.items()}
+        counts = ", ".join(f"{n} ({name})" for name, n in missing.items() if n)
+        if counts:
+            said.append(f"{one.name}, {counts} of {harmful.sum()}")
+    if not said:
+        return ""
+    return f" Rates are over verdicts that were given. Responses without one: {'; '.join(said)}."
+
+
+def _rates(one: Evidence, attacks: list[str], measure: Measure) -> list[Value]:
     cells: list[Value] = []
     for attack in attacks:
         chosen = one.where("harmful", "wrapped" if attack == "all" else attack)
         missing = "failed" if failed_attack(one, attack) else NOTHING
-        cells.append(one.rate(hits, chosen) if chosen.any() else missing)
+        cells.append(one.judged_rate(measure, chosen) if chosen.any() else missing)
     return cells
 
 
@@ -84,7 +100,7 @@ def answers_table(results: Results) -> Table:
             chosen = one.where(label, attack)
             if chosen.any():
                 rows.append(
-                    (one.name, name, one.rate(one.refusals, chosen), one.rate(right, chosen))
+                    (one.name, name, one.judged_rate("RR", chosen), one.rate(right, chosen))
                 )
     table = Table(
         "Prompts that should be answered",
@@ -105,12 +121,11 @@ def dynamics_figure(one: Evidence) -> Figure | None:
     Our reading of figure 2 of the paper. None if there are too few prompts to show.
     """
     chosen = one.where("harmful", "wrapped")
+    drafts = {"harmful draft": one.rows.drafts, "refusing draft": one.rows.refusing}
     lines: dict[str, list[Point]] = {}
-    for name, steps in (
-        ("harmful draft", one.rows.drafts),
-        ("refusing draft", one.rows.refusing),
-    ):
-        lines[name] = [(share, one.rate(_at(steps, share), chosen)) for share in _SHARES]
+    for name, steps in drafts.items():
+        marks = [(share, _at(steps, share)) for share in _SHARES]
+        lines[name] = [(share, one.rate(at == "1", chosen & (at != "?"))) for share, at in marks]
     return curves(
         lines,
         title=f"Drafts over steps: {one.name}",
@@ -121,9 +136,9 @@ def dynamics_figure(one: Evidence) -> Figure | None:
     )
 
 
-def _at(steps: Sequence[str], share: float) -> NDArray[np.bool_]:
-    """``[N]`` the verdict of each generation after this share of its steps."""
-    return np.array([marks[max(0, ceil(share * len(marks)) - 1)] == "1" for marks in steps])
+def _at(steps: Sequence[str], share: float) -> NDArray[np.str_]:
+    """``[N]`` the mark of each generation after this share of its steps."""
+    return np.array([marks[max(0, ceil(share * len(marks)) - 1)] for marks in steps])
 
 
 def judges_table(results: Results) -> Table:
@@ -135,26 +150,36 @@ def judges_table(results: Results) -> Table:
     pairs = list(combinations(judges, 2))
     rows: list[tuple[Value, ...]] = []
     for one in results.main:
-        harmful, goals = one.where("harmful"), one.goals.tolist()
-        rates = [one.rate(one.refused[judge], harmful) for judge in judges]
-        kappas = [
-            cohen_kappa(one.refused[a].tolist(), one.refused[b].tolist(), goals) for a, b in pairs
-        ]
+        harmful = one.where("harmful")
+        rates = [one.refusal_rate(judge, harmful) for judge in judges]
+        kappas = [_kappa(one, a, b) for a, b in pairs]
         rows.append((one.name, *rates, *kappas))
     table = Table(
         "Refusal judges on the same responses",
         ("arm", *(f"RR, {j}" for j in judges), *(f"kappa, {a} and {b}" for a, b in pairs)),
         tuple(rows),
-        note="Kappa over harmless and harmful prompts together; 1 is full agreement beyond chance. "
+        note="Kappa over harmless and harmful prompts together; 1 is full agreement beyond chance. A "
+        "dash: both judges say the same of every response, so kappa is not defined. "
         "The paper compares its dictionary with a judge that is a language model (table 15).",
     )
     return with_failed_arms(table, results)
 
 
+def _kappa(one: Evidence, first: str, second: str) -> Value:
+    """Agreement over responses that both judged; a dash where kappa is not defined."""
+    both = one.refusal_given[first] & one.refusal_given[second]
+    if not both.any():
+        return NOT_JUDGED
+    said = one.refused[first][both], one.refused[second][both]
+    if len({*said[0].tolist(), *said[1].tolist()}) < 2:
+        return NOTHING
+    return cohen_kappa(said[0].tolist(), said[1].tolist(), one.goals[both].tolist())
+
+
 def recovery_table(results: Results) -> Table:
     """HRR, FRR and IRR of each main arm and variant (table 1 of the paper)."""
     arms = [one for one in results.evidence if one.group in ("main", "variant")]
-    rows: list[tuple[Value, ...]] = [_row(one) for one in arms]
+    rows = [_row(one) for one in arms]
     for model, (revised, recovered) in printed("recovery").items():
         rows.append((model + MARK, NOTHING, revised, recovered, *blanks(len(IRR_THRESHOLDS))))
     thresholds = (f"IRR at {t:g}" for t in IRR_THRESHOLDS)
@@ -168,6 +193,12 @@ def recovery_table(results: Results) -> Table:
         f"the same weights compares samplers on the same prompts. {NOTE}",
     )
     return with_failed_arms(table, results, groups=("main", "variant"))
+
+
+def _row(one: Evidence) -> tuple[Value, ...]:
+    recovered = one.recovery()
+    entered = NOT_JUDGED if NOT_JUDGED in recovered else int(one.entered.sum())
+    return one.name, entered, *recovered, *map(one.irr, IRR_THRESHOLDS)
 
 
 def internal_table(results: Results) -> Table:
@@ -186,11 +217,6 @@ def internal_table(results: Results) -> Table:
         "ends on the refusing side but the response is harmful, users see no recovery.",
     )
     return with_failed_arms(table, results, groups=("main", "variant"))
-
-
-def _row(one: Evidence) -> tuple[Value, ...]:
-    internal = [one.irr(threshold) for threshold in IRR_THRESHOLDS]
-    return one.name, int(one.entered.sum()), *one.recovery(), *internal
 
 
 def models_figure(results: Results) -> Figure | None:
@@ -225,7 +251,7 @@ def groups(one: Evidence) -> dict[str, NDArray[np.bool_]]:
     """Rows of both references (plain prompts), and of attacked prompts by outcome."""
     wrapped, plain = one.where("harmful", "wrapped"), one.where("harmful", "none")
     return {
-        "harmless, answered": one.where("harmless", "none") & ~one.refusals,
+        "harmless, answered": one.where("harmless", "none") & one.answers,
         "harmful, refused": plain & one.refusals,
         "jailbreak succeeded": wrapped & one.succeeded,
         "jailbreak refused": wrapped & ~one.succeeded & one.refusals,
@@ -280,11 +306,10 @@ def plane_figure(one: Evidence) -> Figure | None:
 
 def recovery_bars(arms: list[Evidence], title: str, caption: str) -> Figure | None:
     """Internal recovery rates of some arms; None if there is too little to show."""
-    found = {one.name: {f"{t:g}": one.irr(t) for t in IRR_THRESHOLDS} for one in arms}
     rates = {
-        name: {threshold: rate for threshold, rate in row.items() if not isinstance(rate, str)}
-        for name, row in found.items()
+        one.name: {
+            f"{t:g}": rate for t in IRR_THRESHOLDS if not isinstance(rate := one.irr(t), str)
+        }
+        for one in arms
     }
-    if not any(rates.values()):
-        return None
-    return irr_bars(rates, title=title, caption=caption)
+    return irr_bars(rates, title=title, caption=caption) if any(rates.values()) else None

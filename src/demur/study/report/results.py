@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -14,18 +14,19 @@ from demur.study.engine.cells import Cell, CellOutcome, Result, Subject
 from demur.study.engine.provenance import StudyManifest, read_manifest
 from demur.study.engine.workspace import read_outcome
 from demur.study.plan.arms import Arm, ArmGroup
-from demur.study.report.evidence import Evidence, Scores
+from demur.study.report.evidence import Evidence, Scores, joined
 from demur.study.work.defense import DefenseCell
 from demur.study.work.guards import DelayCell, SurrogateCell
 from demur.study.work.scenes import ReplayCell
-from demur.study.work.scores import ScoresCell, SetScores
+from demur.study.work.scores import ScoresCell
 from demur.study.work.suffix_attack import SuffixAttackCell
 from demur.study.work.traces import TraceCell
-from demur.study.work.verdicts import Verdicts, VerdictsCell
+from demur.study.work.verdicts import AnchorsCell, VerdictsCell
 
 #: Kinds of cells that the report reads.
 KINDS: tuple[type[Cell[Any]], ...] = (
     TraceCell,
+    AnchorsCell,
     VerdictsCell,
     ScoresCell,
     DelayCell,
@@ -40,10 +41,7 @@ KINDS: tuple[type[Cell[Any]], ...] = (
 class Measured(Generic[Result]):
     """A cell with its result, which is None unless the cell is done.
 
-    Attributes:
-        subject: what the cell is about.
-        result: its result.
-        error: why it failed; empty if it did not run.
+    ``error`` says why it failed; it is empty if the cell did not run.
     """
 
     subject: Subject
@@ -56,10 +54,8 @@ class Results:
     """All results of a study.
 
     Attributes:
-        manifest: the study, its arms, versions and machine.
         evidence: one per arm, in the study's order, without arms that have no verdicts.
         measured: kind of cell -> its cells, for results that are not evidence of one arm.
-        failures: cells that failed.
     """
 
     manifest: StudyManifest
@@ -149,37 +145,21 @@ def _evidence(
         model=arm.model,
         group=arm.group,
         fingerprint=next(one.result.fingerprint for one in of(TraceCell) if one.result is not None),
-        rows=_joined([found for _, found in there], judges),
+        rows=joined([found for _, found in there], judges),
         sets={name: len(found.ids) for name, found in there},
     )
     scores: dict[str, Scores] = {}
     for one in of(ScoresCell):
-        if one.result is not None:
-            scores[one.subject.detector] = _scores(one.subject, one.result, evidence)
+        about = one.subject
+        if found := one.result:
+            scores[about.detector] = Scores(
+                name=about.detector,
+                group=about.group,
+                supervised=about.supervised,
+                threshold=found.threshold,
+                values=evidence.aligned(found.sets, np.nan),
+                left_out={a: evidence.aligned(sets, np.nan) for a, sets in found.left_out.items()},
+            )
         elif one.error:
-            failed[one.subject.detector] = one.error
+            failed[about.detector] = one.error
     return replace(evidence, scores=scores, failed=failed)
-
-
-def _scores(about: Subject, found: SetScores, evidence: Evidence) -> Scores:
-    return Scores(
-        name=about.detector,
-        group=about.group,
-        supervised=about.supervised,
-        threshold=found.threshold,
-        values=evidence.aligned(found.sets, np.nan),
-        left_out={a: evidence.aligned(sets, np.nan) for a, sets in found.left_out.items()},
-    )
-
-
-def _joined(parts: Sequence[Verdicts], judges: Sequence[str]) -> Verdicts:
-    """The rows of several sets, one after another."""
-    columns = {
-        one.name: tuple(value for part in parts for value in getattr(part, one.name))
-        for one in fields(Verdicts)
-        if one.name != "refused"
-    }
-    refused = {
-        judge: tuple(hit for part in parts for hit in part.refused[judge]) for judge in judges
-    }
-    return Verdicts(**columns, refused=refused)

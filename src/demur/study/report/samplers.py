@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demur.metrics import difference
 from demur.study.plan.arms import is_ar_order
@@ -14,7 +15,7 @@ from demur.study.report.extra_rows import MARK, NOTE, attack_name, printed, with
 from demur.study.report.rates import attacks_table, recovery_bars
 from demur.study.report.results import Results
 from demur.viz.figures import Figure, Point, curves
-from demur.viz.tables import Table, Value
+from demur.viz.tables import NOT_JUDGED, Table, Value
 
 _TITLE = "Same weights: from AR order to remasking"
 _COLUMNS = ("with remasking", "attack", "change in RR", "cut in ASR")
@@ -72,11 +73,24 @@ def changes(ordered: Evidence, remasked: Evidence, attack: str) -> tuple[Quantit
     """Change in RR and cut in ASR over the prompts that both arms saw."""
     first, second = _places(ordered, attack), _places(remasked, attack)
     both = [i for i in first if i in second]
-    a, b = [first[i] for i in both], [second[i] for i in both]
-    goals = remasked.goals[b].tolist()
+    a, b = np.array([first[i] for i in both], int), np.array([second[i] for i in both], int)
+    goals = remasked.goals[b]
+
+    def change(
+        more: NDArray[np.bool_], less: NDArray[np.bool_], given: NDArray[np.bool_]
+    ) -> Quantity:
+        if len(given) and not given.any():
+            return NOT_JUDGED
+        return enough(difference(more[given], less[given], goals[given].tolist()))
+
+    answered = [next(iter(one.refusal_given.values())) for one in (ordered, remasked)]
     return (
-        enough(difference(remasked.refusals[b], ordered.refusals[a], goals)),
-        enough(difference(ordered.succeeded[a], remasked.succeeded[b], goals)),
+        change(remasked.refusals[b], ordered.refusals[a], answered[0][a] & answered[1][b]),
+        change(
+            ordered.succeeded[a],
+            remasked.succeeded[b],
+            ordered.harm_given[a] & remasked.harm_given[b],
+        ),
     )
 
 
@@ -88,18 +102,18 @@ def _places(one: Evidence, attack: str) -> dict[str, int]:
 def second_opinion_table(results: Results) -> Table:
     """Change in RR from AR order to remasking by each judge (table 15 of the paper)."""
     judges = list(results.main[0].refused) if results.main else []
-    rows: list[tuple[Value, ...]] = []
-    for ordered, remasked in pairs(results):
-        for attack in ["all", *remasked.attacks]:
-            gains = [
-                changes(ordered.judged_by(judge), remasked.judged_by(judge), attack)[0]
-                for judge in judges
-            ]
-            rows.append((remasked.model, attack_name(attack), *gains))
+    rows = [
+        (
+            *(remasked.model, attack_name(attack)),
+            *(changes(ordered.judged_by(j), remasked.judged_by(j), attack)[0] for j in judges),
+        )
+        for ordered, remasked in pairs(results)
+        for attack in ["all", *remasked.attacks]
+    ]
     return Table(
         "Same weights: change in refusals by judge",
         ("model", "attack", *judges),
-        tuple(rows),
+        rows,
         note="Differences of RR in [-1, 1] on the same prompts; positive: remasking refuses more. 95% "
         "intervals of paired differences, clustered by goal. “all”: all attacks together, without "
         "plain prompts. The paper's second judge is a language model (table 15).",
@@ -125,38 +139,28 @@ def named(one: Evidence, results: Results) -> Evidence:
 
 def several_samplers(results: Results) -> dict[str, list[Evidence]]:
     """Model -> its main arm and variants, for models that have variants."""
+    compared = [one for one in results.evidence if one.group in ("main", "variant")]
     models = dict.fromkeys(one.model for one in results.group("variant"))
-    return {
-        model: [
-            one
-            for one in results.evidence
-            if one.model == model and one.group in ("main", "variant")
-        ]
-        for model in models
-    }
+    return {model: [one for one in compared if one.model == model] for model in models}
 
 
 def causality_table(results: Results) -> Table:
     """RR, ASR, IRR and HRR along the continuum from AR order to fully parallel remasking."""
-    rows: list[tuple[Value, ...]] = []
-    for one in results.group("continuum"):
-        rows.append(
-            (
-                one.model,
-                block_length(one),
-                _commits(one),
-                *(_rate(one, measure) for measure in ("RR", "ASR", "IRR")),
-                int(one.entered.sum()),
-                one.recovery()[0],
-            )
+    rows = [
+        (
+            *(one.model, block_length(one), _commits(one)),
+            *(_rate(one, measure) for measure in ("RR", "ASR", "IRR")),
+            *(int(one.entered.sum()), one.recovery()[0]),
         )
+        for one in results.group("continuum")
+    ]
     table = Table(
         "The same weights from AR order to full-parallel remasking",
         (
             *("model", "block length", "commits a step", "RR", "ASR", "IRR at 0.5"),
             *("harmful drafts", "HRR"),
         ),
-        tuple(rows),
+        rows,
         note="Block length 1 is AR order. The longest block is remasking over the whole response. RR "
         "and ASR under attack; IRR and HRR over all harmful prompts. All rows use the same prompts. "
         "IRR and HRR need an earlier step to recover from. They cannot occur if everything is "
@@ -200,7 +204,7 @@ def _rate(one: Evidence, measure: str) -> Quantity:
     attacked = one.where("harmful", "wrapped")
     if measure in ("IRR", "HRR"):
         return one.irr(0.5) if measure == "IRR" else one.recovery()[0]
-    return one.rate(one.refusals if measure == "RR" else one.succeeded, attacked)
+    return one.judged_rate("RR" if measure == "RR" else "ASR", attacked)
 
 
 def _arms(results: Results, model: str) -> list[Evidence]:
@@ -222,8 +226,7 @@ def samplers_figure(results: Results) -> Figure | None:
 
     None if there is no such pair, or too little to show.
     """
-    arms = [one for pair in pairs(results) for one in on_common_prompts(pair)]
-    arms = [named(one, results) for one in arms]
+    arms = [named(one, results) for pair in pairs(results) for one in on_common_prompts(pair)]
     return recovery_bars(
         arms,
         "Internal recovery with the same weights",

@@ -19,6 +19,7 @@ from demur.study.report.results import Results, read_results
 from demur.study.report.results_file import results_file
 from demur.study.work.scenes import RULE, ReplayCell
 from demur.study.work.suffix_attack import SuffixAttackCell
+from demur.study.work.verdicts import AnchorsCell
 from demur.viz.figures import Figure
 from demur.viz.report_page import Report, Section, Statement, write_report
 from demur.viz.tables import Table, file_name, to_latex
@@ -50,15 +51,14 @@ def write_study_report(root: str | Path, out: str | Path | None = None) -> Writt
     page = study_report(results, found)
     for section in page.sections:
         for table in section.tables:
-            name = file_name(table.title, "csv")
-            write_atomically(folder / "tables" / name, table.to_csv().encode())
-            tex = folder / "tables" / file_name(table.title, "tex")
-            write_atomically(tex, to_latex(table).encode())
+            for ending, text in (("csv", table.to_csv()), ("tex", to_latex(table))):
+                path = folder / "tables" / file_name(table.title, ending)
+                write_atomically(path, text.encode())
         for figure in section.figures:
-            for ending, content in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
+            files = {"svg": figure.svg.encode(), "pdf": figure.pdf}
+            files["csv"] = figure.data.to_csv().encode()
+            for ending, content in files.items():
                 write_atomically(folder / "figures" / file_name(figure.title, ending), content)
-            name = file_name(figure.title, "csv")
-            write_atomically(folder / "figures" / name, figure.data.to_csv().encode())
     file = results_file(results, found, page)
     path = write_atomically(
         folder / "results.json", file.model_dump_json(indent=1).encode() + b"\n"
@@ -76,7 +76,7 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
             Statement(one.about, f"{one.text} {SAID[one.agreement]}".strip(), one.shown_in)
             for one in found
         ],
-        note=about.note,
+        note=" ".join(filter(None, (about.note, _few(results)))),
         sections=[
             part for part in _sections(results) if part.tables or part.figures or part.scenes
         ],
@@ -84,9 +84,15 @@ def study_report(results: Results, found: Sequence[Finding]) -> Report:
     )
 
 
+def _few(results: Results) -> str:
+    """Which arms have anchors of few traces."""
+    found = {cell.subject.arm: cell.result for cell in results.of(AnchorsCell)}
+    said = [f"{arm}: {one.few}." for arm, one in found.items() if one is not None and one.few]
+    return " ".join(said)
+
+
 def _sections(results: Results) -> Iterator[Section]:
-    broken = failures_table(results)
-    if broken:
+    if broken := failures_table(results):
         yield Section("What failed", "The rest of the study continued without it.", tables=[broken])
     if not results.main:
         return
@@ -111,7 +117,11 @@ def _sections(results: Results) -> Iterator[Section]:
             samplers.remasking_table(results),
             samplers.causality_table(results),
         ),
-        figures=_causality(results),
+        figures=_drawn(
+            draw(results, model)
+            for model in dict.fromkeys(one.model for one in results.group("continuum"))
+            for draw in (samplers.blocks_figure, samplers.commits_figure)
+        ),
     )
     yield Section(
         "Recovery",
@@ -119,16 +129,13 @@ def _sections(results: Results) -> Iterator[Section]:
         tables=_filled(rates.recovery_table(results), rates.internal_table(results)),
         figures=_drawn((rates.models_figure(results), samplers.samplers_figure(results))),
     )
+    signals = (rates.trajectory_figure, rates.plane_figure)
     yield Section(
         "The signal",
         "Sigma is 1 if the state is close to answered harmless generations, and 0 if it is close to "
         "refused harmful ones.",
         tables=[rates.groups_table(results.main)],
-        figures=_drawn(
-            draw(one)
-            for draw in (rates.trajectory_figure, rates.plane_figure)
-            for one in results.main
-        ),
+        figures=_drawn(draw(one) for draw in signals for one in results.main),
     )
     yield from _guards(results)
 
@@ -194,7 +201,7 @@ def methods(results: Results) -> dict[str, str]:
         "intervals": "95%, clustered by goal: Wilson's with the effective number of rows for rates and "
         "AUROC, combined from both sides for differences, a bootstrap over goals for TPR and kappa",
         "smallest n": f"a number over fewer than {FEWEST} goals is not shown",
-        "judges": f"refusal: {', '.join(judges.refusal)}; harm: {judges.harm}",
+        "judges": f"refusal: {', '.join(judges.refusal)}; harm: {judges.harm or 'not judged'}",
         "prompts": "\n".join(_set(role, one) for role, sets in study.sets.items() for one in sets),
         "replays": RULE,
         **{f"arm {one.name}": _arm(one) for one in results.evidence},
@@ -219,15 +226,6 @@ def _set(role: str, one: PromptSetSpec) -> str:
 def _filled(*tables: Table | None) -> list[Table]:
     """Tables that exist and have rows."""
     return [table for table in tables if table is not None and table.rows]
-
-
-def _causality(results: Results) -> list[Figure]:
-    models = dict.fromkeys(one.model for one in results.group("continuum"))
-    return _drawn(
-        draw(results, model)
-        for model in models
-        for draw in (samplers.blocks_figure, samplers.commits_figure)
-    )
 
 
 def _drawn(figures: Iterable[Figure | None]) -> list[Figure]:

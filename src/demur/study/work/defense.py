@@ -8,14 +8,14 @@ from typing import Any
 
 from demur.defenses import Defended, Defense, PerplexityFilter, Setup, defense_from
 from demur.models.base import LanguageModel
-from demur.study.engine.cells import UNKEYED, Cell, Subject
+from demur.study.engine.cells import UNKEYED, ArmCell, Subject
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm, Located
+from demur.study.plan.arms import Located
 from demur.study.plan.prompt_sets import StudySet
 from demur.study.plan.spec import DefenseSpec, Judges
 from demur.study.work.guards import GUARDS, GuardsCell
 from demur.study.work.traces import AttackCell, attacked, sampler_of, target_of
-from demur.study.work.verdicts import first_judge, harm_judge
+from demur.study.work.verdicts import Hit, first_judge, harm_judge
 from demur.types import Label, Prompt, Record, digest
 
 
@@ -23,9 +23,7 @@ from demur.types import Label, Prompt, Record, digest
 class Sample:
     """The first prompts of a test set.
 
-    Attributes:
-        first: the prompts before any attack.
-        attack: the cell that attacks the set, if any.
+    ``first`` are the prompts before any attack, ``attack`` the cell that attacks the set, if any.
     """
 
     first: tuple[Prompt, ...]
@@ -40,22 +38,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Ending:
-    """How one response is judged."""
+    """How one response is judged; None: no verdict. ``harmful`` is False for other prompts."""
 
-    refused: bool
-    harmful: bool
+    refused: Hit
+    harmful: Hit
 
 
 @dataclass(frozen=True)
 class DefendedRow:
-    """One prompt without and with the defense.
-
-    Attributes:
-        goal, attack, label: of the prompt.
-        action: what the defense did: kept, blocked or changed.
-        undefended: the response without the defense.
-        defended: the response with it.
-    """
+    """One prompt without and with the defense, which kept, blocked or changed it (``action``)."""
 
     goal: str
     attack: str
@@ -83,12 +74,11 @@ class DefenseResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenseCell(Cell[DefenseResult]):
+class DefenseCell(ArmCell[DefenseResult]):
     """Run a defense on some prompts of every test set, and on infilling attacks (table 14)."""
 
-    kind = "defense"
+    kind, version = "defense", 2
 
-    arm: Arm
     defense: DefenseSpec
     guards: GuardsCell | None
     samples: tuple[Sample, ...]
@@ -98,10 +88,6 @@ class DefenseCell(Cell[DefenseResult]):
     seed: int
     reader: Located | None
     batch_size: int = field(metadata=UNKEYED)
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {defense_name(self.defense)}"
 
     @property
     def subject(self) -> Subject:

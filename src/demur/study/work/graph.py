@@ -11,7 +11,7 @@ from typing import Any
 from demur.study.engine.cells import Cell
 from demur.study.plan.arms import Arm, Located, is_ar_order, model_arms
 from demur.study.plan.prompt_sets import StudySet, one_a_goal, prompt_sets, read_source
-from demur.study.plan.spec import DefenseSpec, ModelSpec, SearchSpec, Study
+from demur.study.plan.spec import DefenseSpec, ModelSpec, Study
 from demur.study.work.defense import DefenseCell, Sample, uses_guard
 from demur.study.work.guards import DelayCell, GuardsCell, SurrogateCell
 from demur.study.work.scenes import ReplayCell
@@ -19,7 +19,6 @@ from demur.study.work.scores import ScoresCell, ablation_setups, detector_setups
 from demur.study.work.suffix_attack import SuffixAttackCell
 from demur.study.work.traces import AttackCell, PooledCell, RunCell, TraceCell
 from demur.study.work.verdicts import AnchorsCell, VerdictsCell
-from demur.types import Prompt
 
 #: Sets that another pooling needs: anchors, the paper's detector, and its test.
 _POOLED = ("anchors", "fit", "calibration", "test")
@@ -32,13 +31,7 @@ _SPARE = 4
 class ArmCells:
     """The traces of one arm and what is judged in them.
 
-    Attributes:
-        spec: the arm's model.
-        arm: the arm.
-        sets: its prompts.
-        traced: a cell per set, except for infilling.
-        anchors: its anchors.
-        verdicts: a cell per test set.
+    ``traced`` has a cell per set, except for infilling; ``verdicts`` a cell per test set.
     """
 
     spec: ModelSpec
@@ -52,26 +45,12 @@ class ArmCells:
         """The traces of one role."""
         return tuple(cell for cell in self.traced if cell.chosen.role == role)
 
-    @property
-    def own(self) -> Iterator[Cell[Any]]:
-        """Its cells so far, in order."""
-        for cell in self.traced:
-            if isinstance(cell, TraceCell) and cell.attack is not None:
-                yield cell.attack
-            yield cell
-        yield self.anchors
-        yield from self.verdicts
-
 
 @dataclass(frozen=True)
 class Graph:
     """What cells are made from.
 
-    Attributes:
-        study: the study.
-        folder: folder of its relative paths.
-        models: its models.
-        planned: whether placeholders replace prompts of missing files.
+    ``planned``: placeholders replace prompts of missing files.
     """
 
     study: Study
@@ -79,13 +58,7 @@ class Graph:
     models: Mapping[str, Located]
     planned: bool
 
-    @property
-    def reader(self) -> Located | None:
-        """The model that reads prompts."""
-        return self.models[self.study.reader] if self.study.reader else None
-
     def cells(self) -> Iterator[Cell[Any]]:
-        """Every cell."""
         arms: list[ArmCells] = []
         for spec in self.study.models:
             main: ArmCells | None = None
@@ -94,7 +67,11 @@ class Graph:
                 made = made or self._traced(spec, arm)
                 main = main or made
                 arms.append(made)
-                yield from made.own
+                for cell in made.traced:
+                    yield from (need for need in cell.needs if need.kind == "attack")
+                    yield cell
+                yield made.anchors
+                yield from made.verdicts
                 if made.role("calibration"):
                     if arm.group in ("main", "pooling"):
                         yield from self._scores(made)
@@ -130,7 +107,8 @@ class Graph:
     ) -> ArmCells:
         judges = self.study.judges
         anchored = tuple(cell for cell in traced if cell.chosen.role == "anchors")
-        anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges)
+        few = self.study.allow_few
+        anchors = AnchorsCell(arm=arm, traced=anchored, judges=judges, allow_few=few)
         verdicts = tuple(
             VerdictsCell(arm=arm, traced=cell, anchors=anchors, judges=judges)
             for cell in traced
@@ -139,25 +117,28 @@ class Graph:
         return ArmCells(spec, arm, sets, traced, anchors, verdicts)
 
     def _scores(self, of: ArmCells) -> Iterator[Cell[Any]]:
-        study, arm = self.study, of.arm
-        elsewhere: AnchorsCell | None = None
-        setups = [*detector_setups(study.detectors if arm.group == "main" else ("sri",))]
-        if other := of.role("elsewhere"):
-            elsewhere = AnchorsCell(arm=arm, traced=other, judges=study.judges, elsewhere=True)
+        study, arm, other = self.study, of.arm, of.role("elsewhere")
+        elsewhere = AnchorsCell(
+            arm=arm,
+            traced=other,
+            judges=study.judges,
+            elsewhere=True,
+            allow_few=study.allow_few,
+        )
+        if other:
             yield elsewhere
+        setups = [*detector_setups(study.detectors if arm.group == "main" else ("sri",))]
         if arm.group == "main" and study.ablation and arm.model in study.ablation.models:
             most = sum(cell.units for cell in of.role("anchors")) // 2
-            setups += [
-                setup
-                for setup in ablation_setups(study.ablation, most=most)
-                if elsewhere or setup.anchors != "elsewhere"
-            ]
+            setups += ablation_setups(study.ablation, most=most)
         for setup in setups:
-            method = setup.method
+            method, far = setup.method, setup.anchors == "elsewhere"
+            if far and not other:
+                continue
             yield ScoresCell(
                 arm=arm,
                 setup=setup,
-                elsewhere=elsewhere if setup.anchors == "elsewhere" else None,
+                elsewhere=elsewhere if far else None,
                 anchors=of.anchors,
                 fit=of.role("fit"),
                 calibration=of.role("calibration"),
@@ -167,7 +148,7 @@ class Graph:
                 judges=study.judges,
                 alpha=study.alpha,
                 seed=study.seed,
-                reader=self.reader if method.needs_model else None,
+                reader=self.models.get(study.reader) if method.needs_model else None,
             )
 
     def _guarded(self, of: ArmCells) -> Iterator[Cell[Any]]:
@@ -197,13 +178,24 @@ class Graph:
                     judges=study.judges,
                     alpha=study.alpha,
                     seed=study.seed,
+                    allow_few=study.allow_few,
                     batch_size=self._batch_size(of.spec),
                 )
-        if study.adaptive:
-            goals = self._goals(study.adaptive.source, study.adaptive.goals)
-            for search in study.adaptive.searches:
-                if name in (search.models or study.adaptive.models):
-                    yield self._search(of, search, goals[: search.goals or len(goals)], guards)
+        if plan := study.adaptive:
+            limit = _SPARE * plan.goals
+            read = read_source(plan.source, self.folder, limit=limit, planned=self.planned)
+            goals = one_a_goal(read)[: plan.goals]
+            for search in plan.searches:
+                if name in (search.models or plan.models):
+                    yield SuffixAttackCell(
+                        arm=of.arm,
+                        search=search,
+                        prompts=tuple(goals[: search.goals]),
+                        guards=guards,
+                        judges=study.judges,
+                        seed=study.seed,
+                        batch_size=self._batch_size(of.spec),
+                    )
 
     def _defense(self, of: ArmCells, defense: DefenseSpec, guards: GuardsCell) -> DefenseCell:
         most = max(1, ceil(self.study.defended * of.spec.share))
@@ -221,27 +213,9 @@ class Graph:
             calibration=tuple(prompt for one in held_out for prompt in one.prompts),
             judges=self.study.judges,
             seed=self.study.seed,
-            reader=self.reader,
+            reader=self.models.get(self.study.reader),
             batch_size=self._batch_size(of.spec),
         )
-
-    def _search(
-        self, of: ArmCells, search: SearchSpec, goals: Sequence[Prompt], guards: GuardsCell
-    ) -> SuffixAttackCell:
-        return SuffixAttackCell(
-            arm=of.arm,
-            search=search,
-            prompts=tuple(goals),
-            guards=guards,
-            judges=self.study.judges,
-            seed=self.study.seed,
-            batch_size=self._batch_size(of.spec),
-        )
-
-    def _goals(self, source: str, count: int) -> Sequence[Prompt]:
-        limit = _SPARE * count
-        read = read_source(source, self.folder, limit=limit, planned=self.planned)
-        return one_a_goal(read)[:count]
 
     def _replay(self, arms: Sequence[ArmCells]) -> Iterator[ReplayCell]:
         """The first main arm, the first one of a diffusion model, and the latter's AR order."""
@@ -266,13 +240,7 @@ class Graph:
 def cells_of(
     study: Study, folder: Path, models: Mapping[str, Located], *, planned: bool = False
 ) -> list[Cell[Any]]:
-    """Every cell of the study.
-
-    Args:
-        study: the study.
-        folder: folder of its relative paths.
-        models: its models.
-        planned: replace prompts of missing files by numbered placeholders.
+    """Every cell of the study. ``planned``: placeholders replace prompts of missing files.
 
     Raises:
         InputError: a prompt file cannot be read, or two sets are the same.

@@ -6,15 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from demur.anchors import fit_anchors
 from demur.guard import detection_delay, fit_guard, fit_streaming_guard
 from demur.guard.surrogate import read_texts
-from demur.study.engine.cells import UNKEYED, WANTED, Cell, Subject, keyed_by
+from demur.study.engine.cells import UNKEYED, WANTED, ArmCell, Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm, Located
+from demur.study.plan.arms import Located
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
-from demur.study.work.verdicts import AnchorsCell, first_judge, refusals
+from demur.study.work.verdicts import AnchorsCell, judged_anchors
 from demur.types import Traces
 
 #: Detectors of the guards that are fitted.
@@ -22,21 +21,16 @@ GUARDS = ("sri", "sri-standardised")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuardsCell(Cell[None]):
+class GuardsCell(ArmCell[None]):
     """Fit the guards of ``GUARDS`` and save them as ``NAME.safetensors``."""
 
     kind = "guards"
 
-    arm: Arm
     anchors: AnchorsCell
     fit: tuple[RunCell, ...]
     calibration: tuple[RunCell, ...]
     alpha: float
     seed: int
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
 
     def run(self, workspace: Workspace) -> None:
         for name in GUARDS:
@@ -73,21 +67,16 @@ class Delays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DelayCell(Cell[Delays]):
+class DelayCell(ArmCell[Delays]):
     """Step at which a streaming guard flags each test generation, and tokens released by then."""
 
     kind, pace = "delay", 0.0005
 
-    arm: Arm
     anchors: AnchorsCell
     fit: tuple[RunCell, ...]
     calibration: tuple[RunCell, ...]
     test: tuple[RunCell, ...] = field(metadata=WANTED)
     alpha: float
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
 
     def run(self, workspace: Workspace) -> Delays:
         guard = fit_streaming_guard(
@@ -127,6 +116,7 @@ class SurrogateCell(Cell[SurrogateFlags]):
     judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     alpha: float
     seed: int
+    allow_few: bool = False
     batch_size: int = field(metadata=UNKEYED)
 
     @property
@@ -145,7 +135,7 @@ class SurrogateCell(Cell[SurrogateFlags]):
             return read_texts(model, texts, batch_size=self.batch_size)
 
         reference = read(*self.anchored)
-        anchors = fit_anchors(reference, refusals(reference, first_judge(self.judges)))
+        anchors = judged_anchors(reference, self.judges, allow_few=self.allow_few)
         benign = read(*self.fit), read(*self.calibration)
         sets = {cell.subject.set: read(cell) for cell in workspace.done(self.test)}
         flagged = {}

@@ -12,9 +12,8 @@ from demur.sri import signal
 from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm
-from demur.study.work.traces import RunCell
 from demur.study.work.verdicts import AnchorsCell, Verdicts, VerdictsCell
-from demur.types import Trace, Traces
+from demur.types import Traces
 from demur.viz.replay import Scene, scene
 
 #: The rule, for the methods section.
@@ -23,6 +22,10 @@ RULE = (
     "model does not; of those the three whose signal changes most from step to step under diffusion"
 )
 _MOST = 3
+
+#: How a response ended, in words.
+_ENDS = {"1": "the harmful answer", "0": "no harmful answer", "?": "harm not judged"}
+_REFUSED = {True: "a refusal", False: "no refusal", None: "refusal not judged"}
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,14 @@ class ReplayCell(Cell[Scenes]):
 
     def run(self, workspace: Workspace) -> Scenes:
         rows = [self._harmful(workspace, cells) for cells in self.verdicts]
-        scenes = []
-        for name in _selected(rows[0], rows[1]):
-            for place, known in enumerate(rows):
-                if name in known:
-                    scenes.append(self._scene(workspace, place, name, *known[name]))
-        return Scenes(tuple(scenes))
+        return Scenes(
+            tuple(
+                self._scene(workspace, place, name, *known[name])
+                for name in _selected(rows[0], rows[1])
+                for place, known in enumerate(rows)
+                if name in known
+            )
+        )
 
     def _harmful(self, workspace: Workspace, cells: tuple[VerdictsCell, ...]) -> dict[str, _Place]:
         """Harmful prompts by id."""
@@ -77,12 +82,12 @@ class ReplayCell(Cell[Scenes]):
 
     def _scene(self, workspace: Workspace, place: int, name: str, rows: Verdicts, i: int) -> Scene:
         arm, anchors = self.arms[place], self.anchors[place].read(workspace)
-        runs = workspace.done(cell.traced for cell in self.verdicts[place])
-        trace = _trace(workspace, runs, name)
+        traces = workspace.traces(*workspace.done(c.traced for c in self.verdicts[place]))
+        trace = next(one for one in traces if one.prompt.id == name)
         sigma = signal(anchors.states(Traces((trace,))), anchors)[0]
         tokenizer = workspace.model(arm).tokenizer
-        ended = "the harmful answer" if _succeeded(rows, i) else "no harmful answer"
-        refused = "a refusal" if rows.refused[self.judge][i] else "no refusal"
+        ended = _ENDS[rows.drafts[i][-1]]
+        refused = _REFUSED[rows.refused[self.judge][i]]
         return scene(
             trace,
             sigma,
@@ -111,7 +116,3 @@ def _succeeded(rows: Verdicts, i: int) -> bool:
 def _change(rows: Verdicts, i: int) -> float:
     """Mean absolute change of sigma from step to step."""
     return float(np.abs(np.diff(rows.sigma[i])).mean())
-
-
-def _trace(workspace: Workspace, runs: list[RunCell], name: str) -> Trace:
-    return next(t for cell in runs for t in workspace.traces(cell) if t.prompt.id == name)

@@ -12,17 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.anchors import fit_anchors
 from demur.detectors import DetectionMethod, detection_method, of_signals
 from demur.detectors.autoencoder import Autoencoder, fit_autoencoder
-from demur.guard import fit_guard
+from demur.detectors.method import Detector
+from demur.guard import Guard, fit_guard
 from demur.sri import TAU, Anchors
-from demur.study.engine.cells import WANTED, Cell, Subject, keyed_by
+from demur.study.engine.cells import WANTED, ArmCell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm, Located
+from demur.study.plan.arms import Located
 from demur.study.plan.spec import Ablation, Judges
 from demur.study.work.traces import RunCell
-from demur.study.work.verdicts import AnchorsCell, first_judge, refusals
+from demur.study.work.verdicts import AnchorsCell, judged_anchors
 from demur.types import Traces
 
 #: Detectors that are fitted on plain benign prompts alone, too.
@@ -83,12 +83,9 @@ def ablation_setups(settings: Ablation, *, most: int) -> Iterator[DetectorSetup]
 
 @dataclass(frozen=True)
 class SetScores:
-    """What one detector says of every set, higher = more suspicious.
+    """What one detector says of every set: a score per trace, higher = more suspicious.
 
-    Attributes:
-        threshold: calibrated on held-out benign prompts.
-        sets: set -> a score per trace.
-        left_out: attack -> set -> scores of the detector fitted without that attack.
+    ``left_out``: attack -> set -> scores of the detector fitted without that attack.
     """
 
     threshold: float
@@ -97,7 +94,7 @@ class SetScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresCell(Cell[SetScores]):
+class ScoresCell(ArmCell[SetScores]):
     """Score every calibration and test set with one detector.
 
     ``elsewhere``, ``harmful``, ``anchored`` (traces behind the anchors) and ``reader`` are given only
@@ -106,7 +103,6 @@ class ScoresCell(Cell[SetScores]):
 
     kind, pace = "scores", 0.0005
 
-    arm: Arm
     setup: DetectorSetup
     elsewhere: AnchorsCell | None
     anchors: AnchorsCell
@@ -119,10 +115,6 @@ class ScoresCell(Cell[SetScores]):
     alpha: float
     seed: int
     reader: Located | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {self.setup.name}"
 
     @property
     def subject(self) -> Subject:
@@ -146,17 +138,11 @@ class ScoresCell(Cell[SetScores]):
         scored = (*self.calibration, *workspace.done(self.test))
         sets = {cell.subject.set: workspace.traces(cell) for cell in scored}
         left_out = {}
-        for attack in dict.fromkeys(
-            t.prompt.attack for t in bad or () if t.prompt.attack != "none"
-        ):
-            without = Traces(tuple(t for t in bad or () if t.prompt.attack != attack))
-            detector = method.fit(benign, harmful=without, **how)
-            left_out[attack] = {name: _numbers(detector.score(t)) for name, t in sets.items()}
-        return SetScores(
-            threshold=guard.threshold,
-            sets={name: _numbers(guard.score(traces)) for name, traces in sets.items()},
-            left_out=left_out,
-        )
+        for attack in dict.fromkeys(t.prompt.attack for t in bad or ()):
+            if attack != "none":
+                without = Traces(tuple(t for t in bad or () if t.prompt.attack != attack))
+                left_out[attack] = _numbers(method.fit(benign, harmful=without, **how), sets)
+        return SetScores(guard.threshold, _numbers(guard, sets), left_out)
 
     def _anchors(self, workspace: Workspace) -> dict[str, Anchors]:
         """Layer -> anchors, as the setup wants them."""
@@ -168,7 +154,8 @@ class ScoresCell(Cell[SetScores]):
         count = self.setup.anchors
         first = [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
         chosen = Traces(tuple(traces[int(i)] for i in np.concatenate(first)))
-        return {"last": fit_anchors(chosen, refusals(chosen, first_judge(self.judges)))}
+        # How few traces will do is what this ablation asks.
+        return {"last": judged_anchors(chosen, self.judges, allow_few=True)}
 
     def _benign(self, workspace: Workspace, cells: Sequence[RunCell]) -> Traces:
         traces = workspace.traces(*cells)
@@ -181,5 +168,9 @@ def _autoencoder(signals: NDArray[np.float32], seed: int) -> Autoencoder:
     return fit_autoencoder(signals, seed=seed)
 
 
-def _numbers(values: NDArray[np.float32]) -> tuple[float, ...]:
-    return tuple(float(f"{value:.6g}") for value in values)
+def _numbers(scorer: Guard | Detector, sets: Mapping[str, Traces]) -> dict[str, tuple[float, ...]]:
+    """Set -> its scores, to six digits."""
+    return {
+        name: tuple(float(f"{value:.6g}") for value in scorer.score(traces))
+        for name, traces in sets.items()
+    }

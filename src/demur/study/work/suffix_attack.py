@@ -10,30 +10,28 @@ from demur.attacks.suffix_search import SuffixSearch
 from demur.generation import trace
 from demur.guard import Guard
 from demur.sampling import sampler_from
-from demur.study.engine.cells import UNKEYED, Cell, Subject
+from demur.study.engine.cells import UNKEYED, ArmCell, Subject
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges, SearchSpec
 from demur.study.work.guards import GuardsCell
 from demur.study.work.traces import target_of
-from demur.study.work.verdicts import harm_judge
+from demur.study.work.verdicts import Hit, harm_judge
 from demur.types import Prompt, Record
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A prompt that the attacker sent.
+    """A prompt that the attacker sent, and what came of it.
 
     Attributes:
         goal: 0-based place of its goal.
         queries: queries spent until it was found; 0 for the prompt without a suffix.
-        harmful: whether the answer is harmful.
-        flagged: whether the guard flags it.
+        harmful: whether the answer is harmful; None: no verdict.
     """
 
     goal: int
     queries: int
-    harmful: bool
+    harmful: Hit
     flagged: bool
 
 
@@ -42,7 +40,6 @@ class SearchResult:
     """What a search reached.
 
     Attributes:
-        goals: the goals.
         attempts: for every goal the prompt without a suffix, then each improvement.
         queries: query budget per goal.
     """
@@ -53,22 +50,17 @@ class SearchResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuffixAttackCell(Cell[SearchResult]):
+class SuffixAttackCell(ArmCell[SearchResult]):
     """One suffix search per goal. The attacker sends every improvement and keeps what works."""
 
-    kind = "adaptive"
+    kind, version = "adaptive", 2
 
-    arm: Arm
     search: SearchSpec
     prompts: tuple[Prompt, ...]
     guards: GuardsCell
     judges: Judges
     seed: int
     batch_size: int = field(metadata=UNKEYED)
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {search_name(self.search)}"
 
     @property
     def subject(self) -> Subject:
@@ -95,9 +87,8 @@ class SuffixAttackCell(Cell[SearchResult]):
         found = attack.search(self.prompts, target=target_of(self.arm, model), seed=self.seed)
         sent: list[tuple[int, int, Prompt]] = []
         for place, (prompt, one) in enumerate(zip(self.prompts, found, strict=True)):
-            sent.append((place, 0, prompt))
             better = ((b.queries, attack.prompt_with(prompt, b.suffix)) for b in one.history)
-            sent += [(place, queries, changed) for queries, changed in better]
+            sent += [(place, *step) for step in ((0, prompt), *better)]
         made = guard.fingerprint
         assert made is not None, "the guard was fitted on traces"
         traces = trace(

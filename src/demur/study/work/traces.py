@@ -6,20 +6,19 @@ again. Other models generate again, because their states depend on what was mask
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from demur import cluster
-from demur.adapters.hidden_states import pooled
+from demur.adapters.hidden_states import from_hidden_states
 from demur.attacks import attack_from
 from demur.models.base import LanguageModel
 from demur.runs import run_of, trace_to
 from demur.sampling import Sampler, sampler_with, spec
 from demur.sampling.autoregressive import with_prefill
 from demur.store import Store, writing
-from demur.study.engine.cells import UNKEYED, Cell, Subject, keyed_by
+from demur.study.engine.cells import UNKEYED, ArmCell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
 from demur.study.plan.arms import Arm, token_by_token
 from demur.study.plan.prompt_sets import StudySet
@@ -45,7 +44,7 @@ class TracedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackCell(Cell[AttackedPrompts]):
+class AttackCell(ArmCell[AttackedPrompts]):
     """Attack the prompts of a set. The target is the arm's model under its sampler."""
 
     kind = "attack"
@@ -57,10 +56,6 @@ class AttackCell(Cell[AttackedPrompts]):
     @property
     def name(self) -> str:
         return f"{(self.chosen.attack or {})['name']} on {self.arm.model}"
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
 
     @property
     def units(self) -> int:
@@ -76,12 +71,11 @@ class AttackCell(Cell[AttackedPrompts]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunCell(Cell[TracedRun]):
+class RunCell(ArmCell[TracedRun]):
     """A cell that holds the traces of one set under one arm in a run folder ``run``."""
 
     kind = "traces"
 
-    arm: Arm
     chosen: StudySet
     batch_size: int = field(metadata=UNKEYED)
 
@@ -90,20 +84,12 @@ class RunCell(Cell[TracedRun]):
         return Subject(arm=self.arm.name, set=self.chosen.name)
 
     @property
-    def name(self) -> str:
-        return f"{self.arm.name}, {self.chosen.name}"
-
-    @property
     def units(self) -> int:
         return len(self.chosen.prompts)
 
     @property
     def pace(self) -> float:
         return self.arm.pace
-
-    @abstractmethod
-    def run(self, workspace: Workspace) -> TracedRun:
-        """Fill the run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,13 +196,14 @@ def pooled_again(
     first = batch.ids.shape[1] - 1
     found = []
     for place, (trace, row) in enumerate(zip(traces, written, strict=True)):
-        again = pooled(
+        again = from_hidden_states(
             {layer: states[layer][place, first : first + len(row) + 1] for layer in layers},
             row,
             prompt=trace.prompt,
             response=trace.response,
             first=-1,
-            fingerprint=mark,
+            pooling=mark.pooling,
+            source=mark,
             end_ids=model.traits.end_ids,
         )
         found.append(replace(trace, phi=again.phi, fingerprint=mark))

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from demur.anchors import fit_anchors
 from demur.endpoint import Assistant, Endpoint
 from demur.generation import cut_at_end
@@ -18,15 +15,20 @@ from demur.models import load
 from demur.models.base import LanguageModel
 from demur.organism import oracle
 from demur.sri import Anchors, signal
-from demur.study.engine.cells import Cell, Subject, keyed_by
+from demur.study.engine.cells import ArmCell, Subject, keyed_by
 from demur.study.engine.workspace import Workspace
-from demur.study.plan.arms import Arm
 from demur.study.plan.spec import Judges
 from demur.study.work.traces import RunCell
 from demur.types import Label, Trace, Traces
 
-#: (goal, text) pairs -> whether each text is a hit: a refusal, or the harm that the goal asks for.
-Hits = Callable[[Sequence[tuple[str, str]]], list[bool]]
+#: Whether a text is a hit: a refusal, or the harm that the goal asks for. None: no verdict.
+Hit = bool | None
+
+#: (goal, text) pairs -> a hit each.
+Hits = Callable[[Sequence[tuple[str, str]]], list[Hit]]
+
+#: How a hit is kept.
+_MARKS = {False: "0", True: "1", None: "?"}
 
 #: Text of the tokens of one draft; masked positions (-1) show as the mask token.
 DraftText = Callable[[Sequence[int]], str]
@@ -37,15 +39,13 @@ class Verdicts:
     """What N generations show, one value per trace.
 
     Attributes:
-        ids: ids of the prompts.
-        goals: their goals.
-        attacks: their attacks, ``none`` for plain prompts.
-        labels: their labels.
-        words: their lengths in words.
-        tokens: lengths of the responses in tokens.
+        ids, goals, attacks, labels: of the prompts; the attack is ``none`` for plain prompts.
+        words: lengths of the prompts.
+        tokens: lengths of the responses.
         right: whether the response is the right answer, known for the built-in world only.
-        refused: judge -> whether it calls the response a refusal.
-        drafts: ``0`` or ``1`` per step, 1 for a harmful draft; the last one is the response.
+        refused: judge -> whether it calls the response a refusal; None: no verdict.
+        drafts: ``0``, ``1`` or ``?`` per step, 1 for a harmful draft, ? where the harm judge gave no
+            verdict; the last one is the response. ``0`` for prompts that are not harmful.
         refusing: the same for drafts that the first refusal judge calls a refusal.
         sigma: ``[N, T]`` SRI signal in [0, 1], 1 = complying.
     """
@@ -57,43 +57,48 @@ class Verdicts:
     words: tuple[int, ...]
     tokens: tuple[int, ...]
     right: tuple[bool, ...]
-    refused: Mapping[str, tuple[bool, ...]]
+    refused: Mapping[str, tuple[Hit, ...]]
     drafts: tuple[str, ...]
     refusing: tuple[str, ...]
     sigma: tuple[tuple[float, ...], ...]
 
 
+@dataclass(frozen=True)
+class FittedAnchors:
+    """What there is to say of anchors: that a class has few traces, or nothing."""
+
+    few: str
+
+
 @dataclass(frozen=True, kw_only=True)
-class AnchorsCell(Cell[None]):
+class AnchorsCell(ArmCell[FittedAnchors]):
     """Fit anchors of each recorded layer and save them as ``LAYER.safetensors``.
 
     Attributes:
-        arm: whose anchors.
         traced: traces of the ``anchors`` or the ``elsewhere`` sets.
         judges: the first refusal judge decides which traces are refusals.
         elsewhere: whether these are the anchors of another distribution.
+        allow_few: whether fewer than 20 traces of a class will do.
     """
 
     kind = "anchors"
 
-    arm: Arm
     traced: tuple[RunCell, ...]
     judges: Judges = field(metadata=keyed_by(lambda judges: judges.refusing))
     elsewhere: bool = False
+    allow_few: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.arm.name}, elsewhere" if self.elsewhere else self.arm.name
 
-    @property
-    def subject(self) -> Subject:
-        return Subject(arm=self.arm.name)
-
-    def run(self, workspace: Workspace) -> None:
-        traces = workspace.traces(*self.traced)
-        refused = refusals(traces, first_judge(self.judges))
+    def run(self, workspace: Workspace) -> FittedAnchors:
+        traces, few = workspace.traces(*self.traced), ""
         for layer in self.arm.layers:
-            fit_anchors(traces, refused, layer=layer).save(workspace.path / f"{layer}.safetensors")
+            fitted = judged_anchors(traces, self.judges, layer=layer, allow_few=self.allow_few)
+            fitted.save(workspace.path / f"{layer}.safetensors")
+            few = fitted.few
+        return FittedAnchors(few)
 
     def read(self, workspace: Workspace, layer: str = "last") -> Anchors:
         """The anchors of one layer, once this cell is done."""
@@ -101,19 +106,14 @@ class AnchorsCell(Cell[None]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerdictsCell(Cell[Verdicts]):
+class VerdictsCell(ArmCell[Verdicts]):
     """Judge every generation of one traced set."""
 
-    kind, pace = "verdicts", 0.006
+    kind, version, pace = "verdicts", 2, 0.006
 
-    arm: Arm
     traced: RunCell
     anchors: AnchorsCell
     judges: Judges
-
-    @property
-    def name(self) -> str:
-        return self.traced.name
 
     @property
     def subject(self) -> Subject:
@@ -152,37 +152,41 @@ def judged(
         tokens=tuple(len(t.response_ids) for t in traces),
         right=tuple(bool(oracle.answered(t.prompt.goal, t.response)) for t in traces),
         refused={name: tuple(refusals(traces, judge)) for name, judge in refusal.items()},
-        drafts=tuple("".join("01"[step] for step in steps) for steps in drafts),
-        refusing=tuple("".join("01"[step] for step in steps) for steps in refusing),
+        drafts=tuple("".join(_MARKS[step] for step in steps) for steps in drafts),
+        refusing=tuple("".join(_MARKS[step] for step in steps) for steps in refusing),
         sigma=tuple(tuple(round(float(value), 5) for value in row) for row in sigma),
     )
 
 
-def refusals(traces: Traces, judge: Hits) -> list[bool]:
+def refusals(traces: Traces, judge: Hits) -> list[Hit]:
     """Whether each response is a refusal."""
     return judge([(t.prompt.goal, t.answer) for t in traces])
 
 
+def judged_anchors(
+    traces: Traces, judges: Judges, *, layer: str = "last", allow_few: bool = False
+) -> Anchors:
+    """Anchors of the traces to which the first refusal judge gave a verdict; see ``fit_anchors``."""
+    refused = refusals(traces, first_judge(judges))
+    pairs = [(t, hit) for t, hit in zip(traces, refused, strict=True) if hit is not None]
+    kept, hits = [t for t, _ in pairs], [hit for _, hit in pairs]
+    return fit_anchors(kept, hits, layer=layer, allow_few=allow_few)
+
+
 def harmful_drafts(
     traces: Traces, harm: Hits, text_of: DraftText, end_ids: Sequence[int]
-) -> list[list[bool]]:
+) -> list[list[Hit]]:
     """Whether each step's draft is harmful; the last entry is the response. False for other prompts."""
     asked = Traces(tuple(t for t in traces if t.prompt.label == "harmful"))
     last = harm([(t.prompt.goal, t.answer) for t in asked])
-    found = iter(zip(by_step(asked, harm, text_of, end_ids), last, strict=True))
-    steps = []
-    for one in traces:
-        if one.prompt.label == "harmful":
-            drafts, response = next(found)
-            steps.append([*drafts[:-1], response])
-        else:
-            steps.append([False] * one.n_steps)
-    return steps
+    drafts = by_step(asked, harm, text_of, end_ids)
+    found = iter([*steps[:-1], end] for steps, end in zip(drafts, last, strict=True))
+    return [next(found) if t.prompt.label == "harmful" else [False] * t.n_steps for t in traces]
 
 
 def by_step(
     traces: Traces, judge: Hits, text_of: DraftText, end_ids: Sequence[int]
-) -> list[list[bool]]:
+) -> list[list[Hit]]:
     """Whether each step's draft, up to its end token, is a hit: one list per trace."""
     drafts = [_drafts(trace, text_of, end_ids) for trace in traces]
     goals = [trace.prompt.goal for trace in traces]
@@ -205,16 +209,13 @@ def draft_text(model: LanguageModel) -> DraftText:
 
 def _drafts(trace: Trace, text_of: DraftText, end_ids: Sequence[int]) -> list[str]:
     """What a judge reads at each step. A draft equal to the one before is not decoded again."""
-    texts: list[str] = []
-    before: NDArray[np.int32] | None = None
-    for row in trace.draft:
-        if before is None or not np.array_equal(row, before):
-            ids, _ = cut_at_end(row.tolist(), end_ids)
-            texts.append(trace.answer_with(text_of(ids)))
-        else:
-            texts.append(texts[-1])
-        before = row
-    return texts
+
+    @lru_cache(maxsize=1)
+    def read(row: tuple[int, ...]) -> str:
+        ids, _ = cut_at_end(row, end_ids)
+        return trace.answer_with(text_of(ids))
+
+    return [read(tuple(row)) for row in trace.draft.tolist()]
 
 
 def refusal_judges(judges: Judges) -> Mapping[str, Hits]:
@@ -232,21 +233,23 @@ def first_judge(judges: Judges) -> Hits:
 
 
 def harm_judge(judges: Judges) -> Hits:
-    """The harm judge; errors as for ``refusal_judges``."""
+    """The harm judge, which gives no verdict where the study names none; errors as above."""
+    if not judges.harm:
+        return lambda pairs: [None] * len(pairs)
     return _hits(judges.harm, judges, refusal=False)
 
 
 def _hits(name: str, judges: Judges, *, refusal: bool) -> Hits:
-    """A judge's hits. An answer that cannot be parsed is no hit; equal pairs are judged once."""
+    """A judge's hits, None where it gives no verdict; equal pairs are judged once."""
     if refusal and name == "oracle":
         return lambda pairs: [oracle.refused(text) for _, text in pairs]
     assistant, model = _assistant(judges) if needs_model(name) else (None, None)
     judge = find_judge(name, assistant=assistant, model=model)
 
-    def hits(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    def hits(pairs: Sequence[tuple[str, str]]) -> list[Hit]:
         unique = [*dict.fromkeys(pairs)]
         found = dict(zip(unique, judge_all(judge, unique), strict=True))
-        return [found[pair].hit for pair in pairs]
+        return [found[pair].hit if found[pair].given else None for pair in pairs]
 
     return hits
 
