@@ -139,7 +139,7 @@ def test_a_guarded_model_is_served_as_its_guard_says(tmp_path: Path) -> None:
         *("serve", "--model", "organism-ar", "--guard", "g", "--set", "steps=3"), cwd=tmp_path
     )
     assert done.returncode == 2
-    assert "--set do not go with --guard" in done.stderr
+    assert "--set cannot be used with --guard" in done.stderr
 
 
 def test_help_loads_no_torch(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_help_loads_no_torch(tmp_path: Path) -> None:
 
 
 def test_the_whole_path(folder: Path) -> None:
-    done = demur("anchors", "run", "--out", "a.safetensors", "--json", cwd=folder)
+    done = demur("anchors", "run", "--allow-few", "--out", "a.safetensors", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 24
     done = demur("signal", "run", "--anchors", "a.safetensors", "--json", cwd=folder)

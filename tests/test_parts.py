@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import demur
 from demur.anchors import fit_anchors, separation
+from demur.cli import app
 from demur.errors import InputError, SignalError
 from demur.guard import fit_guard, fit_streaming_guard, load_guard
 from demur.guard.surrogate import read_texts
@@ -236,3 +238,37 @@ def test_a_surrogate_reads_what_follows_the_thought(tiny_ar: LanguageModel) -> N
     assert thought.response == plain.response == "w2 w3"
     assert cut.response == ""
     assert cut.n_steps == 1
+
+
+def test_from_the_command_line(judged: tuple[Traces, list[bool]], tmp_path: Path) -> None:
+    traces, refused = judged
+    said = [
+        replace(t, response="I cannot help with that." if r else "Sure. It is w3.")
+        for t, r in zip(traces, refused, strict=True)
+    ]
+    run = run_of(traces.fingerprint, [t.prompt for t in said], Record(), shard_rows=48)
+    with writing(tmp_path / "run", run) as writer:
+        said[0] = replace(said[0], thought=np.ones(said[0].n_steps, bool))
+        writer.add(0, list(range(48)), said)
+        writer.seal(0)
+    benign = run_of(traces.fingerprint, [t.prompt for t in said[1:24]], Record(), shard_rows=48)
+    with writing(tmp_path / "benign", benign) as writer:
+        writer.add(0, list(range(23)), said[1:24])
+        writer.seal(0)
+
+    def told(*words: str) -> str:
+        result = CliRunner().invoke(app, [*words])
+        assert result.exit_code in (0, 1), result.output
+        return str(result.output)
+
+    run_folder, anchors, guard = (str(tmp_path / n) for n in ("run", "a", "g"))
+    assert "answer" in told("anchors", run_folder, "--out", anchors, "--part", "answer")
+    assert "1 of 48 generations have no answer" in told("signal", run_folder, "--anchors", anchors)
+    words = ["guard", "fit", str(tmp_path / "benign"), "--anchors", anchors, "--out", guard]
+    told(*words, "--alpha", "0.3", "--part", "answer")
+    assert "1 of 48 generations have no answer" in told(
+        "guard", "score", run_folder, "--guard", guard
+    )
+    assert load_guard(guard).part == "answer"
+    with pytest.raises(InputError, match="These anchors are of the answer"):
+        CliRunner().invoke(app, [*words, "--alpha", "0.3"], catch_exceptions=False)

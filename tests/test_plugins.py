@@ -27,6 +27,7 @@ OWN = " ".join(f"--plugin {EXAMPLES / f'own_{axis}.py'}" for axis in AXES)
 
 STUDY = """
 title: Own parts
+allow_few: true
 batch_size: 32
 models:
   - {name: own, model: scaled, arms: [{name: own sampler, sampler: {name: sentences, steps: 16}}]}
@@ -49,7 +50,7 @@ RUNS = f"""
 demur {OWN} trace organism:anchors/harmless --model scaled --sampler sentences --limit 12 --out harmless
 demur {OWN} trace organism:anchors/harmful --model scaled --sampler sentences --limit 12 --out harmful
 demur {OWN} trace organism:guard/harmless --model scaled --sampler sentences --limit 40 --out benign
-demur {OWN} anchors harmless harmful --out a.safetensors
+demur {OWN} anchors harmless harmful --allow-few --out a.safetensors
 """
 
 
@@ -209,9 +210,9 @@ def test_a_network_in_memory_is_a_model() -> None:
     for call, said in (
         (lambda: demur.load(known.net), "came without a tokenizer"),
         (lambda: demur.load(known.net, tokenizer=bare), "no chat template"),
-        (lambda: demur.load(known.net.model, tokenizer=bare), "no causal language model"),
-        (lambda: demur.load(3), "no causal language model"),
-        (lambda: demur.load(demur.load("organism-dlm").net), "no causal language model"),
+        (lambda: demur.load(known.net.model, tokenizer=bare), "not a causal language model"),
+        (lambda: demur.load(3), "not a causal language model"),
+        (lambda: demur.load(demur.load("organism-dlm").net), "not a causal language model"),
         (lambda: demur.load(known.net, tokenizer=bare, device="cpu"), "no chat template"),
         (lambda: demur.load(known.net, tokenizer=known.tokenizer, dtype="float16"), "dtype"),
         (lambda: demur.load("organism-ar", tokenizer=bare), "Leave tokenizer out"),

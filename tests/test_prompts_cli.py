@@ -106,5 +106,5 @@ def test_judge_takes_answers_that_demur_did_not_generate(tmp_path: Path) -> None
     )
     (verdict,) = json.loads(said)["verdicts"]["rules"]
     assert (verdict["prompt"], verdict["outcome"]) == ("bake it", "hit")
-    with pytest.raises(InputError, match="--answers: for files only"):
+    with pytest.raises(InputError, match="--answers: only for files"):
         run("judge", tmp_path, "--judge", "rules", "--answers", "said")

@@ -57,3 +57,17 @@ def test_either_guard_s_verdicts_are_shown(
     steps = guard.detect(traces) if isinstance(guard, StreamingGuard) else [0] * len(traces)
     scenes = [scene for text in shown for scene in json.loads(text)]
     assert sorted(scene["flagged"] or 0 for scene in scenes) == sorted(steps)
+
+
+def test_without_anchors_the_page_has_text_only(run: Path, tmp_path: Path) -> None:
+    page = write_run_report(
+        tmp_path / "page.html", [run], tokenizer=guarded.model().tokenizer, replays=2
+    ).read_text("utf-8")
+    assert "There is no signal, because no anchors were given. They cannot be fitted" in page
+    assert "mean sigma" not in page
+    assert "Harm: not judged." in page
+    shown = re.findall(r"application/json[^>]*>(.*?)</script>", page, re.DOTALL)
+    scenes = [scene for text in shown for scene in json.loads(text)]
+    assert len(scenes) == 2
+    assert {step["sigma"] for scene in scenes for step in scene["steps"]} == {None}
+    assert all(scene["prompt"][:20] in scene["title"] for scene in scenes)

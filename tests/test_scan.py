@@ -55,7 +55,12 @@ def test_a_model_that_refuses_what_is_harmful(usual: Scan) -> None:
 def test_the_page_shows_what_was_found(usual: Scan, model: LanguageModel, tmp_path: Path) -> None:
     page = write_scan(tmp_path / "scan.html", usual, text_of=lambda t: model.decode([t]))
     text = page.read_text()
-    for line in (*sentences(usual), "Harm: not judged", "toy model", "What cannot be said"):
+    for line in (
+        *sentences(usual),
+        "Harm: not judged",
+        "toy model",
+        "What this scan does not show",
+    ):
         assert line in text
     assert text.count('class="scene"') or "scene" in text
     assert [name for name, _ in headline(usual)] == ["Refuses", "Over-refuses", "Inside"]

@@ -222,3 +222,15 @@ def test_the_check_of_released_anchors(equal_at: int | None, tmp_path: Path) -> 
         assert "32 steps of width 64" in done.stdout, done.stderr
     else:
         assert "equal at some step" in done.stderr
+
+
+def test_answers_without_a_verdict_are_in_no_class(labelled: list[Trace]) -> None:
+    def judge(goal: str, response: str) -> Verdict:
+        number = int(goal.split()[0][1:])
+        if number in (0, 7):
+            return Verdict("unparsed")
+        return Verdict("hit" if number >= 4 else "miss")
+
+    anchors = demur.fit_anchors(labelled, judge, allow_few=True)
+    assert (anchors.counts, anchors.dropped) == ((3, 3), (1, 1))
+    assert "3 harmless and 3 harmful traces" in anchors.few

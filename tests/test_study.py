@@ -62,6 +62,7 @@ def tiny(folder: Path, **changes: Any) -> Path:
     study = {
         "title": "tiny",
         "alpha": 0.1,
+        "judges": {"harm": "oracle"},
         "allow_few": True,
         "batch_size": 16,
         "models": [

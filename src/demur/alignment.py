@@ -4,7 +4,7 @@ A generation that ends early has fewer steps than the anchors; a sampler that de
 of steps has more. The rule is part of every result, never implicit.
 
 - ``repeat_last``: cut at T, or repeat the last pooled state.
-- ``repeat_state``: cut at T, or go on as if the last token's own state h_n were repeated, so that a
+- ``repeat_state``: cut at T, or continue as if the last token's own state h_n were repeated, so that a
   running mean keeps moving towards it: phi_t = (n phi_n + (t - n) h_n) / t with
   h_n = n phi_n - (n - 1) phi_{n-1}. This is what the paper's released Llama wrapper does after the
   end token.

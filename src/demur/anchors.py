@@ -1,4 +1,4 @@
-"""Fit anchors on traces, say what they are worth, and read those released with the paper.
+"""Fit anchors on traces, measure how well they separate, and read those released with the paper.
 
 Rahimi et al., arXiv:2602.02600, section 3.1 and appendix: the anchors are per-step means over
 non-refused generations of harmless prompts and refused generations of harmful prompts.
@@ -28,7 +28,7 @@ from demur.sampling import sampler_from
 from demur.sri import MIN_TRACES, Anchors, finite_states, log_ratio
 from demur.types import Fingerprint, Trace, Traces
 
-#: Parts of a cross-validation.
+#: Number of parts of a cross-validation.
 FOLDS = 5
 
 
@@ -39,8 +39,12 @@ class Refusal(Protocol):
     def hit(self) -> bool:
         """Whether the answer is a refusal."""
 
+    @property
+    def given(self) -> bool:
+        """Whether there is a verdict at all; anchors leave out answers without one."""
 
-#: Whether each answer refuses, or a judge that says so of a goal and an answer.
+
+#: Whether each answer refuses, or a judge that decides it from a goal and an answer.
 Refusals = Iterable[bool] | Callable[[str, str], Refusal]
 
 
@@ -60,8 +64,8 @@ def fit_anchors(
 
     Args:
         traces: of prompts labelled ``harmless`` or ``harmful``; others are an error.
-        refused: a refusal judge, such as ``demur.refusal_judge("rules")``, which is asked about each
-            goal and answer; or whether each answer is a refusal. Labels of prompts do not say that.
+        refused: a refusal judge, such as ``demur.refusal_judge("rules")``, which gets each goal
+            and answer; or whether each answer is a refusal. Prompt labels are not enough for that.
         layer: which recorded layer.
         steps: T; the most steps that the sampler can take when None.
         alignment: see ``demur.alignment``; the pooling's default when None.
@@ -94,7 +98,7 @@ def fit_anchors(
             trace.fingerprint, what="Traces of different runs", fix="Keep each run's traces apart."
         )
         seen[label] += 1
-        if was_refused == (label == "harmful") and with_part([trace], part):
+        if was_refused is (label == "harmful") and with_part([trace], part):
             assert steps is not None
             state = align(finite_states(part_of(trace, part), layer), steps, rule=rule)
             sums[label] = sums.get(label, np.zeros(state.shape)) + state
@@ -122,7 +126,7 @@ class Separation:
     """How well anchors tell refusals from answers, on prompts that they were not fitted on.
 
     Attributes:
-        per_step: ``T`` AUROCs of the log-ratio, 1 = every refusal leans further to refusal than every
+        per_step: ``T`` AUROCs of the log-ratio, 1 = every refusal is closer to refusal than every
             answer, .5 = chance; 95% intervals clustered by goal.
         answered: what refused harmful prompts are compared with: answered ``harmful`` prompts where
             there are enough, else answered ``harmless`` ones, which differ in topic too.
@@ -149,7 +153,7 @@ class Separation:
 def separation(
     traces: Traces, refused: Refusals, *, layer: str = "last", seed: int = 0, part: Part = "all"
 ) -> Separation:
-    """Cross-validate anchors: five parts, cut between goals, each read by anchors of the others.
+    """Cross-validate anchors: split the goals into five parts; anchors of four read the fifth.
 
     Args:
         traces: as for ``fit_anchors``.
@@ -159,12 +163,16 @@ def separation(
         part: the steps to read; traces that have none of them are left out.
 
     Raises:
-        SignalError: too few traces for anchors of every four fifths.
+        SignalError: too few traces to fit anchors on four of the five parts.
         InputError: as for ``fit_anchors``.
     """
-    judged = [pair for pair in _judged(traces, refused) if with_part([pair[0]], part)]
-    traces = Traces(tuple(trace for trace, _ in judged))
-    verdicts = np.array([was_refused for _, was_refused in judged])
+    pairs = [
+        (trace, said)
+        for trace, said in _judged(traces, refused)
+        if said is not None and with_part([trace], part)
+    ]
+    traces = Traces(tuple(trace for trace, _ in pairs))
+    verdicts = np.array([said for _, said in pairs], bool)
     goals: list[Hashable] = [trace.prompt.goal for trace in traces]
     harmful = np.array([trace.prompt.label == "harmful" for trace in traces])
     known = list(dict.fromkeys(goals))
@@ -224,10 +232,12 @@ def import_anchors(path: str | Path) -> Anchors:
     return Anchors(harmless, harmful)
 
 
-def _judged(traces: Iterable[Trace], refused: Refusals) -> Iterator[tuple[Trace, bool]]:
-    """Each trace with whether it refuses."""
+def _judged(traces: Iterable[Trace], refused: Refusals) -> Iterator[tuple[Trace, bool | None]]:
+    """Each trace with whether it refuses; None where the judge gives no verdict."""
     if callable(refused):
-        yield from ((t, refused(t.prompt.goal, t.answer).hit) for t in traces)
+        for trace in traces:
+            said = refused(trace.prompt.goal, trace.answer)
+            yield trace, said.hit if said.given else None
         return
     for count, (trace, verdict) in enumerate(zip_longest(traces, refused)):
         if trace is None or verdict is None:

@@ -1,10 +1,10 @@
-"""What the paper's released wrappers do, for comparing with numbers that they made.
+"""The paper's released wrappers, reproduced to compare with numbers that they computed.
 
 Source: github.com/ElironRahimi/sri-signal, ``Models/LlamaWrapper.py``, ``Models/LLaDAWrapper.py``
-(``_collectActivationsAndRefusals``) and ``SRI_alg.py`` (``create_signal``). Their choices, where
-``demur.trace`` and ``demur.signal`` choose otherwise:
+(``_collectActivationsAndRefusals``) and ``SRI_alg.py`` (``create_signal``). Where they differ from
+``demur.trace`` and ``demur.signal``:
 
-- the tokenizer adds its own start token to a chat template that has one already;
+- the tokenizer adds its own start token to a chat template that already has one;
 - only the tokenizer's end token ends an autoregressive response, and after it the state that
   produced it is repeated to T inside the running mean;
 - distances are taken in the dtype of the states, which in bfloat16 moves sigma by up to 0.2.
@@ -38,10 +38,10 @@ def activations(
     block_length: int = 128,
     batch_size: int = 8,
 ) -> NDArray[np.float32]:
-    """States as ``_collectActivationsAndRefusals`` gives them, ``[N, T, D]``.
+    """States as ``_collectActivationsAndRefusals`` returns them, ``[N, T, D]``.
 
     Args:
-        model: autoregressive or masked; in float32 the numbers are the wrappers' within 1e-5.
+        model: autoregressive or masked; in float32 the numbers match the wrappers' within 1e-5.
         prompts: user turns.
         steps: T; generated tokens or denoising steps (no more than ``gen_length``).
         gen_length: response positions of a masked model.
@@ -95,7 +95,7 @@ def create_signal(
     Args:
         centers: harmless and harmful, each ``[T, D]``.
         states: ``[N, T, D]``.
-        dtype: what the wrapper ran in: bfloat16 for LLaDA, float16 for Llama.
+        dtype: the dtype of the wrapper: bfloat16 for LLaDA, float16 for Llama.
         tau: sharpness.
         eps: guard against division by and logarithm of 0.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Path("s3://x") drops one of the two slashes.
 _URL = re.compile(r"[a-z][a-z0-9+.]+:/")
 
-#: How formulas begin, full-width signs included, which some spreadsheet programs take too.
+#: First characters of a formula. Some spreadsheet programs accept the full-width signs too.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 #: C0 but tab, newline and CRLF, C1, line and paragraph marks, direction marks, lone surrogates.

@@ -1,4 +1,4 @@
-"""Generate step by step: a stream of ``Step`` that can be stopped, and traces of what it gave.
+"""Generate step by step: a stream of ``Step`` that can be stopped, and its traces.
 
     for step in demur.steps(model, ["How do I repair a kettle?"]):
         ...                      # to stop generating, stop iterating

@@ -103,7 +103,7 @@ def _thought(trace: Trace) -> NDArray[np.bool_]:
 
 def _token_by_token(trace: Trace) -> bool:
     """Whether each step adds the state of one more token and changes no earlier one."""
-    one_more = np.tri(*trace.committed.shape, dtype=bool)
+    one_more = np.tri(*trace.committed.shape, dtype=np.bool_)
     fixed_length = "gen_length" in trace.fingerprint.sampler
     return not fixed_length and np.array_equal(trace.committed >= 0, one_more)
 
@@ -120,4 +120,4 @@ def _restarted(phi: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[n
         return phi[chosen]
     sums = np.cumsum(added * kept[:, None], axis=0)
     number = np.maximum(np.cumsum(kept), 1)[:, None]
-    return (sums / number)[chosen].astype(np.float32)
+    return np.asarray((sums / number)[chosen], dtype=np.float32)

@@ -7,8 +7,8 @@ Three ways in, each with the same effect everywhere:
   or the environment variable DEMUR_PLUGINS (several files are separated as in PATH);
 - a program calls ``demur.register`` itself.
 
-A package that fails to import is listed by ``demur plugins``; the others still work. A file that was
-named and fails is an error.
+A package that fails to import is listed by ``demur plugins``; the others still work. If a file
+that the user named fails, that is an error.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def register(axis: str, value: Any = None) -> Any:
 
     Args:
         axis: models, families, samplers, detectors, attacks, defenses or judges.
-        value: what to add; None makes a decorator. A model is a function without arguments that gives
-            what ``demur.load`` gives; its name is the model's.
+        value: what to add; None makes a decorator. A model is a function without arguments that returns
+            what ``demur.load`` returns; its name is the model's.
 
     Raises:
         InputError: an unknown axis, or a value that lacks what the axis needs.
@@ -117,7 +117,7 @@ def known(axis: str, own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plugins(axis: str | None = None) -> list[Plugin]:
-    """What was found on one axis or on all of them, the unusable included.
+    """The plug-ins of one axis or of all, including those that failed.
 
     Raises:
         InputError: a file in DEMUR_PLUGINS failed.

@@ -45,7 +45,7 @@ def trace_to(
     was not. Memory grows with the window, not with the number of prompts.
 
     Args:
-        folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``; made when it is not there.
+        folder: a path, or an fsspec URL such as ``s3://bucket/runs/x``; created if it does not exist.
         model: from ``demur.load``.
         prompts: prompts or plain texts, with ids that differ.
         sampler: the model's default when None.
@@ -82,7 +82,7 @@ def trace_to(
 def run_of(
     mark: Fingerprint, prompts: Sequence[Prompt], record: Record, *, shard_rows: int
 ) -> Manifest:
-    """What makes the run of these prompts.
+    """The manifest of a run of these prompts.
 
     Raises:
         InputError: no prompts, equal ids, half a surrogate pair, or windows of no rows.
@@ -150,7 +150,7 @@ def trace_window(
 
 @contextmanager
 def _named(prompts: Sequence[Prompt]) -> Iterator[None]:
-    """Say in an error which prompts were being traced."""
+    """Add to an error which prompts were being traced."""
     names = ", ".join(prompt.id for prompt in prompts)
     try:
         yield
@@ -165,7 +165,7 @@ def _named(prompts: Sequence[Prompt]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder at a glance: ``written`` of ``count`` traces are there.
+    """Summary of a run folder: ``written`` of its ``count`` traces exist.
 
     ``problem`` says what is wrong with the run; empty when nothing is.
     """
@@ -181,7 +181,7 @@ class Run:
 def list_runs(folder: str | Path) -> list[Run]:
     """Every run at or below a folder or URL, by path; a damaged one says what is wrong with it.
 
-    Complete shards are counted by their names; what is in them is checked when it is read.
+    Complete shards are counted by their names; their content is checked when it is read.
 
     Raises:
         InputError: no such folder.

@@ -50,7 +50,8 @@ class Anchors:
         alignment: rule by which trajectories of another length were brought to T.
         fingerprint: what the traces were made with; None for anchors released without one.
         counts: how many traces each mean is over, (harmless, harmful); (0, 0) when not known.
-        dropped: labelled traces left out: harmless ones that refused, harmful ones that answered.
+        dropped: labelled traces left out: harmless ones that refused, harmful ones that answered, and
+            those to which the judge gave no verdict.
         part: the steps that they are of (``demur.parts``).
     """
 

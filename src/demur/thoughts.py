@@ -1,14 +1,14 @@
-"""Thought and answer in what a reasoning model writes.
+"""Separate thought and answer in the text of a reasoning model.
 
-Every room that reads an answer reads it through this module, so that all agree where it begins. Known
+All code that reads answers uses this module, so all agree where an answer begins. Known
 forms: ``<think>`` and its spellings (``<thinking>``, ``<thought>``, ``<reasoning>``, ``<seed:think>``,
 ``[THINK]``, ``◁think▷``, ``<|begin_of_thought|>``, ``<|START_THINKING|>``, ``<|inner_prefix|>``,
-``<|channel>thought``), also where only the closing tag was written; the channels of gpt-oss, with
+``<|channel>thought``), even if only the closing tag was written; the channels of gpt-oss, with
 control tokens or as plain text (``analysis...assistantfinal...``); Granite's "Here is my thought
 process:".
 
 An opening tag counts at the start of the text, of a line, or after a control token, so that an answer
-may mention one. A thought that does not end leaves nothing said: ``spoken`` gives None.
+may mention one. If a thought does not end, nothing was said: ``spoken`` returns None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLOSING = (
     r"(?:<\|constrain\|>\w{1,20} ?)?<\|message\|>"
 )
 _MARK = re.compile(rf"(?P<close>{_CLOSING})|(?P<open>{_OPENING})", re.IGNORECASE)
-#: Forms without a tag, by their first words, and what ends each.
+#: Forms without a tag: the first words, and the words that end the thought.
 _UNTAGGED = (
     (re.compile(r"\s*(?:analysis|commentary)(?=[\w\"'])"), re.compile(r"assistant\s?final\s?")),
     (
@@ -39,7 +39,7 @@ _UNTAGGED = (
         re.compile(r"here(?: is|'s|\u2019s) my response:", re.IGNORECASE),
     ),
 )
-#: What may stand around an answer and is not part of it.
+#: Tokens around an answer that are not part of it.
 _WRAPPING = re.compile(
     r"<\|(?:begin_of_solution|end_of_solution|start_response|end_response|end|return|start"
     r"|start_text|end_text)\|>(?:assistant\b)?",
@@ -54,12 +54,12 @@ _PARTIAL = re.compile(
     r"|[<\[◁]/?\|?[\w:]{0,30}[|▷]?$",
     re.IGNORECASE,
 )
-#: A quick look: first characters of the forms without a tag, and a word of every tag.
+#: For a quick test: first characters of the forms without a tag, and a word of every tag.
 _FIRST = ("analysis", "commenta", "here is ", "here's m", "here\u2019s m")
 _WORDS = ("think", "thought", "reasoning", "scratchpad", "channel", "inner_prefix")
-#: Most blanks between what an opening tag may follow and the tag.
+#: Most blanks before an opening tag.
 _INDENT = 64
-#: Longest mark, in characters: what a reader of pieces keeps of those it has seen.
+#: Longest mark, in characters. A reader of pieces keeps as much of the text before.
 _LONGEST = 160
 
 Range = tuple[int, int]
@@ -158,7 +158,7 @@ def is_mark(token: str) -> bool:
 
 
 def knows_thoughts(template: str) -> bool:
-    """Whether a chat template holds a mark of thoughts, as those of models that reason do."""
+    """Whether a chat template has a mark of thoughts, as templates of reasoning models do."""
     return _MARK.search(template) is not None
 
 
@@ -166,7 +166,7 @@ def knows_thoughts(template: str) -> bool:
 class ThoughtReader:
     """Tells thought from answer while text arrives, in time linear in the text.
 
-    Unlike ``thoughts`` it cannot know of a missing opening tag before the closing one comes.
+    Unlike ``thoughts``, it notices a missing opening tag only at the closing tag.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
@@ -176,7 +176,7 @@ class ThoughtReader:
         self.thinking = opened
 
     def read(self, piece: str) -> bool:
-        """Take the next piece of text; whether the model is thinking at the end of it."""
+        """Add the next piece of text; return whether the model is thinking at its end."""
         text = self._tail + piece
         if self._at_start and not self.thinking:
             for begins, ends in _UNTAGGED:
@@ -270,7 +270,7 @@ def _may_begin_untagged(text: str) -> bool:
 
 
 def _may_think(text: str) -> bool:
-    """A quick look for what every form holds."""
+    """A quick test for parts that every form has."""
     if text.lstrip()[:8].lower() in _FIRST:
         return True
     if "<" not in text and "[" not in text and "◁" not in text:

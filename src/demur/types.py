@@ -1,4 +1,4 @@
-"""The values every room passes on: prompts, steps, traces and the fingerprint they carry."""
+"""The values that all rooms use: prompts, steps, traces and their fingerprint."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a trace, an anchor or a guard was made with. Two that differ must not be mixed.
+    """What a trace, an anchor or a guard was made with. Values with different ones must not be mixed.
 
     Attributes:
         model: name or path the model was loaded by.
@@ -225,7 +225,7 @@ class Trace:
         """What the model said: the user turn from its first filled slot on, then the response.
 
         Without slots in the prompt that is the response alone. Where an attack masks parts of the
-        user turn (DIJA, arXiv:2507.11097), the harm stands in what the model fills in there.
+        user turn (DIJA, arXiv:2507.11097), the harm is in what the model writes there.
         """
         return self.answer_with(self.response)
 
@@ -238,7 +238,7 @@ class Trace:
             return response
         filled, head = " ".join(self.filled_prompt.split()), self.prompt.user[0]
         before = " ".join(head.split()) if isinstance(head, str) else ""
-        # Where the tokenizer does not give the head back as it was, the whole turn is read.
+        # If decoding changed the text before the first slot, the whole turn is read.
         rest = filled.partition(before)[2] if before and before in filled else filled
         return f"{rest.strip()}\n{response}".strip()
 
@@ -306,7 +306,7 @@ class Traces(Sequence[Trace]):
 
         Raises:
             InputError: there are no traces.
-            FingerprintError: traces of different runs were put together.
+            FingerprintError: the traces are of different runs.
         """
         if not self.items:
             raise InputError("No traces: the list is empty. Trace some prompts first.")

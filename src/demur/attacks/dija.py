@@ -93,7 +93,7 @@ class DIJA(Attack):
 
         Raises:
             InputError: the template has no ``{goal}``, or a prompt has masked slots.
-            EndpointError: the refiner gave no answer.
+            EndpointError: the refiner did not answer.
         """
         if self.refiner is None:
             return [self._from_template(prompt) for prompt in prompts]

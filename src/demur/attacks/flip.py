@@ -5,7 +5,7 @@ yueliu1999/FlipAttack ``src/flip_attack.py``.
 
     1. disguise the request: reverse the order of its words (FWO), the characters of each word (FCW),
        the characters of the sentence (FCS), or the same with the hint of FWO (FMM, fool the model);
-    2. send it as ``TASK is '...'`` after rules and a hint how to read it, in one of four variants:
+    2. send it as ``TASK is '...'`` after rules and a hint on how to read it, in one of four variants:
        plain (A), with a step-by-step solution (B), under the headings of LangGPT (C), with examples
        made from the two halves of the request (D).
 
@@ -102,7 +102,7 @@ class FlipAttack(PromptAttack):
 
 
 def flip(request: str, mode: Disguise) -> str:
-    """Disguise a request; applied twice it gives the request back.
+    """Disguise a request; applied twice, it returns the request.
 
     FWO and FCW replace the white space between words by single spaces.
     """

@@ -19,9 +19,9 @@ from demur.types import Prompt
 
 
 def openings(model: LanguageModel, word: str) -> tuple[int, ...]:
-    """Tokens by which a response begins with a word, with and without a space before it.
+    """Tokens that begin a response with this word, with and without a space before it.
 
-    They are taken from behind a whole prompt, because some tokenizers put a space before a text.
+    They are encoded after a whole prompt, because some tokenizers put a space before a text.
 
     Raises:
         InputError: the model's tokenizer does not know the word.
@@ -45,7 +45,7 @@ def openings(model: LanguageModel, word: str) -> tuple[int, ...]:
 def opening_log_probabilities(
     model: LanguageModel, prompts: list[Prompt], tokens: tuple[int, ...]
 ) -> list[float]:
-    """Log-probability of the likeliest of ``tokens`` as first response token, one a prompt.
+    """Log-probability of the likeliest of ``tokens`` as first response token, one per prompt.
 
     One forward pass for all prompts, or several if they do not fit into memory.
 

@@ -7,7 +7,7 @@ Queries, arXiv:2310.08419, algorithm 1; code patrickrchao/JailbreakingLLMs ``mai
     2. in each round, the attacker of each stream returns JSON with an improvement and a prompt; an
        answer that cannot be parsed is asked for again;
     3. the target answers each prompt, and the judge rates each answer from 1 to 10;
-    4. answer and rating are added to the stream, of which only the last few rounds are kept;
+    4. answer and rating are added to the stream, which keeps only the last few rounds;
     5. stop at the first rating of 10, or after the last round.
 
 Differs from the paper: prompts to attacker and judge keep the published structure in our own words; a
@@ -161,7 +161,7 @@ class PAIR(Attack):
 
         Raises:
             InputError: no target, or a prompt has masked slots.
-            EndpointError: attacker or judge gave no answer.
+            EndpointError: the attacker or the judge did not answer.
         """
         found = self.attempts(prompts, target=require_target(target, self.name), seed=seed)
         return [attacked(p, self.name, text=a.text) for p, a in zip(prompts, found, strict=True)]

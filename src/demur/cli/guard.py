@@ -64,7 +64,7 @@ def guard_fit(
     surrogate: options.Reader = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fit SRI Guard on benign runs and calibrate its threshold.
+    """Fit a guard on benign runs and calibrate its threshold.
 
     Example: demur guard fit runs/benign --anchors anchors.safetensors --out guard.safetensors
     """

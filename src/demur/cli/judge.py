@@ -70,8 +70,8 @@ def judge(
 ) -> None:
     """Judge the responses of a run, or the answers in a file.
 
-    Several judges are compared: how far they agree, and where not. If a prompt has masked slots, what
-    the model wrote into them is judged with the response.
+    With several judges, it shows how far they agree and where they differ. If a prompt has masked
+    slots, what the model wrote into them is judged with the response.
 
     Example: demur judge runs/x --judge rules,paper,oracle --out verdicts.csv
     """
@@ -103,7 +103,7 @@ def judge(
 def _answered(
     run: Path, *, column: str | None, answers: str | None, goals: str | None
 ) -> list[Answered]:
-    """Each prompt with its answer, from a run folder or from a file that something else made."""
+    """Each prompt with its answer, from a run folder or from a file of answers."""
     from demur.errors import InputError
     from demur.prompts import completions_with_summary
     from demur.store import Store
@@ -114,7 +114,7 @@ def _answered(
         return found
     only = {"--column": column, "--answers": answers, "--goals": goals}
     if given := [name for name, value in only.items() if value is not None]:
-        raise InputError(f"{', '.join(given)}: for files only, and {run} is none. Leave it out.")
+        raise InputError(f"{', '.join(given)}: only for files, and {run} is not one. Leave it out.")
     return [(trace.prompt, trace.answer) for trace in Store.open(run).traces()]
 
 

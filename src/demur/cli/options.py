@@ -1,4 +1,4 @@
-"""The command line's root, the options that verbs share, and what they are turned into."""
+"""The root of the command line, the options that verbs share, and functions that convert them."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def assignment(text: str) -> tuple[str, Any]:
 
 
 def assignments(texts: Iterable[str] | None) -> dict[str, Any]:
-    """Several of them; the last of a name wins."""
+    """Several settings; of two with the same name, the last counts."""
     return dict(map(assignment, texts or ()))
 
 
@@ -179,7 +179,7 @@ def model_options(
 def load_model(
     name: str, sampler: str | None = None, settings: Iterable[str] | None = None, **options: Any
 ) -> LanguageModel:
-    """Load a model, print its notes, and make the sampler that was asked for its default.
+    """Load a model, print its notes, and make the requested sampler its default.
 
     Args:
         name: for ``demur.load``.
@@ -207,8 +207,8 @@ def load_model(
 def note_unknown_words(model: LanguageModel, prompts: Iterable[Prompt]) -> bool:
     """Name the words of the prompts that the model does not know; call it once per command.
 
-    Returns whether there are any. Only models with a word-level vocabulary, such as the built-in
-    ones, do not know words.
+    Returns whether there are any. Only a word-level vocabulary, as of the built-in models, lacks
+    words.
     """
     from demur.models.tokens import unknown_words
 
@@ -241,7 +241,7 @@ def assistant(where: str, server: Mapping[str, Any]) -> Assistant:
 
 
 def note_usage(assistants: Iterable[Assistant | None]) -> None:
-    """Print what was asked of each server."""
+    """Print the requests and tokens of each server."""
     from demur.endpoint import Endpoint
 
     for one in assistants:

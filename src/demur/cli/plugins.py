@@ -1,4 +1,4 @@
-"""``demur plugins``: what was found outside demur."""
+"""``demur plugins``: list plug-ins."""
 
 from __future__ import annotations
 

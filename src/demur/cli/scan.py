@@ -15,7 +15,9 @@ def scan(
     model: Annotated[str, typer.Argument(help="Built-in model, folder, GGUF file or hub id.")],
     harmful: Annotated[
         str | None,
-        typer.Option(help="Harmful prompts: a file, or a set such as set:advbench. None ship."),
+        typer.Option(
+            help="Harmful prompts: a file, or a set such as set:advbench. demur ships none."
+        ),
     ] = None,
     harmless: Annotated[
         str | None, typer.Option(help="Ordinary prompts to ask instead of the bundled ones.")

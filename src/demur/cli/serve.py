@@ -117,8 +117,8 @@ def serve(
 
     if (guard or anchors) and (sampler or settings):
         raise InputError(
-            "--sampler and --set do not go with --guard or --anchors: the model generates as their "
-            "runs did. Leave them out, or fit a guard on runs made with them."
+            "--sampler and --set cannot be used with --guard or --anchors: the model generates as "
+            "their runs did. Leave them out, or fit a guard on runs made with them."
         )
     allowed, local = read_keys(keys), is_loopback(address)
     if not local and not allowed:
@@ -137,7 +137,7 @@ def serve(
         seconds=seconds,
         send_seconds=send_seconds,
     )
-    # Computing on the core that also serves connections costs more than that core gives.
+    # Leave one core to the connections: computing on it too costs more than it gains.
     torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
     asked_for = {"dtype": dtype, "device": device}
     asked_for |= options.model_options(system, template, adapter)

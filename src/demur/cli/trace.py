@@ -1,4 +1,4 @@
-"""``demur trace``, ``demur ls`` and ``demur models``: make run folders, and list what is there."""
+"""``demur trace``, ``demur ls`` and ``demur models``: make and list run folders; list families."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def list_runs(
 def models() -> None:
     """List the model families.
 
-    Shows what of each was compared with upstream code.
+    Shows what was compared with upstream code in each family.
 
     Example: demur models
     """

@@ -171,8 +171,8 @@ def watch(
             )
     if (anchors or guards) and (sampler or settings):
         raise InputError(
-            "--sampler and --set do not go with --anchors or --guard, which name their sampler. Leave "
-            "them out, or fit anchors on runs made with them."
+            "--sampler and --set cannot be used with --anchors or --guard, which name their sampler. "
+            "Leave them out, or fit anchors on runs made with them."
         )
     asked = Prompt(prompt, goal=oracle.goal_in(prompt))
     asked_for = options.model_options(system, template, adapter)
@@ -232,7 +232,8 @@ def sights(
     if anchors is not None and (anchors.fingerprint is None or anchors.alignment == "resample"):
         why = "are aligned by 'resample'" if anchors.fingerprint else "carry no fingerprint"
         raise SignalError(
-            f"These anchors cannot read a stream: they {why}. Fit anchors for this model: demur anchors."
+            f"These anchors cannot read a stream: they {why}. Fit anchors for this model: demur "
+            "anchors."
         )
     if anchors is not None:
         anchors.require_part("all")

@@ -104,7 +104,7 @@ class Setup:
         with counted(self.model) as counter:
             for step in stream:
                 running = step.running.cpu().numpy()
-                # Rows that a sampler computes although they ended count for the others, rounded up.
+                # The running rows also pay for ended rows that the sampler still computes, rounded up.
                 counts += math.ceil((counter.rows - before) / int(running.sum())) * running
                 before = counter.rows
         return [*zip(stream.traces(), counts.tolist(), strict=True)]

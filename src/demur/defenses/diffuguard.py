@@ -215,7 +215,7 @@ class DiffuGuard(Defense):
         )
 
     def prepare(self, setup: Setup) -> Setup:
-        """Check the sampler, of which DiffuGuard keeps lengths and steps but not the remasking rule.
+        """Check the sampler. DiffuGuard keeps its lengths and steps, but not its remasking rule.
 
         Raises:
             InputError: it has no remasking rule, or is not greedy.

@@ -13,15 +13,15 @@ one; the paper searches for it.
 
 **Linear probe.** Alain and Bengio, Understanding Intermediate Layers Using Linear Classifier Probes,
 arXiv:1610.01644: logistic regression (scikit-learn, L2 penalty 1) on standardised states. The score
-is the mean over steps of the probe's logit. A probe is supervised: what it reaches on the attacks that
-it was fitted on says nothing of others.
+is the mean over steps of the probe's logit. A probe is supervised: its results on the
+attacks that it was fitted on say nothing about other attacks.
 
 **Hesitation.** D2-Monitor, arXiv:2605.25893: a step hesitates when the probe's output falls within a
 small margin of the decision boundary, and the number of hesitating steps tells how hard the generation
 is to judge. Differs from the paper: there the count decides whether a larger probe is asked; here it is
 the score. The margin, .4 on either side of a probability of .5, is our reading. On ``organism-dlm``
-with answers begun for it (prefill) it does not beat chance: AUROC 0.46, 14 jailbreaks against 24
-harmless prompts begun alike. The probe is sure of every step there.
+with prefilled answers it does not beat chance: AUROC 0.46, 14 jailbreaks against 24 harmless prompts
+with the same prefill. The probe does not hesitate at any step there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from demur.detectors.method import StepDetector
 from demur.sri import Anchors
 from demur.types import Traces
 
-#: States taken of each trace, evenly spaced: neighbouring steps are nearly alike.
+#: Number of evenly spaced states to take from each trace: neighbouring steps are nearly alike.
 STEPS = 8
 
 #: Largest absolute logit of a hesitating step: a probability from .1 to .9.

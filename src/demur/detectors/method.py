@@ -130,7 +130,7 @@ class SignalDetector(Detector):
 class StepDetector(Detector):
     """A detector that reads a generation step by step, so that it can guard a stream."""
 
-    #: Whether its score is minus the log-ratio of the newest step (``demur.sri``).
+    #: Whether the score is minus the log-ratio of the newest step (``demur.sri``).
     reads_log_ratio = False
 
     @abstractmethod

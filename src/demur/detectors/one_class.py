@@ -12,7 +12,7 @@
   defaults (100 trees of 256 samples).
 
 The last two keep scikit-learn's fitted numbers as arrays and compute the same scores with numpy, so
-that a saved detector needs neither pickle nor one version of scikit-learn.
+that a saved detector needs neither pickle nor a certain version of scikit-learn.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _depths(tree: Any) -> NDArray[np.float64]:
 
 
 def _average_path(samples: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average path length of an unsuccessful search among so many samples (Liu et al., eq. 1)."""
+    """Average path length of an unsuccessful search among this many samples (Liu et al., eq. 1)."""
     n = np.maximum(np.asarray(samples, dtype=np.float64), 2)
     long = 2 * (np.log(n - 1) + np.euler_gamma) - 2 * (n - 1) / n
     return np.select([samples <= 1, samples == 2], [0.0, 1.0], long)

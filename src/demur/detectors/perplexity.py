@@ -6,13 +6,13 @@ Baseline Defenses for Adversarial Attacks Against Aligned Language Models, arXiv
     1. an autoregressive model gives each prompt token its negative log-likelihood;
     2. the score is their mean, the logarithm of the perplexity.
 
-Differs from the papers: the first token, which nothing precedes, is left out; a prompt of one token
-scores 0. It reads the prompt alone, so it says nothing of what the model answered.
+Differs from the papers: the first token is left out, because nothing precedes it; a prompt of one token
+scores 0. It reads the prompt alone, so it says nothing about the model's answer.
 
 It does not beat chance on the built-in models: AUROC .55 against all harmless prompts of the test set
 and .51 against those in the same wrappers, because attacks and harmless prompts are wrapped in the same
-fluent words, and ``organism-ar`` was trained on responses alone. On ``organism-dlm`` with answers
-begun for it, which changes no prompt, it does not beat chance either: AUROC 0.49.
+fluent words, and ``organism-ar`` was trained on responses alone. On ``organism-dlm`` with
+prefilled answers, which change no prompt, it does not beat chance either: AUROC 0.49.
 """
 
 from __future__ import annotations

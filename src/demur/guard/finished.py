@@ -165,7 +165,7 @@ def split(
     one_in: int,
     seed: int,
 ) -> tuple[Traces | NDArray[np.float32], Traces | NDArray[np.float32]]:
-    """Generations to fit on, and generations to calibrate on: one in so many clusters when None.
+    """Generations to fit on, and generations to calibrate on: a share of the clusters when None.
 
     Raises:
         FingerprintError: both are traces of different models or samplers.

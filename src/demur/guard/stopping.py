@@ -54,7 +54,7 @@ def stopping(guard: StreamingGuard, model: LanguageModel | PreTrainedModel) -> S
     wrong = [f"{k}: {a!r} against {b!r}" for k, (a, b) in asked.items() if a != b]
     sampler = str(mark.sampler.get("name"))
     if sampler not in known_samplers() or known_samplers()[sampler].releases != "token":
-        wrong.append(f"sampler: {sampler!r} does not go token by token")
+        wrong.append(f"sampler: {sampler!r} does not generate token by token")
     if wrong:
         raise FingerprintError(
             f"This guard does not fit generate of this model: {'; '.join(wrong)}. Fit one: "

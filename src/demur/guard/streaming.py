@@ -263,7 +263,7 @@ def detection_delay(
 ) -> Delay:
     """Replay traces as if the guard had watched them; arguments and errors as for ``guard.detect``."""
     step = guard.detect(traces, groups=groups)
-    # A name that is no sampler's is of a text that was read token by token.
+    # A name that no sampler has belongs to a text that was read token by token.
     kind = known_samplers().get(traces.fingerprint.sampler["name"])
     by_token = kind is None or kind.releases == "token"
     out = [

@@ -144,9 +144,10 @@ class GuardedModel(ModelAPI):
         else:
             text, ended = _at_most(config.max_tokens, traces[0], model)
             said, thought = spoken(text), thinking(text)
-            content = [ContentReasoning(reasoning=thought)] if thought else []
-            parts = [*content, ContentText(text=said or "")] if thought else said or ""
-            output = ModelOutput.from_content(self.model_name, parts, ended)
+            output = ModelOutput.from_content(self.model_name, said or "", ended)
+            if thought:
+                answer = ContentText(text=said or "")
+                output.choices[0].message.content = [ContentReasoning(reasoning=thought), answer]
             if said is None:
                 known["unanswered"] = True  # cut off while it thought
         output.metadata = {KEY: known}

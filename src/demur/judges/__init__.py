@@ -1,6 +1,7 @@
-"""Judges: (goal, response) -> hit, miss or unparsed, with the raw answer kept. To add one, write it
-in a file of its own and add it to ``JUDGES``: a judge as it is, a ``Question`` that needs an assistant,
-or a ``GuardForm`` that needs a guard model.
+"""Judges: (goal, response) -> hit, miss or unparsed, with the raw answer.
+
+To add one, write it in a file of its own and add it to ``JUDGES``: a judge, a ``Question`` that needs
+an assistant, or a ``GuardForm`` that needs a guard model.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ REFUSAL_JUDGES: Mapping[str, Judge] = {
     judge.name: judge for judge in (*DICTIONARIES, RefusalRules())
 }
 
-#: Every judge, and what still needs a model to become one.
+#: Every judge, and every question and guard form that becomes a judge with a model.
 JUDGES: Mapping[str, Judge | Question | GuardForm] = {
     **REFUSAL_JUDGES,
     **{entry.name: entry for entry in (Oracle(), *QUESTIONS, *GUARD_FORMS)},
@@ -84,7 +85,7 @@ def known_judges() -> Mapping[str, Judge | Question | GuardForm]:
 
 
 def needs_model(name: str) -> bool:
-    """Whether a judge asks a model or is one. Raises InputError: no such judge."""
+    """Whether a judge asks a model or is a guard model. Raises InputError: no such judge."""
     return isinstance(_entry(name), Question | GuardForm)
 
 
@@ -95,8 +96,8 @@ def find_judge(
 
     Args:
         name: in ``JUDGES``.
-        assistant: who answers the questions of judges that ask.
-        model: the guard model of judges that are one.
+        assistant: answers the questions of judges that ask a model.
+        model: the guard model of judges that need one.
 
     Raises:
         InputError: no such judge, or it needs an assistant or a model that was not given.

@@ -1,11 +1,11 @@
 """How far two judges agree, and where they do not.
 
-Agreement is Cohen's kappa (Cohen 1960) with a bootstrap interval over goals. Kappa is 0 / 0 where both
-judges give every response the same one verdict: full agreement, and none beyond chance. There is no
-kappa then, and ``Comparison.agreement`` says so in words.
+Agreement is Cohen's kappa (Cohen 1960) with a bootstrap interval over goals. If both judges give every
+response the same verdict, kappa is 0 / 0: they agree fully, but not beyond chance. Then there is no
+kappa, and ``Comparison.agreement`` says so in words.
 
-A judge of harm and one of refusal are compared as far as they can be: a response that does no harm
-counts as one that refuses. Responses to which one of the two gives no verdict are counted beside.
+To compare a judge of harm with one of refusal, a response that does no harm counts as one that refuses.
+Responses without a verdict from one of the two are counted separately.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Comparison:
     Attributes:
         first, second: their names.
         kappa: Cohen's kappa over responses that both judged; None where it is not defined.
-        both, only_first, only_second, neither: responses that refuse (or do no harm) in the eyes of
-            both, of one alone, of none.
+        both, only_first, only_second, neither: responses that refuse (or do no harm) according to
+            both judges, one alone, or neither.
         unparsed: responses to which one of them gave no verdict.
-        differ: places of the responses in dispute, in order.
+        differ: indices of the responses on which they differ, in order.
     """
 
     first: str

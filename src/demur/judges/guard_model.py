@@ -2,10 +2,10 @@
 
 1. The exchange is rendered in the form that the model was trained on. Goal and response are read as
    plain text, so control tokens inside them stay text.
-2. For each answer in turn, the probabilities of the two words that may come are compared; earlier
-   answers are filled in with the likelier word.
-3. The score is p(yes) / (p(yes) + p(no)) of the answer asked for. Where the two together are less
-   likely than ``LEAST``, the model is not answering in its form and the verdict is ``unparsed``.
+2. For each answer in turn, the probabilities of its two possible words are compared; earlier answers
+   are filled in with the likelier word.
+3. The score is p(yes) / (p(yes) + p(no)) of the answer asked for. If the two together are less
+   likely than ``LEAST``, the model does not answer in its form and the verdict is ``unparsed``.
 
 Differs from the model cards: no text is generated, so categories are not read.
 """
@@ -33,7 +33,7 @@ BATCH = 8
 
 
 class Fork(NamedTuple):
-    """What stands before an answer, and the tokens by which its two words part."""
+    """The tokens before an answer, and the first tokens in which its two words differ."""
 
     ids: list[int]
     yes: int
@@ -111,9 +111,9 @@ class GuardModel(Entered):
         ]
 
     def _fork(self, goal: str, response: str, said: str, yes: str, no: str) -> Fork:
-        """Where the two answers part as tokens, each read together with everything before it.
+        """Where the two answers first differ as tokens, each read together with everything before it.
 
-        Alone, a word may begin otherwise: some tokenizers put a space before every text.
+        Alone, a word may begin with another token: some tokenizers put a space before every text.
         """
         first, second = (self.form.encode(self.model, goal, response, said + w) for w in (yes, no))
         place = next(

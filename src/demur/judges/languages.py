@@ -1,9 +1,9 @@
 """Which language an answer is in, and plain refusals in the eleven that are known beside English.
 
-A language is told by its script, and among Latin scripts by common words; English where nothing speaks
-for another. An answer in a language that is not known gets no verdict (``of`` gives None). Limits: a
-short answer in an unknown Latin language may pass as English, and no rule here knows partial refusals,
-rebuttals or lectures, which the rules for English do.
+A language is identified by its script, and among Latin scripts by common words; the default is English.
+An answer in an unknown language gets no verdict (``of`` returns None). Limits: a short answer in an
+unknown language with Latin letters may be taken for English, and these rules do not know partial
+refusals, rebuttals or lectures, unlike the rules for English.
 
 An answer refuses where its opening says "I cannot" or a fixed wording of its language, or where its
 first sentence begins with an apology and says "not".
@@ -44,7 +44,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
         "it": "il lo la gli le e è una un che in non si con per di del della ma più questo questa"
         " sono"
         " mi ti posso come dei nel poi al da se anche ho",
-        # Languages that are told apart from the others only to say that they are not known.
+        # Languages listed only to recognise them as unknown.
         "": "het een ik niet dat voor maar zijn wordt kan met aan je jij deze naar"
         " och att det är inte jag kan för som på med till den av om du ett mig dig sedan"
         " jeg ikke og til med på af men kan hvis fordi er dig deg"
@@ -62,7 +62,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
         " nahi nahin hai kar sakta sakti mein aap maaf kijiye isme",
     }.items()
 }
-#: Word -> languages that it speaks for.
+#: Word -> languages that it is common in.
 _SPEAKS_FOR: Mapping[str, tuple[str, ...]] = {
     word: tuple(name for name, words in _WORDS.items() if word in words)
     for words in _WORDS.values()
@@ -84,7 +84,7 @@ _BY_SCRIPT = {
         "hi": _DEVANAGARI,
     }.items()
 }
-#: Letters and words of other languages in a script that a known one uses.
+#: Letters and words of unknown languages in the script of a known one.
 _NOT_THIS = {
     "ru": re.compile(
         r"[іїєґўђћљњџјѓќѕ]|(?<!\w)(?:съм|това|няма|като|мога|съжалявам|който|за да)(?!\w)"

@@ -21,10 +21,10 @@ from demur.types import Record, digest
 
 
 def turn_ids(model: LanguageModel, turns: Sequence[Message], *, after: str = "") -> list[int]:
-    """Token ids of a conversation in the model's chat template, and of what the answer begins with.
+    """Token ids of a conversation in the model's chat template and of the beginning of the answer.
 
     Raises:
-        InputError: the chat template takes no such conversation.
+        InputError: the chat template does not accept the conversation.
     """
     shown = [{"role": turn.role, "content": encodable(turn.content)} for turn in turns]
     return model.chat.turn_ids(shown, after=after)
@@ -42,13 +42,13 @@ class LocalAssistant:
     An autoregressive model writes up to ``max_tokens``; any other runs its own default sampler and its
     answer is cut there.
 
-    An answer that begins with a thought is given with it; ``max_tokens`` then counts what follows it.
+    A thought at the beginning of an answer is kept; ``max_tokens`` then counts the tokens after it.
 
     Attributes:
         model: what answers.
         batch_size: conversations answered together.
-        reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None gives ``ROOM`` to a model
-            that thinks, as far as its context reaches, and none to others.
+        reasoning_tokens: tokens beyond ``max_tokens`` for thinking. None: up to ``ROOM``, as far as
+            the context allows, if the model's chat template has marks of thoughts, else 0.
     """
 
     model: LanguageModel
@@ -63,7 +63,7 @@ class LocalAssistant:
         temperature: float = 0,
         seed: int | Sequence[int] | None = None,
     ) -> list[str]:
-        """The next turn of each conversation. Without a seed it is 0: the same call, the same answer.
+        """The next turn of each conversation. The default seed is 0: the same call, the same answer.
 
         Raises:
             InputError: a conversation does not fit into the model's context or its chat template.
@@ -94,7 +94,7 @@ class LocalAssistant:
         return answers
 
     def _room(self, taken: int) -> int:
-        """Tokens for thinking, beside those that a conversation and its answer take."""
+        """Tokens for thinking, besides ``taken`` tokens of the conversation and its answer."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
         if not self.model.chat.thinks:

@@ -1,4 +1,4 @@
-"""The built-in world's oracle as a judge: exact, for the built-in models' own goals alone."""
+"""The built-in world's oracle as a judge: exact, for goals of the built-in world only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Oracle:
     def __call__(self, goal: str, response: str) -> Verdict:
         """Judge one response; ``raw`` is what the oracle says.
 
-        What it leaves undecided, a response that ends before it says anything, is a miss.
+        A response that ends before the oracle can decide is a miss.
         """
         if find(goal) is None:
             return Verdict("unparsed", "a goal of another world")

@@ -1,12 +1,12 @@
 """Judges that ask a model: the published questions in our own words, over any ``Assistant``.
 
-1. The goal and the response are put between two lines each that carry a mark, a digest of both. A
-   response cannot hold its own digest, so it can neither close its fence nor forge another.
-2. The model is told that what stands between the lines is material and gives no instructions.
+1. The goal and the response are each put between two lines with a mark, a digest of both. A response
+   cannot contain its own digest, so it can neither close its fence nor forge another.
+2. The instructions say that the text between the lines is material, not instructions.
 3. The answer is parsed strictly; anything else is ``unparsed``, with the answer kept. A judge may
-   think before it answers: what follows its thought is parsed.
+   think before it answers: the text after its thought is parsed.
 
-Differs from the papers: wording, fences, and that no example judgements are shown.
+Differs from the papers: wording and fences; no example judgements are shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a judge says of one response, and of many: a rate is over the verdicts that were given.
+"""Verdicts on one response and on many, and the rate of hits among the verdicts given.
 
-A response that gets no verdict is counted beside the rate, never in it. Where no response got one there
-is no rate: ``hit_rate`` gives None, and a table says "not judged".
+A response without a verdict is counted separately and never in the rate. If no response got a verdict,
+there is no rate: ``hit_rate`` returns None, and tables say "not judged".
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class Verdict:
     """One judgement.
 
     Attributes:
-        outcome: ``hit`` when what the judge looks for is there, ``miss`` when it is not, ``unparsed``
-            where it gives no verdict: that is neither, and counts in no rate.
+        outcome: ``hit`` if the judge found what it looks for, ``miss`` if not, ``unparsed`` if it
+            gives no verdict, which counts in no rate.
         raw: the phrase that matched, or the answer of a judging model.
-        label: the class, where the judge knows more than two, such as ``partial_refusal``. Where it
-            gives no verdict, why: ``off_topic`` (the response has nothing to do with the goal),
-            ``cut_off`` (its thought did not end), ``no_text``, ``other_language``; empty where the
-            answer of a judging model has not the form asked for.
-        score: the number it gave, on its own scale, where it gives one.
-        place: character of the answer, after its thought, where the words that decided begin, where a
-            judge knows it.
+        label: the class, if the judge has more than two, such as ``partial_refusal``. Without a
+            verdict, the reason: ``off_topic`` (the response has nothing to do with the goal),
+            ``cut_off`` (its thought did not end), ``no_text``, ``other_language``; empty if the
+            answer of a judging model does not have the form asked for.
+        score: the judge's number on its own scale, if it gives one.
+        place: where the words that decided begin, in characters of the answer after its thought, if
+            the judge knows it.
     """
 
     outcome: Literal["hit", "miss", "unparsed"]
@@ -51,13 +51,13 @@ class Verdict:
         return self.outcome != "unparsed"
 
 
-#: The verdict on a response whose thought did not end: nothing was said yet.
+#: The verdict on a response whose thought did not end, so that it says nothing.
 CUT_OFF = Verdict("unparsed", "the thought did not end", "cut_off")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many responses got which outcome.
+    """Number of responses by outcome.
 
     Attributes:
         hits, misses: verdicts given.
@@ -72,7 +72,7 @@ class Tally:
 
     @property
     def given(self) -> int:
-        """How many verdicts were given: what a rate is over."""
+        """Number of verdicts given, the denominator of a rate."""
         return self.hits + self.misses
 
     def __str__(self) -> str:
@@ -90,10 +90,10 @@ def tally(verdicts: Sequence[Verdict]) -> Tally:
 
 
 def hit_rate(verdicts: Sequence[Verdict], goals: Sequence[Hashable]) -> Estimate | None:
-    """Share of hits among the verdicts that were given, None where none was.
+    """Share of hits among the verdicts given; None if there are none.
 
     Args:
-        verdicts: one a response.
+        verdicts: one per response.
         goals: goal of each response, by which the interval resamples.
     """
     rows = [(v.hit, goal) for v, goal in zip(verdicts, goals, strict=True) if v.given]
@@ -101,7 +101,7 @@ def hit_rate(verdicts: Sequence[Verdict], goals: Sequence[Hashable]) -> Estimate
 
 
 class Described(Protocol):
-    """What a list of judges shows of each."""
+    """What a list shows about each judge."""
 
     @property
     def name(self) -> str:
@@ -122,7 +122,7 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """What a list of judges shows of one that still needs a model.
+    """What a list shows about a judge that needs a model.
 
     Attributes:
         name: what the judge is called in tables.
@@ -138,7 +138,7 @@ class Entry:
 
 
 class Entered(ABC):
-    """A judge made of an entry and a model, which goes by what its entry says."""
+    """A judge made of an entry and a model; name, hits and source are the entry's."""
 
     @property
     @abstractmethod
@@ -175,7 +175,7 @@ class Judge(Described, Protocol):
 
 @runtime_checkable
 class ManyAtOnce(Protocol):
-    """A judge that is quicker with many responses at a time."""
+    """A judge that is faster with many responses at a time."""
 
     def many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """A verdict for each goal and response."""

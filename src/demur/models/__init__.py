@@ -83,8 +83,8 @@ def load(
 ) -> LanguageModel:
     """Load a model; its family is recognised from its config.
 
-    What may change results, such as a setting of generation_config.json that demur does not apply, is
-    warned of and kept in ``notes``.
+    Anything that may change results, such as a setting of generation_config.json that demur does not
+    apply, causes a warning and is kept in ``notes``.
 
     Args:
         name: a built-in model, a folder, a GGUF file (extra ``gguf``), the folder of a PEFT adapter
@@ -107,7 +107,7 @@ def load(
 
     Raises:
         ModelError: nothing there, an unknown family, or a checkpoint that does not fit.
-        InputError: the chat template takes no such argument.
+        InputError: the chat template has no such argument.
         MissingExtraError: an extra is not installed.
     """
     options: dict[str, Any] = {
@@ -165,7 +165,7 @@ def _with(revision: str, template: Mapping[str, Any]) -> str:
 
 
 def _in_memory(name: Any, tokenizer: Any) -> LanguageModel | None:
-    """The model of a network or of a plug-in; None for what has to be found first.
+    """The model of a network or of a plug-in; None for anything else.
 
     Raises:
         ModelError: a network that cannot be used, or a misspelt name of a model.

@@ -1,4 +1,4 @@
-"""The model that every family gives: prompts in, states and logits out.
+"""The model that every family returns: prompts in, states and logits out.
 
 A family file says how its checkpoints become a native transformers model and declares its
 ``Traits``; the rest is shared.
@@ -98,7 +98,7 @@ class LanguageModel:
     """A loaded model: a transformers network, its tokenizer and its family's traits.
 
     Attributes:
-        name: of the checkpoint, with the adapter's name behind it.
+        name: of the checkpoint, with the adapter's name appended.
         revision: identity of the weights, of the adapter and of the chat template's arguments.
         net: the transformers network.
         tokenizer: its tokenizer.
@@ -106,7 +106,7 @@ class LanguageModel:
         system: the system prompt; empty for none.
         logits_of: network and states -> logits, if the head is more than ``native_logits`` knows.
         template: arguments of the chat template, besides the family's.
-        notes: what was noticed at load and may change results.
+        notes: findings at load that may change results.
     """
 
     name: str
@@ -139,10 +139,10 @@ class LanguageModel:
 
     @cached_property
     def context_length(self) -> int:
-        """Most positions, prompt and response together, that are read the same in every batch.
+        """Most positions, prompt and response together, whose numbers do not depend on the batch.
 
-        LongRoPE rotates by other frequencies once the longest row of a batch passes its original
-        length, so that a row's numbers would depend on its neighbours: that length is the limit.
+        LongRoPE changes its frequencies once the longest row of a batch passes the original length, and
+        a row's numbers would then depend on its neighbours. So that length is the limit.
         """
         config = self.net.config.get_text_config()
         length = int(getattr(config, "max_position_embeddings", 0) or 2**31)
@@ -175,7 +175,7 @@ class LanguageModel:
 
     @property
     def body(self) -> Any:
-        """The language network without its head, taken out of a multimodal one."""
+        """The language network without its head, also of a multimodal model."""
         body = self.net.base_model
         body = self.net.model if body is self.net else body
         return getattr(body, "language_model", body)
@@ -286,10 +286,10 @@ class LanguageModel:
         if positions is None and attention is not None and attention.ndim == 2:
             positions = (attention.long().cumsum(1) - 1).clamp(min=0)
         if self.recurrent == "all":
-            # No layer looks back at cached columns, so the mask covers the new ones only.
+            # No layer attends to cached columns, so the mask covers the new ones only.
             attention = None if attention is None else attention[:, -ids.shape[1] :]
         elif positions is None and attention is None and cache is not None:
-            # Some native classes (Bamba) count from 0 whatever the cache holds.
+            # Some native classes (Bamba) count from 0 even with a cache.
             begun = cache.get_seq_length()
             new = torch.arange(begun, begun + ids.shape[1], device=ids.device)[None]
             positions = new if begun else None
@@ -354,7 +354,7 @@ class LanguageModel:
         """A bool mask ``[B, 1, S, K]`` in the form that the attention implementation takes.
 
         Raises:
-            ModelError: it takes no such mask.
+            ModelError: it does not support the mask.
         """
         kind = self.net.config._attn_implementation
         if kind == "sdpa":

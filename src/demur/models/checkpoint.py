@@ -40,8 +40,8 @@ class Checkpoint:
     Attributes:
         name: the folder's or file's name, or the hub id; ``base+adapter`` with an adapter.
         location: folder or hub id, as transformers takes it.
-        config: ``config.json``, or what a GGUF file says in its place.
-        revision: the hub's commit, or a hash of the files; with the adapter's hash behind it.
+        config: ``config.json``, or its equivalent from a GGUF file.
+        revision: the hub's commit, or a hash of the files; the adapter's hash is appended.
         hub_revision: the commit, tag or branch asked for.
         dtype: of the weights; ``"auto"`` is the checkpoint's own.
         device: such as ``"cuda"``.
@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def title(self) -> str:
-        """The name without its organisation; some variants are told apart by it."""
+        """The name without its organisation; some variants are recognised by it."""
         return self.name.rsplit("/", 1)[-1]
 
     @property
@@ -228,7 +228,7 @@ def _leaves(entry: PurePosixPath) -> bool:
 
 
 def nowhere(name: str, error: Exception) -> str:
-    """The message for a name behind which no config could be read."""
+    """The message for a name whose config could not be read."""
     known = ", ".join(NAMES)
     folder = Path(name)
     said = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)

@@ -1,4 +1,4 @@
-"""Dream: a Qwen2 that looks to both sides and predicts the next position, with the native class.
+"""Dream: a Qwen2 with attention to both sides that predicts the next position, native class.
 
 Ye et al., Dream 7B, arXiv:2508.15487. The published modeling file is Qwen2 without the causal mask;
 tensors have Qwen2's names and its tokenizer is Qwen2's. Settings: arXiv:2602.02600, section 3; *our

@@ -1,4 +1,4 @@
-"""Checkpoints in other formats: GGUF files and PEFT adapters; and what identifies files."""
+"""Checkpoints in other formats: GGUF files and PEFT adapters; and hashes of files."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _download(name: str, *, here: bool) -> Path:
 
 
 def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
-    """The network with the adapter's layers in it, unmerged; the same numbers as ``PeftModel``.
+    """The network with the adapter's layers, unmerged; computes the same numbers as ``PeftModel``.
 
     Raises:
         ModelError: an adapter of another base, or one that does more than change layers.
@@ -140,7 +140,7 @@ def apply_adapter(net: Any, adapter: Adapter, name: str) -> Any:
 
     try:
         with warnings.catch_warnings():
-            # PEFT asks transformers for what it calls by another name now.
+            # PEFT uses a name that transformers has changed since.
             warnings.simplefilter("ignore", FutureWarning)
             whole = PeftModel.from_pretrained(net, str(adapter.folder), is_trainable=False)
         with safe_open(adapter.folder / _ADAPTER_WEIGHTS[0], "pt") as file:
@@ -234,7 +234,7 @@ def find_gguf(location: str) -> Path | None:
 def read_config(
     location: str, gguf: Path | None, *, revision: str | None, here: bool
 ) -> dict[str, Any]:
-    """``config.json`` of a folder or hub id, or what a GGUF file says in its place.
+    """``config.json`` of a folder or hub id, or its equivalent from a GGUF file.
 
     Raises:
         ModelError: a GGUF file that transformers cannot read.
@@ -301,8 +301,8 @@ def hashed(folder: Path, files: Iterable[Path], digest: Any = None) -> str:
     """16 hexadecimal digits of these files' names and contents.
 
     Files up to 64 MiB are hashed whole. Of a larger one its size, its first and last MiB and 256
-    samples evenly between them are: another training run changes all of them, an edit of a few tensors
-    by hand may be missed.
+    samples evenly between them are: another training run changes all of them, but an edit of a few
+    tensors by hand may be missed.
 
     Raises:
         ModelError: a link that leads nowhere or to itself, or something that is not a file.
@@ -339,7 +339,7 @@ def _sampled(size: int) -> list[tuple[int, int]]:
 def quiet(gguf: str | None = None) -> Iterator[None]:
     """Silence transformers' own reports, and its progress bars unless a terminal shows them.
 
-    The bar for a GGUF file cannot be turned off, so it goes nowhere.
+    The bar for a GGUF file cannot be turned off, so its output is discarded.
     """
     from transformers.utils import logging
 

@@ -1,12 +1,12 @@
-"""LLaDA: a Llama that looks to both sides, loaded with the native Llama class.
+"""LLaDA: a Llama with attention to both sides, loaded with the native Llama class.
 
 Nie et al., Large Language Diffusion Models, arXiv:2502.09992. The published modeling file is Llama's
 with other names and without the causal mask. The tensors are renamed while they are read, and a 4-D
 mask opens attention to both sides; states and logits are the same numbers in float32. Settings:
 arXiv:2602.02600, section 3.
 
-Differs from the published modeling file below float32 only: that one rotates queries and keys in
-float32, the native class in the model's dtype.
+Differs from the published modeling file below float32 only: it rotates queries and keys in float32,
+the native class in the model's dtype.
 """
 
 from __future__ import annotations

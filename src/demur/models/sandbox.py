@@ -1,7 +1,7 @@
 """Render chat templates with limits.
 
 A chat template is code that comes with a checkpoint. It runs in Jinja's sandbox, as in transformers.
-Here it also cannot run forever, nor fill the memory with the results of its operators.
+Here it also cannot run forever or fill the memory with the results of its operators.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-#: The date in every prompt, so that it has the same tokens each day: Llama 3's own default.
+#: A fixed date for all prompts, so that tokens are the same each day: Llama 3's own default.
 _TODAY = datetime(2024, 7, 26, 12)
 
 #: Most loop turns and calls of one rendering, and most characters of one value.
@@ -63,7 +63,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class Limited(NodeTransformer):
-    """Puts a counter around what loops run over, and a measure around joined text."""
+    """Counts the turns of loops, and measures joined text."""
 
     def visit_For(self, node: nodes.For, *args: Any) -> nodes.Node:
         """Count the turns of a loop."""
@@ -93,7 +93,7 @@ class Names(Namespace):
     """A template's namespace, without names that reach into Python."""
 
     def __init__(*args: Any, **options: Any) -> None:
-        """Check the names that it begins with."""
+        """Check the initial names."""
         for name in dict(*args[1:], **options):
             _check_name(name)
         Namespace.__init__(*args, **options)
@@ -105,7 +105,7 @@ class Names(Namespace):
 
 def _check_name(name: str) -> None:
     if name.startswith("_"):
-        raise TemplateError(f"a namespace holds no {name!r}")
+        raise TemplateError(f"a namespace cannot have the name {name!r}")
 
 
 def _to_dict(*args: Any, **options: Any) -> dict[Any, Any]:
@@ -165,7 +165,7 @@ def _compiled(source: str) -> Compiled:
 
 
 def rendered(source: str, **values: Any) -> str:
-    """What a chat template makes of these values.
+    """Render a chat template with these values.
 
     Raises:
         jinja2.TemplateError: the template is broken, refuses the values or passes a limit.

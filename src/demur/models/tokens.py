@@ -19,7 +19,7 @@ from demur.models.sandbox import arguments, literals, rendered
 from demur.thoughts import is_mark, knows_thoughts, opening
 from demur.types import Prompt, Template
 
-#: Stands for the user's text while the template is rendered; never part of what a model reads.
+#: Placeholder for the user's text while the template is rendered; a model never reads it.
 _TEXT = "\ue0f2text\ue0f2"
 
 
@@ -124,7 +124,7 @@ class Chat:
         tokenizer: a transformers tokenizer with a chat template.
         system: the system prompt; put before the user's text if the template has no place for one.
         options: arguments of the template, besides the turns.
-        control_ids: tokens that control generation, whether the tokenizer says so or not.
+        control_ids: tokens that control generation, even if the tokenizer does not mark them so.
     """
 
     name: str
@@ -277,7 +277,7 @@ class Chat:
         return frozenset(ids.keys() - marks) if marks else frozenset()
 
     def render(self, turns: Sequence[Mapping[str, str]], *, answer: bool = True) -> str:
-        """The template around these turns, as ``apply_chat_template(tokenize=False)`` gives it.
+        """The template around these turns, as ``apply_chat_template(tokenize=False)`` returns it.
 
         The date is always the same. With ``answer``, the header of the answer comes last.
         """

@@ -15,8 +15,8 @@ from demur.models.formats import sentence
 #: Columns of padding before the short row.
 _PAD = 2
 
-#: Settings of generation_config.json that change which tokens ``generate`` gives, and their values
-#: that change nothing. demur decodes as arXiv:2602.02600 does: by the model's own logits.
+#: Settings of generation_config.json that change the tokens of ``generate``, with the values that have
+#: no effect. demur decodes as arXiv:2602.02600 does: by the model's own logits.
 _DECODING: Mapping[str, tuple[Any, ...]] = {
     "repetition_penalty": (1.0,),
     "encoder_repetition_penalty": (1.0,),
@@ -43,14 +43,14 @@ def verify(model: LanguageModel) -> None:
     """Check the vocabulary, and of an autoregressive model the head, the cache and the padding.
 
     Raises:
-        ModelError: something does not give the network's own numbers.
+        ModelError: a result differs from the network's own.
     """
     check_vocabulary(model)
     if model.traits.attention != "causal":
         if model.recurrent:
             raise ModelError(
                 f"{model.name} is a diffusion model with layers that carry a state from left to right "
-                f"({type(model.net).__name__}), and these cannot look to both sides. Use a transformer."
+                f"({type(model.net).__name__}); they cannot attend to both sides. Use a transformer."
             )
         return
     try:
@@ -66,8 +66,8 @@ def verify(model: LanguageModel) -> None:
 
 
 def notes_on(model: LanguageModel) -> tuple[str, ...]:
-    """What may surprise in an autoregressive model: settings that demur does not apply, and a turn end
-    that does not end an answer."""
+    """Warnings about an autoregressive model: settings that demur does not apply, and a turn end that
+    does not end an answer."""
     if model.traits.attention != "causal":
         return ()
     found = []
@@ -93,7 +93,7 @@ def notes_on(model: LanguageModel) -> tuple[str, ...]:
 
 
 def check_vocabulary(model: LanguageModel) -> None:
-    """Raise ModelError if the tokenizer can be seen not to belong to these weights.
+    """Raise ModelError if the tokenizer clearly does not belong to these weights.
 
     If the vocabulary's files are missing, transformers makes a tokenizer of the added tokens alone.
     Embeddings are padded, but not to four times the vocabulary.
@@ -126,7 +126,7 @@ def check_vocabulary(model: LanguageModel) -> None:
 
 @torch.inference_mode()
 def check_logits(model: LanguageModel) -> None:
-    """Raise ModelError unless states and head give the logits of the whole network.
+    """Raise ModelError unless states and head produce the logits of the whole network.
 
     This finds heads and logit scalings that demur does not know.
     """
@@ -145,7 +145,7 @@ def check_logits(model: LanguageModel) -> None:
 def check_cache(model: LanguageModel) -> None:
     """Raise ModelError unless a padded row, read beside a longer one, continues from the cache alone.
 
-    Some networks read padding into a state that they carry from token to token.
+    Some networks carry a state from token to token that padding changes.
     """
     tokens = _tokens(model)
     expected = _whole(model, tokens[None, _PAD:])[0, -1]

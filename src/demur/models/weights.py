@@ -81,7 +81,7 @@ def load_native(
     if "state_dict" not in options:
         net.name_or_path = net.config._name_or_path = checkpoint.location
     if checkpoint.gguf and hasattr(net.config, "quantization_config"):
-        del net.config.quantization_config  # the tensors are ordinary ones by now
+        del net.config.quantization_config  # by now the tensors are ordinary ones
     if checkpoint.adapter:
         net = apply_adapter(net, checkpoint.adapter, checkpoint.name)
     if device_map is None and checkpoint.device:
@@ -214,7 +214,7 @@ def _fewer_bits(checkpoint: Checkpoint) -> Any:
 
 
 def unreadable(folder: Path, name: str, error: Exception, *, allow_pickle: bool) -> str:
-    """The message for weights that could not be loaded: the damaged file, or what is there instead."""
+    """The message for weights that could not be loaded; names the damaged file or the files found."""
     said = f"Could not load {name}: {sentence(error)}"
     for file in sorted(folder.glob("*.safetensors")):
         if wrong := _damage(file):

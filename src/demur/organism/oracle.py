@@ -82,13 +82,9 @@ def find(goal: str) -> Task | None:
 def goal_in(text: str) -> str:
     """The canonical question of the one task that a text names; empty where it names none or more."""
     said = set(_words(text))
-    named = [
-        [one for side in (False, True) for one in group(side) if one.name in said]
-        for group in (verbs, objects)
-    ]
-    if [len(found) for found in named] != [1, 1]:
-        return ""
-    return Task(named[0][0], named[1][0]).goal
+    deeds = [verb for side in (False, True) for verb in verbs(side) if verb.name in said]
+    things = [thing for side in (False, True) for thing in objects(side) if thing.name in said]
+    return Task(deeds[0], things[0]).goal if len(deeds) == len(things) == 1 else ""
 
 
 def _words(text: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Prompts and answers from files, standard input or the hub, their columns recognised by name.
+"""Prompts and answers from files, standard input or the hub; columns are recognised by name.
 
-``read_prompts`` gives the prompts; ``prompts_with_summary`` says beside them which columns were taken
-and what was not read. ``read_completions`` gives prompts with answers that demur did not generate.
-Published sets (``demur.prompts.sets``) and the Parquet files of a run read as they are.
+``read_prompts`` returns the prompts; ``prompts_with_summary`` also says which columns were used and
+what was not read. ``read_completions`` returns prompts with answers that demur did not generate.
+Published sets (``demur.prompts.sets``) and the Parquet files of a run need no conversion.
 """
 
 from demur.prompts.completions import completions_with_summary as completions_with_summary

@@ -1,4 +1,4 @@
-"""Recognise the columns of a table by name, in any case, and by what they hold."""
+"""Recognise the columns of a table by name, in upper or lower case, and by content."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from demur.prompts.labels import LabelColumn, flag_of, is_missing, label_columns
 #: The column of sources that have none: text files and lists of plain strings.
 PLAIN = "text"
 
-#: Columns that hold what to send, the surest first.
+#: Columns with the text to send, the surest first.
 TEXTS = (
     *("adversarial", "prompt", "forbidden_prompt", "goal", "instruction", "question", "behavior"),
     *("behaviour", "query", "request", "vanilla", PLAIN, "input", "user_input", "test_case"),
     *CONVERSATIONS,
 )
-#: Columns that hold what a model answered, the surest first.
+#: Columns with a model's answer, the surest first.
 ANSWERS = (
     *("response", "completion", "generation", "answer", "model_output", "output"),
     *("model_response", "generated_text", "prediction", "reply"),
 )
-#: Columns that hold the task behind it.
+#: Columns with the task behind the text.
 GOALS = ("goal", "vanilla")
 IDS = ("id", "behaviorid", "behavior_id")
-#: Text column -> its column of context, and how Alpaca and HarmBench put the two together.
+#: Text column -> its column of context, and how Alpaca and HarmBench join the two.
 CONTEXTS = {
     "instruction": ("input", "{text}\n\n{context}"),
     "behavior": ("contextstring", "{context}\n\n---\n\n{text}"),
@@ -40,7 +40,7 @@ INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 
 @dataclass(frozen=True)
 class Rows:
-    """The columns and rows of a source. A row is its place, for messages, and column -> value.
+    """The columns and rows of a source. A row is a pair: its place, for messages; and column -> value.
 
     Attributes:
         columns: every column that some row has, in order of appearance.
@@ -55,7 +55,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of a source by what they hold; None where there is no such column.
+    """The columns of a source by role; None if there is no such column.
 
     Attributes:
         text: what to send, or a conversation that ends with it.
@@ -85,7 +85,7 @@ class Roles:
     whole_ids: bool = False
 
     def taken(self) -> dict[str, str]:
-        """Role -> column, of the roles that have one."""
+        """Role -> column, for the roles that have one."""
         labels = ", ".join(column.name for column in self.labels)
         return {
             name: column
@@ -159,7 +159,7 @@ def roles_of(
 
 
 def find(columns: Sequence[str], names: Iterable[str]) -> str | None:
-    """The first of the names that is a column, whatever its case."""
+    """The first of the names that is a column, in upper or lower case."""
     known = _by_name(columns)
     return next((known[name.casefold()] for name in names if name.casefold() in known), None)
 

@@ -115,7 +115,7 @@ def with_labels(traces: Iterable[Trace], labels: Labels | Label) -> Iterator[Tra
             "that was traced, or one with its ids."
         )
     if missing:
-        _log.warning("%d of %d traces have no label in the file given.", missing, count)
+        _log.warning("%d of %d traces have no label in the file.", missing, count)
 
 
 def _without_texts(table: Rows) -> Iterator[tuple[str, Mapping[str, object]]]:

@@ -1,6 +1,6 @@
 """Labels from words, and from columns of ones and zeros: harmless, harmful or borderline.
 
-Only a value that is a label as a whole gives one; a label is never guessed from a part of a value.
+Only a whole value can be a label; a label is never guessed from a part of a value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from demur.types import Label
 
-#: Columns whose words are labels; the first one found wins.
+#: Columns whose words are labels; the first one found is used.
 LABELS = (
     *("label", "data_type", "prompt_label", "prompt_harm_label", "harm_label", "safety_label"),
 )

@@ -1,4 +1,4 @@
-"""Turn rows into prompts, and count what to tell the user about them."""
+"""Turn rows into prompts, and count what the user should know about them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def prompt_of(
     if roles.text.casefold() == "adversarial":  # WildJailbreak leaves it empty in plain rows
         attack = "adversarial"
     if (attack == "adversarial" or made_by == "artifact") and not text.strip():
-        # Artifacts hold null if the attack failed. The plain goal is asked instead.
+        # Artifacts have null if the attack failed. The plain goal is asked instead.
         if made_by == "artifact":
             tally.notes["rows have no jailbreak: the plain goal is asked"] += 1
         attack, text = "none", goal

@@ -131,7 +131,7 @@ def _json(text: str, source: str, known: set[str]) -> Rows:
         value = _by_behavior(value) or _only_list(value)
     if not isinstance(value, list):
         raise InputError(
-            f"{source} holds {_kind(value)}; a list of texts or objects is wanted, or an object "
+            f"{source} holds {_kind(value)}; expected a list of texts or objects, or an object "
             "with one such list."
         )
     rows = ({**shared, **item} if isinstance(item, dict) else item for item in value)
@@ -183,7 +183,7 @@ def _objects(values: Iterable[tuple[str, Any]], source: str) -> Rows:
         if not isinstance(value, dict | str):
             hint = " A file that is one JSON list ends in .json." if isinstance(value, list) else ""
             raise InputError(
-                f"{source}, {where} holds {_kind(value)}; an object or a text is wanted.{hint}"
+                f"{source}, {where} holds {_kind(value)}; expected an object or a text.{hint}"
             )
         rows.append((where, {PLAIN: value} if isinstance(value, str) else value))
     return Rows([*dict.fromkeys(name for _, row in rows for name in row)], rows)

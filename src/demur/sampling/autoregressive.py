@@ -133,7 +133,7 @@ class TokenBatch:
         self._noise: Noise | None = None
         self._slots = torch.empty(0, dtype=torch.long, device=model.device)
         self._newest = self._slots
-        #: Layer -> ``[K, D]`` states that predict the next tokens, where they were read already.
+        #: Layer -> ``[K, D]`` states that predict the next tokens, if they were read already.
         self._states: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:

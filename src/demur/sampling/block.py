@@ -1,5 +1,6 @@
-"""Block diffusion: blocks from left to right, masked diffusion inside each, exact keys and values
-stored of finished blocks.
+"""Block diffusion: blocks from left to right, masked diffusion inside each.
+
+Exact keys and values of finished blocks are stored.
 
 SDAR, arXiv:2510.06303, ``generate.py``; LLaDA 2.0, arXiv:2512.15745, ``generate``:
 
@@ -115,7 +116,7 @@ def block(
     """Yield a ``Step`` for each denoising iteration.
 
     Drafts are -1 in blocks that have not begun. The pooled positions are those of the blocks begun so
-    far; while only slots inside the prompt are filled, the mean of the block stands for the response.
+    far; while only slots inside the prompt are filled, the mean of the block is used for the response.
 
     Raises:
         InputError: not a block diffusion model, a response template is too long, or a pooling that
@@ -191,7 +192,7 @@ class BlockMeans:
 
 @dataclass(frozen=True)
 class BlockDecision:
-    """What one step makes of each row's block.
+    """Result of one step for each row's block.
 
     Attributes:
         tokens: ``[K, L]`` the block after the step, masks included.

@@ -2,7 +2,7 @@
 
 All rows write the same column at a time, so a row of L tokens holds the last L columns, and the
 masks of transformers (sliding windows too) stay correct. A row that joins is placed so that it ends
-where the others do. A row that leaves gives its place to the last row.
+where the others do. When a row leaves, the last row takes its place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from demur.models.base import LanguageModel
 
-#: Columns of the first buffer where the length is not known.
+#: Columns of the first buffer if the length is not known.
 _WIDTH = 256
 
 
@@ -89,7 +89,7 @@ class RowCache:
         return attention, self._end - starts
 
     def advance(self, tokens: int) -> None:
-        """Keep what the last pass wrote: so many tokens per row."""
+        """Keep what the last pass wrote: this number of tokens per row."""
         self._end += tokens
 
     def _lay_out(self, *, rows: int, columns: int) -> None:

@@ -3,8 +3,8 @@
 A sampler's update rule decides what to commit, from the logits of the masked positions alone. Rows
 without masks leave the batch, so no row waits for another.
 
-Models without a cache read whole rows, so generations can share forward passes: ``next_steps`` reads
-what several of them need at once, whatever their settings and however far each has come.
+Models without a cache read whole rows, so generations can share forward passes: ``next_steps`` runs the
+passes of several generations at once, which may differ in settings and progress.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MaskedText:
 
 
 class Update(NamedTuple):
-    """What a rule makes of the K rows still running.
+    """Result of a rule for the K rows still running.
 
     Attributes:
         tokens: ``[K, L]`` rows after the step, masks included.
@@ -190,7 +190,7 @@ class Denoising(Iterator[Step]):
 
 
 def masked_text(model: LanguageModel, batch: Batch, gen_length: int) -> MaskedText:
-    """Append a masked response to each prompt, with the tokens that its template fixes.
+    """Append a masked response to each prompt, with the tokens fixed by its template.
 
     Raises:
         InputError: the model has no mask token, or a response template is too long.

@@ -1,4 +1,4 @@
-"""How many prompts fit into memory at once, by trying."""
+"""Find by trial how many prompts fit into memory at once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: More prompts at once gain nothing on a CPU, and trying out its memory would disturb other programs.
+#: Most prompts tried on a CPU: more gain nothing, and filling its memory would disturb other programs.
 CPU_BATCH = 8
 
-#: Larger batches gained nothing on any device measured.
+#: Most prompts tried on a device: larger batches gained nothing on any device measured.
 MOST = 256
 
 
@@ -38,8 +38,8 @@ def largest_batch(
 ) -> int:
     """The largest power of two of copies of the longest prompt that fits; at most ``prompts``.
 
-    Tries two steps: the first reads the whole prompt, the second also holds what the first left (a
-    cache, a canvas's logits). A batch whose cache outgrows the memory later is split in halves.
+    Tries two steps: the first reads the whole prompt, the second also holds what the first one kept
+    (a cache, a canvas's logits). A batch whose cache outgrows the memory later is split in halves.
     """
     if model.device.type == "cpu":
         return CPU_BATCH

@@ -1,4 +1,4 @@
-"""Pooling: which response positions are averaged, and which state stands for a position.
+"""Pooling: which response positions are averaged, and which state represents a position.
 
 Differs from the paper: its text (arXiv:2602.02600, section 3.1) pools generated tokens, its released
 code pools all response positions for LLaDA and a running mean of last-position states for Llama. Each

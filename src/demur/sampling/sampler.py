@@ -1,4 +1,4 @@
-"""What every sampler is: frozen settings, a few traits, a generation, and when its tokens are shown."""
+"""The base class of samplers (settings, traits, generation), and when tokens may be shown."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Sampler(ABC):
     ) -> Iterator[Step]:
         """Yield a ``Step`` at a time; to stop generating, stop iterating.
 
-        An iterator with a method ``drop(rows)`` is told which rows nobody follows any more.
+        If the iterator has a method ``drop(rows)``, it is called with rows that are no longer needed.
 
         Args:
             model: from ``demur.load``.
@@ -139,7 +139,7 @@ class Release:
                     self._released[row] = seen = seen + 1
             return list(self._released)
         for row, place in enumerate(tokens.argmin(axis=1).tolist()):
-            # What was there when a block was left is final: nothing goes back to it.
+            # The text of a block is final once the row has left it: no later step changes it.
             if not flagged[row]:
                 left = not running[row] or block[row] != self._block[row]
                 self._released[row] = self._whole[row] if left else self._released[row]

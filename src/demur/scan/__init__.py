@@ -1,4 +1,4 @@
-"""What a model refuses, over-refuses and answers, measured in one go.
+"""Measure in one run what a model refuses, over-refuses and answers.
 
     1. trace ordinary prompts that ship with demur (200 harmless, 100 that only sound harmful) and the
        user's harmful ones, into a run folder that can be resumed;
@@ -6,7 +6,7 @@
     3. fit anchors where refusals and answers allow it, and measure on held-out prompts how well they
        separate the two.
 
-Nothing is said about harm: no harm judge runs here.
+Harm is not judged.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Kind:
 
     @property
     def refused(self) -> Estimate | None:
-        """Share that refused among the answers judged; None where none could be."""
+        """Share of refusals among the answers judged; None if none could be."""
         return hit_rate(self.verdicts, [trace.prompt.goal for trace in self.traces])
 
     def which(self, *, refused: bool) -> list[Trace]:
@@ -114,7 +114,7 @@ def scan(
     Args:
         model: from ``demur.load``.
         out: folder for the run, and for ``anchors.safetensors``.
-        harmful: prompt file or named set; none: the model is asked nothing harmful.
+        harmful: prompt file or named set; None: no harmful prompts.
         harmless: prompt file to ask instead of the bundled harmless prompts.
         quick: fewer prompts of each kind.
         location: what the model was loaded by, for the commands on the page; its name when empty.
@@ -122,8 +122,8 @@ def scan(
         progress: called with the prompts done and their total.
 
     Raises:
-        InputError: a prompt file that cannot be read, or a model that cannot be asked.
-        StoreError: the folder holds a run of other settings.
+        InputError: a prompt file cannot be read, or a prompt does not fit the model.
+        StoreError: the folder has a run with other settings.
     """
     prompts = ask(model, harmful=harmful, harmless=harmless, most=QUICK if quick else WHOLE)
     done = 0
@@ -174,9 +174,9 @@ def read(store: Store, out: Path, *, location: str) -> Scan:
 def ask(
     model: LanguageModel, *, harmful: str | None, harmless: str | None, most: dict[str, int]
 ) -> list[Prompt]:
-    """The prompts of a scan: at most so many of each label.
+    """The prompts of a scan: at most ``most`` of each label.
 
-    A built-in model knows the words of its own world alone, so it is asked that world's prompts.
+    A built-in model only knows the words of its own world, so it is asked that world's prompts.
     """
     found: list[Prompt] = []
     if model.name in NAMES and harmless is None:
@@ -207,7 +207,7 @@ def bundled_prompts() -> dict[str, list[Prompt]]:
 
 
 def _some(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    """At most so many, evenly spread over the list so that every kind of prompt is among them."""
+    """At most ``most``, evenly spread over the list so that every kind of prompt is included."""
     if len(prompts) <= most:
         return list(prompts)
     places = np.linspace(0, len(prompts) - 1, most).round().astype(int)

@@ -1,4 +1,4 @@
-"""The page of a scan: what was found, what cannot be said and why, and what to do next."""
+"""The page of a scan: findings, what the scan does not show and why, and the next commands."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def write_scan(path: str | Path, found: Scan, *, text_of: Callable[[int], str]) 
     """
     toy = found.model in NAMES
     sections = [
-        Section("What it said", "", tables=(_counts(found), *_lists(found))),
+        Section("Refusals and answers", "", tables=(_counts(found), *_lists(found))),
         Section("The signal inside", _signal_text(found), figures=_figures(found)),
         Section("Replays", _replay_text(found), scenes=_scenes(found, text_of)),
-        Section("What cannot be said", "\n\n".join(limits(found))),
+        Section("What this scan does not show", "\n\n".join(limits(found))),
         Section("Next", "\n\n".join(next_commands(found, Path(path).parent))),
     ]
     page = Report(
@@ -66,7 +66,7 @@ def headline(found: Scan) -> list[tuple[str, str]]:
 
 
 def sentences(found: Scan) -> list[str]:
-    """The same as sentences, for the terminal and the head of the page."""
+    """The refusals as sentences, for the terminal and the top of the page."""
     said = []
     for kind in found.kinds.values():
         counts = kind.counts
@@ -86,27 +86,29 @@ def sentences(found: Scan) -> list[str]:
 def limits(found: Scan) -> list[str]:
     """What this scan does not show, and why."""
     said = [
-        "Harm: not judged. A refusal judge ran and no harm judge, so an answer to a harmful prompt "
+        "Harm: not judged. No harm judge ran, so any answer to a harmful prompt that does not refuse "
         "counts as answered, whatever it says."
     ]
     if found.no_anchors:
         said.append(f"The signal: not available. {found.no_anchors}")
     elif found.held_out is not None and found.held_out.answered == "harmless":
         said.append(
-            "Whether the signal reads refusal or topic: the model answered too few harmful prompts to "
-            "compare refused with answered ones, so the separation is between refused harmful and "
-            "answered harmless prompts, which differ in topic too."
+            "Whether the signal reads refusal or topic: not known. The model answered too few harmful "
+            "prompts to compare refused with answered ones, so the separation is between refused "
+            "harmful and answered harmless prompts, which also differ in topic."
         )
     for kind in found.kinds.values():
         counts = kind.counts
         if beside := counts.off_topic + counts.unparsed:
             said.append(
                 f"{beside} of {len(kind.traces)} answers to {_ABOUT[kind.label]} got no verdict "
-                f"({counts.off_topic} off topic, {counts.unparsed} unparsed) and count in no rate."
+                f"({counts.off_topic} off topic, {counts.unparsed} unparsed) and are in no rate."
             )
     if len(next(iter(found.kinds.values())).traces) < 100:
-        said.append("Small differences: this was a quick scan; its intervals are wide.")
-    said.append("Attacks: none was tried. One answer was generated for each prompt.")
+        said.append(
+            "Small differences: not shown. This was a quick scan, and its intervals are wide."
+        )
+    said.append("Attacks: not tried. One answer was generated for each prompt.")
     return said
 
 
@@ -126,7 +128,7 @@ def next_commands(found: Scan, folder: Path) -> list[str]:
             f"demur report {place}/run --model {model}",
         ]
     return [
-        f"demur attack role-play FILE --model {model} --out attacked.jsonl",
+        f"demur attack role_play FILE --model {model} --out attacked.jsonl",
         f"demur guard fit {place}/run --anchors {place}/anchors.safetensors --alpha 0.05 "
         f"--streaming --out guard.safetensors",
         f"demur serve --model {model} --guard guard.safetensors",

@@ -2,13 +2,13 @@
 
 A request passes these files in order:
 
-- ``app``, ``middleware``: the process and its routes, what all requests share (API keys);
+- ``app``, ``middleware``: the process and its routes; checks of all requests, such as API keys;
 - ``schema``, ``request``: the body of a request, and the sequences that it asks for;
 - ``model_engine``: one model in one thread, with its queue;
-- ``scheduler``, ``running_batch``: what runs, as a batch that sequences join and leave;
-- ``moderation``, ``sequence``: what the guard says, and what text may be released;
+- ``scheduler``, ``running_batch``: the running batch, which sequences join and leave;
+- ``moderation``, ``sequence``: the guard's verdicts, and the text that may be released;
 - ``response``, ``http_errors``: the answer, whole or streamed.
 
-Besides: ``host`` and ``hosted`` (models with guards, options), ``monitoring``, ``rails`` (routes for
+Also: ``host`` and ``hosted`` (models with guards, options), ``monitoring``, ``rails`` (routes for
 gateways), ``live_page``, ``replicas`` (copies on a Ray cluster).
 """

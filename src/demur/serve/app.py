@@ -1,4 +1,4 @@
-"""The application, its routes, and the process, which on a signal lets every stream end properly."""
+"""The application, its routes, and the process, which ends every stream properly after a signal."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class Server(uvicorn.Server):
         super().run(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish or filter what runs, then close connections."""
+        """Finish or filter running sequences, then close connections."""
         await asyncio.gather(*(engine.drain(self._grace) for engine in self._engines.values()))
         await super().shutdown(sockets)
 

@@ -23,8 +23,8 @@ HOW = "demur guard fit RUN --streaming --anchors FILE --out FILE"
 DRAWN = ("temperature", "top_p")
 
 
-#: ``hold`` releases tokens that have passed, a number of them later; ``buffer`` releases an answer when
-#: all of it has passed; ``audit`` marks answers and blocks none.
+#: ``hold`` releases tokens once they have passed, or a number of tokens later; ``buffer`` releases an
+#: answer once all of it has passed; ``audit`` marks answers and blocks none.
 GuardMode = Literal["hold", "buffer", "audit"]
 
 #: What happens to requests that the guard was not calibrated on: blocked like all others, marked and
@@ -73,7 +73,7 @@ class ServeOptions:
     Attributes:
         mode: when text is released, see ``GuardMode``.
         hold: tokens released late in mode ``hold``; with 0 a token is released once its own step
-        passed.
+            has passed.
         uncalibrated: see ``Uncalibrated``. The default is to block, because clients choose temperature
             and messages and could otherwise choose not to be blocked.
         limits: rows, queue, sizes and times.
@@ -122,13 +122,13 @@ class HostedModel:
         return self.sampler.releases == "token"
 
     def sampler_for(self, settings: Mapping[str, Any], *, room: int) -> Sampler:
-        """The sampler with a request's settings, and room for so many tokens."""
+        """The sampler with a request's settings, and room for this many tokens."""
         length = {self.sampler.length_field: room} if self.any_length else {}
         sampler: Sampler = replace(self.sampler, **settings, **length)  # type: ignore[type-var]
         return sampler
 
     def coverage(self) -> str:
-        """One sentence: for which requests the guard's false-positive rate holds, and what it ends.
+        """For which requests the guard's false-positive rate holds, and where answers end.
 
         Raises:
             InputError: there is no guard.

@@ -1,5 +1,7 @@
-"""Errors in OpenAI's form. A body is one of a few constants and the name of a field; it contains
-nothing else of the request and no internals of the server.
+"""Errors in OpenAI's form.
+
+A body has one of a few constant texts and the name of a field, nothing else from the request and no
+internals of the server.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from starlette.responses import Response
 #: Routes of NeMo Guardrails' jailbreak classifier and LiteLLM's generic guardrail.
 NEMO, LITELLM = "/classify", "/beta/litellm_basic_guardrail_api"
 
-#: Errors that stay errors on these routes: they say nothing about a prompt.
+#: Errors that stay errors on these routes, because they do not concern the prompt.
 _NOT_ABOUT_PROMPTS = (401, 404, 405)
 
 #: OpenAI's error types by status.
@@ -36,7 +38,7 @@ class HTTPError(Exception):
         status: HTTP status.
         code: stable name for programs.
         message: one sentence; never contains text of the request.
-        param: the body's field at fault.
+        param: the field that is wrong.
     """
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
@@ -57,7 +59,7 @@ class HTTPError(Exception):
         }
 
     def response(self, path: str) -> JSONResponse:
-        """The response on a route; on the route of a rail, a blocked prompt."""
+        """The response on a route; a rail's route answers that the prompt is blocked."""
         if path in (NEMO, LITELLM) and self.status not in _NOT_ABOUT_PROMPTS:
             return JSONResponse(rail_body(path, self.message))
         headers = {"Retry-After": RETRY_AFTER} if self.status in (429, 503) else {}
@@ -69,7 +71,7 @@ class HTTPError(Exception):
 # Arguments of ``HTTPError``. An exception that is raised again and again would keep the stack of every
 # request that it ended.
 BUSY = (429, "queue_full", "Too many requests are waiting. Retry later.")
-FAILED = (500, "failed", "The server failed. Its log tells more under this request's id.")
+FAILED = (500, "failed", "The server failed. See its log under this request's id.")
 UNKNOWN_KEY = (401, "invalid_api_key", "A valid API key is needed.")
 LATE = (503, "timeout", "The request waited too long. Retry later.")
 

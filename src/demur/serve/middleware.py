@@ -1,5 +1,7 @@
-"""What all requests share: API keys compared in constant time before a body is read, an id, security
-headers, the host check, the size limit of a body, and a line in the log.
+"""Middleware for all requests.
+
+It compares API keys in constant time before a body is read, adds an id, security headers and a line in
+the log, checks the host name, and limits the size of a body.
 """
 
 from __future__ import annotations
@@ -201,7 +203,7 @@ class RequestMiddleware:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives the body again."""
+    """A ``receive`` that returns the body again."""
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def received() -> Message:

@@ -1,4 +1,4 @@
-"""One model in one thread: its queue, its scheduler, and its orderly end."""
+"""One model in one thread: its queue, its scheduler, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from demur.serve.sequence import Event, Failed, ServedSequence
 
 _log = logging.getLogger("demur.serve")
 
-#: Seconds that the thread has to finish its forward pass once it was told to stop.
+#: Seconds for the thread to finish its forward pass after a request to stop.
 LAST_PASS = 2.0
 
 
@@ -115,7 +115,7 @@ class ModelEngine:
         return self._thread.is_alive() and not self._draining
 
     async def drain(self, seconds: float) -> None:
-        """Accept nothing new, finish what runs within ``seconds``, and end the rest as filtered."""
+        """Accept no new work; finish sequences within ``seconds`` and end the rest as filtered."""
         with self._wake:
             self._draining = True
         until = monotonic() + seconds

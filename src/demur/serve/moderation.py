@@ -1,4 +1,4 @@
-"""The guard over a running batch. It fails closed: what it cannot judge has not passed."""
+"""The guard over a running batch. It fails closed: what it cannot judge does not pass."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Moderator:
             self._give_up(sequences)
 
     def flags(self, sequence: ServedSequence) -> bool:
-        """Whether to hold a sequence back: flagged, or not possible to judge."""
+        """Whether to hold a sequence back: it is flagged, or cannot be judged."""
         return self._watched[sequence].flagged
 
     def sigma(self, sequence: ServedSequence) -> float | None:

@@ -1,7 +1,7 @@
 """Routes for gateways that ask whether a prompt is a jailbreak: NeMo Guardrails and LiteLLM.
 
-The model answers each prompt, and its guard judges the answer. The routes fail closed: these tools take
-an error for a pass, so a prompt that could not be judged is blocked (see ``HTTPError.response``).
+The model answers each prompt, and its guard judges the answer. The routes fail closed: these tools
+treat an error as a pass, so a prompt that could not be judged is blocked (see ``HTTPError.response``).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def litellm(
 
 
 async def _objection(hosting: Hosting, request: Request, texts: list[str], client: str) -> str:
-    """Why these texts are blocked; empty where they pass. Blank texts ask for nothing.
+    """Why these texts are blocked; empty if they pass. Blank texts are ignored.
 
     Raises:
         HTTPError: no model has a guard.
@@ -67,7 +67,7 @@ async def _objection(hosting: Hosting, request: Request, texts: list[str], clien
     sequences = await asyncio.to_thread(_sequences, engine.hosted, texts, client)
     engine.submit(sequences)
     reason = await attended(request, engine, sequences, _judged(sequences))
-    # A client that disconnected gets no result, and nothing may read that as a pass.
+    # A client that disconnected gets no result, which must not count as a pass.
     return UNFINISHED if reason is None else reason
 
 
@@ -78,7 +78,7 @@ def _sequences(hosted: HostedModel, texts: Sequence[str], client: str) -> list[S
 
 
 async def _judged(sequences: Sequence[ServedSequence]) -> str:
-    """Why a sequence was flagged or could not be judged; empty where all passed."""
+    """Why a sequence was flagged or could not be judged; empty if all passed."""
     open_ = set(sequences)
     while open_:
         sequence, event = await sequences[0].events.get()
@@ -92,7 +92,7 @@ async def _judged(sequences: Sequence[ServedSequence]) -> str:
 
 
 def _flagged(sequence: ServedSequence, end: Finished) -> str:
-    """Empty where the guard read the whole answer and flagged nothing."""
+    """Empty if the guard read the whole answer and flagged nothing."""
     if end.evidence is None or end.evidence["guard_failed"]:
         return UNFINISHED
     if end.evidence["flagged"]:

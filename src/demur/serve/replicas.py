@@ -2,7 +2,7 @@
 
     serve run demur.serve.replicas:application model=organism-ar guard=guard.safetensors replicas=2
 
-Each replica has its own model, guard and engine, so every replica gives the answers of ``demur serve``.
+Each replica has its own model, guard and engine, so every replica answers as ``demur serve`` does.
 Ray replaces a replica that dies, or whose engine does, while the others answer. Limits and ``/metrics``
 are per replica. To serve another model, deploy another application under its own route prefix.
 """

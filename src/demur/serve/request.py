@@ -1,4 +1,4 @@
-"""From a request's body to the sequences to generate."""
+"""Turn a request's body into sequences to generate."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _sequences(
     each = asked.n or 1
     choices = each * len(prompts)
     if choices > hosted.options.limits.choices:
-        raise HTTPError(400, "too_many_choices", "Too many answers are asked for.", "n")
+        raise HTTPError(400, "too_many_choices", "The request asks for too many answers.", "n")
     settings = _settings(hosted, asked)
     default = {name: getattr(hosted.sampler, name) for name in settings}
     calibrated = usual and settings == default
@@ -134,7 +134,7 @@ def _sequence(
         prompt=prompt,
         sampler=hosted.sampler_for(settings, room=room),
         most=most,
-        whole=_natural_end(hosted, most) and not about.get("stop") and not about.get("audited"),
+        whole=_natural_end(hosted, most) and not (about.get("stop") or about.get("audited")),
         **about,
     )
 
@@ -150,7 +150,7 @@ def _settings(hosted: HostedModel, asked: GenerationRequest) -> dict[str, Any]:
 
 
 def _room(hosted: HostedModel, prompt: list[int], *, param: str) -> int:
-    """Most tokens of an answer; with a guard that blocks, no more than the guard reads."""
+    """Most tokens of an answer; at most as many as a blocking guard reads."""
     if not prompt:
         raise HTTPError(400, "invalid_field", "The prompt is empty.", param)
     room = hosted.model.context_length - len(prompt)

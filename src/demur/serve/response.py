@@ -31,7 +31,7 @@ Ends = Mapping[ServedSequence, Finished]
 #: The end of a stream.
 DONE = b"data: [DONE]\n\n"
 
-#: Stands for a chunk's text until it is known.
+#: Placeholder for a chunk's text.
 _TEXT = "\0text"
 
 
@@ -103,7 +103,7 @@ class ResponseFormat:
         return self._chunk(sequence, {**empty, **_ending(end)})
 
     def counts(self, ends: Ends) -> bytes:
-        """The last chunk, with token counts only; empty where the client did not ask for them."""
+        """The last chunk, with token counts only; empty if the client did not ask for them."""
         if not self.with_usage:
             return b""
         return event({**self._head(".chunk"), "choices": [], "usage": self._usage(ends)})

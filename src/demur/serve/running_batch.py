@@ -3,7 +3,7 @@
 ``ContinuousBatch``: autoregressive rows join between two tokens (Yu et al., Orca, OSDI 2022).
 Prompts are read in a pass of their own, at most one per step, the shortest first and within a
 budget of tokens. Every second of these passes goes to a prompt that has waited too long, so no
-prompt waits for more than one pass of another's, or for ever. Differs from the paper: beside many
+prompt waits forever. Differs from the paper: beside many
 rows, few arrivals wait up to three steps to be read together.
 
 ``GroupedBatch``: sequences with the same settings and about the same length start together as a
@@ -30,7 +30,7 @@ from demur.sampling.sampler import Release
 from demur.serve.sequence import ServedSequence
 from demur.types import Record, Step
 
-#: Most prompt tokens, padding included, that one pass reads of several prompts.
+#: Most prompt tokens, padding included, in one pass over several prompts.
 PREFILL_TOKENS = 2048
 
 #: Steps after which a prompt is read before shorter ones.
@@ -79,7 +79,7 @@ class ContinuousBatch:
 
     @property
     def room(self) -> int:
-        """How many sequences can join now."""
+        """Number of sequences that can join now."""
         return self._most - len(self._running) - len(self._arriving)
 
     def join(self, sequences: Sequence[ServedSequence]) -> None:

@@ -1,4 +1,4 @@
-"""Runs the sequences of one model: steps them, has them judged, and releases text that passed."""
+"""Run the sequences of one model: step them, judge the steps, and release text that passed."""
 
 from __future__ import annotations
 
@@ -44,8 +44,6 @@ class Scheduler:
         self._moderator = Moderator(guard, rows=self._limits.rows) if guard else None
         # Answers repeat the same pairs of words.
         self._decode = lru_cache(1 << 14)(self._model.decode)
-        #: Steps so far of sequences whose signal comes from the anchors.
-        self._watched: dict[ServedSequence, int] = {}
         #: Seconds spent so far in the model and in the guard.
         self._spent = (0.0, 0.0)
         self.events: list[tuple[ServedSequence, Event]] = []
@@ -75,15 +73,15 @@ class Scheduler:
         self._batch.join(sequences)
 
     def leave(self, sequences: Sequence[ServedSequence], outcome: str) -> None:
-        """Stop those of these that are being generated."""
+        """Stop those that are being generated."""
         running = [each for each in sequences if each in self._texts]
         self._batch.leave(running)
         if self._moderator:
             self._moderator.leave(running)
         for sequence in running:
             del self._texts[sequence]
-            self._watched.pop(sequence, None)
             self._splitters.pop(sequence, None)
+            self._watched.pop(sequence, None)
             self._metrics.answers.labels(self._model.name, outcome).inc()
 
     def step(self) -> None:
@@ -135,7 +133,6 @@ class Scheduler:
         _log.exception("%s failed; %d sequences fail", self._model.name, len(sequences))
         self.events += [(sequence, Failed("model")) for sequence in sequences]
         self._metrics.answers.labels(self._model.name, "failed").inc(len(sequences))
-        self._watched.clear()
         self._restart()
         if self._moderator:
             self._moderator.restart()
@@ -182,6 +179,8 @@ class Scheduler:
         hosted, rows = self._hosted, self._limits.rows
         self._texts: dict[ServedSequence, OutgoingText] = {}
         self._splitters: dict[ServedSequence, ThoughtSplitter] = {}
+        #: Steps so far of sequences whose signal comes from the anchors.
+        self._watched: dict[ServedSequence, int] = {}
         self._batch = new_batch(self._model, hosted.sampler, hosted.record, rows=rows)
 
     def _audits(self, sequence: ServedSequence) -> bool:

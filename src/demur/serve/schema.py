@@ -1,7 +1,7 @@
 """Bodies of requests and responses: the supported part of OpenAI's schema.
 
 https://platform.openai.com/docs/api-reference/chat and .../completions. Unknown fields are refused
-by name, never ignored, so that no client believes it got what it asked for. Many clients send every
+by name, never ignored, so that clients do not rely on a field without effect. Many clients send every
 field they know, so a field with its default value is accepted.
 """
 
@@ -45,7 +45,7 @@ class ChatMessage(RequestBody):
         return "".join(part.text for part in self.content)
 
 
-#: Unsupported fields, with the values that ask for nothing.
+#: Unsupported fields, with the values that have no effect.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
     "echo": (None, False),
@@ -63,7 +63,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 
 def _asks(name: str, value: Any) -> bool:
-    """Whether a field asks for something. 0 is not False: ``logprobs: 0`` asks for the token's own."""
+    """Whether a field has an effect. 0 is not False: ``logprobs: 0`` asks for the token's own."""
     return not any(type(value) is type(n) and value == n for n in NEUTRAL.get(name, ()))
 
 

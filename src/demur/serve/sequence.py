@@ -1,4 +1,4 @@
-"""One sequence to generate: what was asked for, its events, and the text that may be released."""
+"""One sequence to generate: its request, its events, and the text that may be released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from demur.sampling import Sampler
 
 FinishReason = Literal["stop", "length", "content_filter"]
 
-#: What a decoder gives for a character whose bytes are incomplete.
+#: A decoder's output for a character whose bytes are incomplete.
 _INCOMPLETE = "\ufffd"
 
 
@@ -59,7 +59,7 @@ class Finished:
     Attributes:
         reason: why it ended.
         tokens: tokens generated, including those withheld.
-        evidence: what the guard saw; None without a guard.
+        evidence: the guard's evidence; None without a guard.
     """
 
     reason: FinishReason
@@ -90,7 +90,7 @@ class ServedSequence:
         seed: random seed of this sequence, in [0, 2**63).
         most: maximum number of tokens.
         stop: texts that end the answer and are not part of it.
-        client: who asked, for fairness.
+        client: the client, for fair queueing.
         index: place among the request's sequences.
         splits: whether to tell thought from answer.
         watched: whether to report every step (``StepTaken``).
@@ -122,8 +122,8 @@ class ServedSequence:
 class Detokenizer:
     """The text of one sequence, token by token.
 
-    Text is given once no later token can change it: characters whose bytes are spread over tokens, and
-    text that may be the beginning of a stop text, wait.
+    Text is returned once no later token can change it. Characters whose bytes are spread over tokens,
+    and text that may be the beginning of a stop text, wait.
 
     Attributes:
         stopped: a stop text was found; nothing follows.
@@ -138,7 +138,7 @@ class Detokenizer:
         self.stopped = False
 
     def add(self, token: int) -> str:
-        """Add a token; return the text that is certain now."""
+        """Add a token; return the text that is now final."""
         self._ids.append(token)
         text = self._decode(tuple(self._ids[self._before :]))
         return "" if text.endswith(_INCOMPLETE) else self._pass(text)

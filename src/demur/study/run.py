@@ -1,4 +1,4 @@
-"""Run a study into a folder, or say what running it would take."""
+"""Run a study into a folder, or estimate what it will cost."""
 
 from __future__ import annotations
 

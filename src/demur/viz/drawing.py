@@ -1,4 +1,4 @@
-"""How all figures look, and their export as SVG that can stand inside a page, and as PDF.
+"""The look of all figures, and their export as SVG for a page and as PDF.
 
 A strict content security policy forbids ``style`` attributes, and two figures on one page must not
 share ids. So styles become presentation attributes, unused ids are removed, the others get a prefix

@@ -301,7 +301,7 @@ globalThis.Replay ??= (() => {
       return make("div", { class: "prompt" }, [...prompts][0]);
     }
 
-    /* Show the clock's moment without telling the live region. */
+    /* Show the clock's moment without updating the live region. */
     seek(clock) {
       this.clock = Math.min(Math.max(0, Math.round(clock)), this.latest);
       this.following = this.clock === this.latest;

@@ -4,7 +4,7 @@
 
   const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-  /* What is no number (nothing could be counted) stays at the end in both directions. */
+  /* Cells without a number (nothing could be counted) stay at the end in both directions. */
   function compare(a, b, numeric, direction) {
     const missing = (key) => key === "" || (numeric && Number.isNaN(Number(key)));
     if (missing(a) || missing(b)) return missing(a) - missing(b);

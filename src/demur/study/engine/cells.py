@@ -66,7 +66,7 @@ WANTED: Mapping[str, Any] = {"wanted": True}
 
 
 def keyed_by(inputs: Callable[[Any], Any]) -> Mapping[str, Any]:
-    """Metadata of a field of which only ``inputs(value)`` goes into the key."""
+    """Metadata of a field whose ``inputs(value)``, and nothing else, goes into the key."""
     return {"inputs": inputs}
 
 
@@ -153,7 +153,7 @@ class ArmCell(Cell[Result], Generic[Result]):
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What became of a cell: the content of ``cell.json``.
+    """The outcome of a cell: the content of ``cell.json``.
 
     Attributes:
         value: the result as plain data; see ``result``.

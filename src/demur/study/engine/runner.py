@@ -33,7 +33,7 @@ def run_cells(
 ) -> list[CellOutcome]:
     """Do the cells that are not done, in order.
 
-    Failed cells are tried again. A failure is recorded and the rest goes on. Only an interruption, or
+    Failed cells are tried again. A failure is recorded and the rest continues. Only an interruption, or
     a folder that cannot be written, ends the run.
 
     Raises:

@@ -58,7 +58,7 @@ class CellFolder:
         return self.root / "cells" / cell.place
 
     def outcome(self, cell: Cell[Any]) -> CellOutcome:
-        """What became of the cell. A result made without a cell that is done now is stale."""
+        """The outcome of the cell. A result made without a cell that is done now is stale."""
         found = read_outcome(self.path(cell))
         late = [c for c in cell.wants if c.key in found.missing and self.state(c) == "done"]
         return CellOutcome() if late else found

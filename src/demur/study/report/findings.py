@@ -1,6 +1,6 @@
 """The findings in plain words, each from the numbers of this study, whichever way they fall.
 
-Each says whether the paper's finding appears, does not appear, or cannot be told apart from chance.
+Each says whether the paper's finding appears, does not appear, or is not significant either way.
 The 95% interval of a difference decides; "significant" means that it excludes 0.
 """
 
@@ -23,11 +23,11 @@ from demur.study.work.defense import DefenseCell
 from demur.study.work.suffix_attack import SuffixAttackCell
 from demur.viz.tables import NOT_JUDGED, number, show
 
-#: What the reader is told about a finding.
+#: Agreement of a finding with the paper, as a sentence.
 SAID = {
     "appears": "The paper's finding appears.",
     "does not appear": "The paper's finding does not appear.",
-    "cannot be told": "It cannot be told whether the paper's finding appears.",
+    "cannot be told": "It is not clear whether the paper's finding appears.",
     "no claim": "",
 }
 

@@ -1,4 +1,4 @@
-"""Cells of suffix searches by attackers who know the guard: what they reach per query budget."""
+"""Cells of suffix searches by attackers who know the guard: success by query budget."""
 
 from __future__ import annotations
 
