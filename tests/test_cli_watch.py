@@ -61,7 +61,7 @@ def test_anchors_must_be_the_model_s_own(pair: tuple[LanguageModel, Anchors]) ->
     foreign = replace(anchors, fingerprint=replace(anchors.fingerprint, revision="other"))
     with pytest.raises(FingerprintError, match="other"):
         watch(model, "how ?", Reference(foreign))
-    with pytest.raises(SignalError, match="no fingerprint"):
+    with pytest.raises(SignalError, match="carry no fingerprint"):
         watch(model, "how ?", Reference(replace(anchors, fingerprint=None)))
     with pytest.raises(SignalError, match="resample"):
         watch(model, "how ?", Reference(replace(anchors, alignment="resample")))

@@ -8,6 +8,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 #: Called with the name of a stage, how much of it is done, and the total.
@@ -85,6 +86,21 @@ def sparkline(values: Sequence[float]) -> str:
     """Values in [0, 1] as a row of bars."""
     bars = "▁▂▃▄▅▆▇█"
     return "".join(bars[min(7, int(8 * min(max(value, 0.0), 1.0)))] for value in values)
+
+
+def pieces(
+    decode: Callable[[list[int]], str], committed: list[int], draft: list[int]
+) -> tuple[tuple[str, bool], ...]:
+    """Text in runs of committed and of drafted tokens."""
+    known = [place for place, token in enumerate(draft) if token >= 0]
+    ids, found, said = list[int](), list[tuple[str, bool]](), ""
+    for settled, run in groupby(known, key=lambda place: committed[place] >= 0):
+        # A token's text depends on the tokens before it, so decode from the beginning.
+        ids += [draft[place] for place in run]
+        text = decode(ids)
+        found.append((text[len(said) :], settled))
+        said = text
+    return tuple((text, settled) for text, settled in found if text)
 
 
 @contextmanager

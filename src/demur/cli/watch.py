@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,10 +180,15 @@ def watch(
     with console.progress() as tick:
         for name, anchor_file, guard_file in zip_longest(names, anchors or (), guards or ()):
             tick("models loaded", len(views), len(names))
-            own = settings if models or settings or sampler else _as_settings(CASE[name])
+            own = (
+                settings
+                if models or settings or sampler
+                else [f"{key}={value}" for key, value in CASE[name].items()]
+            )
             model = options.load_model(name, sampler, own, **asked_for)
             warned = warned or options.note_unknown_words(model, [asked])
             reference = _reference(model, anchor_file, guard_file)
+            console.say_caution(reference.anchors.few if reference.anchors else "")
             title = name if own is settings else f"{name} ({', '.join(own)})" if own else name
             shown = sights(model, asked, reference, sampler=default_sampler(model), seed=seed)
             views.append(View(title, asked.goal, reference.guard is not None, shown))
@@ -194,10 +199,6 @@ def watch(
         console.say(SRI)
     if any(name in NAMES for name in names):
         console.say("The built-in models are toys: no evidence about real models.")
-
-
-def _as_settings(changes: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in changes.items()]
 
 
 def sights(
@@ -229,14 +230,10 @@ def sights(
 
     anchors, guard = reference.anchors, reference.guard
     if anchors is not None and (anchors.fingerprint is None or anchors.alignment == "resample"):
+        why = "are aligned by 'resample'" if anchors.fingerprint else "carry no fingerprint"
         raise SignalError(
-            "These anchors cannot read a stream: "
-            + (
-                "they are aligned by 'resample'."
-                if anchors.fingerprint
-                else "they carry no fingerprint."
-            )
-            + " Fit anchors for this model: demur anchors."
+            f"These anchors cannot read a stream: they {why}. Fit anchors for this model: demur "
+            "anchors."
         )
     if anchors is not None:
         anchors.require_part("all")
@@ -276,22 +273,7 @@ def _sights(
             sigma = float(signal(state, anchors.at(step.index))[-1])
         flagged = watcher.observe(step.phi, [0])[0].flagged_at if watcher else 0
         committed, draft = step.tokens[0].tolist(), step.draft[0].tolist()
-        yield Sight(step.index, _pieces(model, committed, draft), sigma, flagged)
-
-
-def _pieces(
-    model: LanguageModel, committed: list[int], draft: list[int]
-) -> tuple[tuple[str, bool], ...]:
-    """Text in runs of committed and of drafted tokens."""
-    known = [place for place, token in enumerate(draft) if token >= 0]
-    ids, pieces, said = list[int](), [], ""
-    for settled, run in groupby(known, key=lambda place: committed[place] >= 0):
-        # A token's text depends on the tokens before it, so decode from the beginning.
-        ids += [draft[place] for place in run]
-        text = model.decode(ids)
-        pieces.append((text[len(said) :], settled))
-        said = text
-    return tuple((text, settled) for text, settled in pieces if text)
+        yield Sight(step.index, console.pieces(model.decode, committed, draft), sigma, flagged)
 
 
 def _reference(model: LanguageModel, anchors: Path | None, guard: Path | None) -> Reference:

@@ -73,16 +73,16 @@ async def file(name: str) -> Response:
 
 
 @router.get("/watch/examples")
-async def examples(service: Serving) -> list[str]:
+async def examples(hosting: Serving) -> list[str]:
     """Prompts to begin with. A built-in model knows the words of its own world only."""
-    toys = any(name in NAMES for name in service.engines)
+    toys = any(name in NAMES for name in hosting.engines)
     return list(TOY_EXAMPLES if toys else EXAMPLES)
 
 
 @router.get("/watch/models")
-async def models(service: Serving, client: Client) -> list[dict[str, Any]]:
+async def models(hosting: Serving, client: Client) -> list[dict[str, Any]]:
     """What is served: each model, whether a guard reads it, and whether there is a signal."""
-    hosted = [engine.hosted for engine in service.engines.values()]
+    hosted = [engine.hosted for engine in hosting.engines.values()]
     return [
         {
             "model": each.model.name,
