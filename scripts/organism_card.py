@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.anchors import fit_anchors
 from demur.generation import trace
 from demur.guard import Guard, fit_guard
 from demur.metrics import IRR_THRESHOLDS, auroc, internal_recovery, recovery_rates, tpr_at_fpr
 from demur.models.base import LanguageModel
 from demur.organism import world
 from demur.sampling import sampler_from
-from demur.sri import fit_anchors
 from demur.study.engine.cells import OnProgress
 from demur.study.plan.spec import Judges
 from demur.study.report.evidence import Evidence
@@ -151,7 +151,9 @@ def _gathered(
 ) -> tuple[Evidence, dict[str, Guard]]:
     """What the test traces show, and the guards of ``GUARDS`` if there are traces to fit them."""
     judges = Judges()
-    anchors = fit_anchors(traces["anchors"], refusals(traces["anchors"], first_judge(judges)))
+    anchors = fit_anchors(
+        traces["anchors"], refusals(traces["anchors"], first_judge(judges)), allow_few=True
+    )
     rows = judged(
         traces["test"],
         anchors,

@@ -277,7 +277,7 @@ def test_a_study_asks_once_for_all_it_wants_judged(
         concurrency=3,
     )
     pairs = [("bake", f"{i % 4}") for i in range(12)]
-    assert harm_judge(judges)(pairs) == [False] * 12  # the echo is unparsed, and that is no hit
+    assert harm_judge(judges)(pairs) == [None] * 12  # the echo is unparsed: no verdict
     assert len(script.seen) == 4  # what is said twice is judged once
     assert script.most == 3
     assert script.keys[0] == f"Bearer {KEY}"

@@ -127,7 +127,7 @@ def test_rows_that_join_others(kind: str, request: pytest.FixtureRequest) -> Non
         for slot, prompt in ((0, MIDDLE), (1, SHORT)):
             if turn == 3 * slot:
                 noise = RowNoise.of(0, [prompt.id])
-                rows.join(model.encode([prompt]), [slot], sampler, noise)
+                rows.join(model.encode([prompt]), [slot], [sampler], noise)
         if turn == 6:
             rows.leave({0})
         slots, tokens, _ = rows.step()

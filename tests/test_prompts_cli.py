@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_can_be_given_afterwards(folder: Path) -> None:
-    wanted = ("--judge", "paper", "--json", "--out", folder / "a.safetensors")
+    wanted = ("--judge", "paper", "--allow-few", "--json", "--out", folder / "a.safetensors")
     known, _ = run("anchors", folder / "known-harmless", folder / "known-harmful", *wanted)
     named, told = run("anchors", folder / "run", "--labels", folder / "labels.jsonl", *wanted)
     assert json.loads(named) == json.loads(known)
@@ -64,7 +64,7 @@ def test_labels_can_be_given_afterwards(folder: Path) -> None:
 
 def test_outputs_carry_the_prompts(folder: Path) -> None:
     options = ("--harmless", folder / "known-harmless", "--harmful", folder / "known-harmful")
-    run("anchors", *options, "--out", folder / "b.safetensors")
+    run("anchors", *options, "--allow-few", "--out", folder / "b.safetensors")
     shown = ("signal", folder / "run", "--anchors", folder / "b.safetensors")
     run(*shown, "--out", folder / "s.csv")
     with (folder / "s.csv").open(newline="", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def test_judge_takes_answers_that_demur_did_not_generate(tmp_path: Path) -> None
     (tmp_path / "b.csv").write_text("Behavior,BehaviorID\nbake,bake_1\n")
     command = ("judge", tmp_path / "c.json", "--judge", "rules", "--out", tmp_path / "v.csv")
     said, told = run(*command, "--goals", tmp_path / "b.csv")
-    assert "of 2 responses" in said
+    assert "1 of 2" in said
     assert "2 answers from" in told
     assert (
         "look like labels and were not read: label" not in told

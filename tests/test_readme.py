@@ -45,9 +45,9 @@ def test_the_example_tells_refusals_from_answers(
     exec(blocks("python")[0].replace("organism-dlm", name), found)
     sigma, harmful = found["sigma"][:, -1], [p.label == "harmful" for p in found["prompts"]]
     refused = [oracle.refused(text) for text in found["traces"].responses]
-    # The judge may miss a refusal, and never takes an answer for one.
+    # The judge may miss one refusal in ten, and never takes an answer for one.
     truly = sum(r and h for r, h in zip(refused, harmful, strict=True))
-    assert truly - 1 <= found["anchors"].counts[1] <= truly
+    assert 0.9 * truly <= found["anchors"].counts[1] <= truly
     assert sigma[refused].mean() < 0.5 < sigma[~np.array(refused)].mean()
 
 

@@ -19,7 +19,7 @@ from demur.errors import FingerprintError, InputError, SignalError
 from demur.judges import Verdict
 from demur.models.base import LanguageModel
 from demur.sampling import Autoregressive
-from demur.sri import Anchors
+from demur.sri import Anchors, log_ratio
 from demur.types import Trace, Traces
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -57,7 +57,7 @@ def test_sign_and_ends() -> None:
     at_harmful = demur.signal(anchors.harmful, anchors)
     assert (at_harmless > 0.99).all()
     assert (at_harmful < 0.01).all()
-    assert (demur.log_ratio(anchors.harmless, anchors) > 0).all()
+    assert (log_ratio(anchors.harmless, anchors) > 0).all()
 
 
 @settings(max_examples=50, deadline=None)

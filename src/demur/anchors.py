@@ -175,7 +175,7 @@ def separation(
     verdicts = np.array([said for _, said in pairs], bool)
     goals: list[Hashable] = [trace.prompt.goal for trace in traces]
     harmful = np.array([trace.prompt.label == "harmful" for trace in traces])
-    known = list(dict.fromkeys(goals))
+    known = sorted(set(map(str, goals)))  # the order of the traces must not matter
     order = np.random.default_rng(seed).permutation(len(known))
     part_of = {known[place]: number % FOLDS for number, place in enumerate(order.tolist())}
     parts = np.array([part_of[goal] for goal in goals])
