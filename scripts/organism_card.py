@@ -150,7 +150,7 @@ def _gathered(
     model: LanguageModel, traces: Mapping[str, Traces]
 ) -> tuple[Evidence, dict[str, Guard]]:
     """What the test traces show, and the guards of ``GUARDS`` if there are traces to fit them."""
-    judges = Judges()
+    judges = Judges(harm="oracle")
     anchors = fit_anchors(
         traces["anchors"], refusals(traces["anchors"], first_judge(judges)), allow_few=True
     )
