@@ -170,7 +170,9 @@ def _identity(location: str, config: Mapping[str, Any], gguf: Path | None) -> st
     chat template and weights. An adapter beside the weights is not part of them."""
     if commit := config.get("_commit_hash"):
         return str(commit)
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    # Older transformers add an empty commit to what they read.
+    said = {name: value for name, value in config.items() if name != "_commit_hash"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
     folder = Path(location)
     files = {file for pattern in (*_TEXTS, *_WEIGHTS) for file in folder.glob(pattern)}
     if gguf:
