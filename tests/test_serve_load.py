@@ -100,8 +100,9 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     arguments = ("--model", "organism-ar", "--guard", str(guard), "--port", "0")
     with started(*arguments, MALLOC_MMAP_THRESHOLD_="262144") as (process, url):
         sizes, texts = [], []
-        for _ in range(3):
+        for _ in range(6):
             texts.append(asyncio.run(together(url, asked)))
             sizes.append(resident(process.pid))
-        assert texts == [texts[0]] * 3
-        assert sizes[-1] - sizes[1] < 20, sizes
+        assert texts == [texts[0]] * 6
+        # A batch in flight holds buffers of 40 MiB, so the floor of later rounds is what counts.
+        assert min(sizes[3:]) - sizes[1] < 20, sizes
