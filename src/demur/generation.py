@@ -50,7 +50,10 @@ def steps(
         InputError: no prompts, a prompt that is empty or too long, or a setting that the model
             cannot take.
     """
-    return Steps(model, as_prompts(prompts), sampler or default_sampler(model), record)
+    rows, sampler = as_prompts(prompts), sampler or default_sampler(model)
+    for prompt in rows:
+        model.check_fits(prompt, new_tokens=sampler.new_tokens)
+    return Steps(model, rows, sampler, record)
 
 
 @final
@@ -70,8 +73,6 @@ class Steps(Iterator[Step]):
             raise InputError("No prompts: the list is empty. Give at least one.")
         self.prompts = tuple(prompts)
         self.fingerprint = fingerprint(model, sampler, record)
-        for prompt in prompts:
-            model.check_fits(prompt, new_tokens=sampler.new_tokens)
         batch = model.encode(prompts)
         noise = RowNoise.of(record.seed, [prompt.id for prompt in prompts])
         record = replace(record, pooling=self.fingerprint.pooling)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.anchors import Separation, fit_anchors, separation
-from demur.errors import InputError, SignalError
+from demur.errors import SignalError
 from demur.intervals import Estimate
 from demur.judges import Tally, Verdict, hit_rate, judge_all, refusal_judge, tally
 from demur.models.base import LanguageModel
@@ -192,7 +192,6 @@ def ask(
         found += _some(asked, most["harmful"])
     elif model.name in NAMES and harmless is None:
         found += world.prompts("guard", "harmful", n=most["harmful"])
-    _require_distinct(found)
     return found
 
 
@@ -212,13 +211,3 @@ def _some(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
         return list(prompts)
     places = np.linspace(0, len(prompts) - 1, most).round().astype(int)
     return [prompts[i] for i in places.tolist()]
-
-
-def _require_distinct(prompts: Sequence[Prompt]) -> None:
-    seen: dict[str, Prompt] = {}
-    for prompt in prompts:
-        if (other := seen.setdefault(prompt.id, prompt)) is not prompt:
-            raise InputError(
-                f"Two prompts have the id {prompt.id!r}: {other.text!r:.60} and {prompt.text!r:.60}. "
-                "Give each an id of its own, or remove one."
-            )
